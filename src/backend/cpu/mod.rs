@@ -1,0 +1,125 @@
+//! The CPU backend: plain slices, work done where it is called.
+
+mod activation;
+mod buffer;
+mod convolution;
+mod fixed_point;
+mod lookup;
+mod loss;
+mod matmul;
+mod normalization;
+mod pooling;
+mod update;
+
+use std::ops::Range;
+
+pub use buffer::Buffer;
+
+use super::{BackendError, Element, Memory, Region};
+
+/// One CPU thread that stands in for a device.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cpu {}
+
+impl Cpu {
+    /// A backend for the calling thread.
+    pub fn new() -> Self {
+        Self {}
+    }
+}
+
+impl Memory for Cpu {
+    type Buffer<T: Element> = Buffer<T>;
+    type View<'a, T: Element> = &'a [T];
+    type ViewMut<'a, T: Element> = &'a mut [T];
+
+    fn allocate<T: Element>(
+        &mut self,
+        what: &'static str,
+        len: usize,
+    ) -> Result<Buffer<T>, BackendError> {
+        Buffer::zeroed(len).ok_or(BackendError::OutOfMemory {
+            what,
+            bytes: len.saturating_mul(size_of::<T>()),
+        })
+    }
+
+    fn view<T: Element>(buffer: &Buffer<T>) -> &[T] {
+        buffer
+    }
+
+    fn view_mut<T: Element>(buffer: &mut Buffer<T>) -> &mut [T] {
+        buffer
+    }
+
+    unsafe fn region<T: Element>(region: &Region<T>, range: Range<usize>) -> &[T] {
+        // SAFETY: the caller's promise is the same.
+        unsafe { region.slice(range) }
+    }
+
+    unsafe fn region_mut<T: Element>(region: &Region<T>, range: Range<usize>) -> &mut [T] {
+        // SAFETY: the caller's promise is the same.
+        unsafe { region.slice_mut(range) }
+    }
+
+    fn len<T: Element>(view: &[T]) -> usize {
+        view.len()
+    }
+
+    fn len_mut<T: Element>(view: &&mut [T]) -> usize {
+        view.len()
+    }
+
+    fn slice<'long: 'short, 'short, T: Element>(
+        view: Self::View<'long, T>,
+        range: Range<usize>,
+    ) -> Self::View<'short, T> {
+        &view[range]
+    }
+
+    fn slice_mut<'long: 'short, 'short, T: Element>(
+        view: Self::ViewMut<'long, T>,
+        range: Range<usize>,
+    ) -> Self::ViewMut<'short, T> {
+        &mut view[range]
+    }
+
+    fn split_mut<'long: 'short, 'short, T: Element>(
+        view: Self::ViewMut<'long, T>,
+        middle: usize,
+    ) -> (Self::ViewMut<'short, T>, Self::ViewMut<'short, T>) {
+        view.split_at_mut(middle)
+    }
+
+    fn reborrow<'a, T: Element>(view: &'a mut &mut [T]) -> &'a mut [T] {
+        view
+    }
+
+    fn shared<'a, T: Element>(view: &'a &mut [T]) -> &'a [T] {
+        view
+    }
+
+    fn upload<T: Element>(&mut self, from: &[T], to: &mut [T]) {
+        to.copy_from_slice(from);
+    }
+
+    fn download<T: Element>(&mut self, from: &[T], to: &mut [T]) {
+        to.copy_from_slice(from);
+    }
+
+    fn copy<T: Element>(&mut self, from: &[T], to: &mut [T]) {
+        to.copy_from_slice(from);
+    }
+
+    fn fill<T: Element>(&mut self, to: &mut [T], value: T) {
+        to.fill(value);
+    }
+
+    fn synchronize(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn fingerprint(&self) -> String {
+        "cpu".to_owned()
+    }
+}

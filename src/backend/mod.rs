@@ -1,0 +1,64 @@
+//! Where arithmetic happens: memory, one queue of work, and the kernels that layers call.
+//!
+//! A backend is one trait per kernel family; [`Backend`] is all of them together. Kernels return
+//! nothing: a device that can fail keeps its first error and hands it out at the next
+//! [`Memory::synchronize`], so that layers read as arithmetic.
+
+pub mod cpu;
+
+mod activation;
+mod convolution;
+mod fixed_point;
+mod lookup;
+mod loss;
+mod matmul;
+mod memory;
+mod normalization;
+mod pooling;
+mod update;
+
+pub use activation::Activate;
+pub use convolution::Convolve;
+pub use fixed_point::FixedPoint;
+pub use lookup::Lookup;
+pub use loss::Losses;
+pub use matmul::Matmul;
+pub use memory::{BackendError, Element, Memory, Region, RegionOwner};
+pub use normalization::Normalize;
+pub use pooling::Pool;
+pub use update::Update;
+
+/// Every kernel family; what layers, models, optimizers and the trainer are generic over.
+pub trait Backend:
+    Memory + Matmul + Activate + Convolve + Pool + Normalize + Lookup + Losses + Update + FixedPoint
+{
+}
+
+impl<B> Backend for B where
+    B: Memory
+        + Matmul
+        + Activate
+        + Convolve
+        + Pool
+        + Normalize
+        + Lookup
+        + Losses
+        + Update
+        + FixedPoint
+{
+}
+
+/// How a kernel writes an output that other contributions may share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accumulate {
+    /// `output = value`
+    Set,
+    /// `output += value`
+    Add,
+}
+
+/// A read-only `f32` slice of backend `B`.
+pub type View<'a, B> = <B as Memory>::View<'a, f32>;
+
+/// An exclusive `f32` slice of backend `B`.
+pub type ViewMut<'a, B> = <B as Memory>::ViewMut<'a, f32>;

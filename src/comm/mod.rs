@@ -1,0 +1,132 @@
+//! Sums over ranks.
+//!
+//! [`Communicator`] is what the trainer's reducer thread drives: collectives over registered memory
+//! ([`Region`]), called in the same order on every rank by one thread per rank.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::backend::Region;
+
+/// A number that collectives can add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32-bit float.
+    F32,
+    /// Upper half of a 32-bit float; sums are taken in `f32` and rounded to nearest even.
+    Bf16,
+    /// 64-bit integer, wrapping: the fixed point of exact sums, and the carrier of 64-bit patterns.
+    I64,
+}
+
+/// A range of a registered region: what a collective works on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Which region, as every rank numbers it.
+    pub region: usize,
+    /// Elements of it; the same on every rank.
+    pub range: Range<usize>,
+}
+
+/// What ran, for the log and the run's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// Ring of messages through all ranks.
+    Ring,
+    /// Every rank reads its piece of everybody's memory.
+    Direct,
+    /// Direct within a host, a ring of leaders for each chunk between hosts.
+    Hierarchical,
+}
+
+/// A failed collective.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommError {
+    /// Another rank gave up.
+    #[error("rank {rank} stopped: {reason}")]
+    Aborted {
+        /// The rank that stopped.
+        rank: usize,
+        /// Why it says it did.
+        reason: String,
+    },
+    /// A peer did not arrive.
+    #[error("{operation}: rank {rank} did not arrive within {waited:?}")]
+    Timeout {
+        /// The collective.
+        operation: &'static str,
+        /// The rank waited for.
+        rank: usize,
+        /// For how long.
+        waited: Duration,
+    },
+    /// The transport failed.
+    #[error("{operation} failed on rank {rank}: {problem}")]
+    Transport {
+        /// The call.
+        operation: &'static str,
+        /// The rank it failed on.
+        rank: usize,
+        /// What the transport said.
+        problem: String,
+    },
+    /// Memory for a region.
+    #[error("cannot allocate {bytes} bytes of gradient memory on rank {rank}: {problem}")]
+    Memory {
+        /// The rank.
+        rank: usize,
+        /// How much was asked.
+        bytes: usize,
+        /// What the system said.
+        problem: String,
+    },
+}
+
+/// Collectives among a fixed set of ranks.
+///
+/// Every method but `rank`, `world`, `algorithm` and `abort` is collective: all ranks call it, in
+/// the same order, with the same spans. The caller promises that nothing else touches a span while
+/// its collective runs.
+///
+/// The piece of rank `r` in a span is `partition(span.range.len(), world, r)`, counted from the
+/// span's start, in every method that speaks of pieces.
+pub trait Communicator: Send {
+    /// This rank, from 0.
+    fn rank(&self) -> usize;
+
+    /// Number of ranks.
+    fn world(&self) -> usize;
+
+    /// What runs underneath.
+    fn algorithm(&self) -> Algorithm;
+
+    /// Allocates a zeroed region of `len` floats on every rank.
+    fn allocate_f32(&mut self, len: usize) -> Result<Region<f32>, CommError>;
+
+    /// Allocates a zeroed region of `len` 16-bit floats on every rank.
+    fn allocate_bf16(&mut self, len: usize) -> Result<Region<half::bf16>, CommError>;
+
+    /// Allocates a zeroed region of `len` integers on every rank.
+    fn allocate_i64(&mut self, len: usize) -> Result<Region<i64>, CommError>;
+
+    /// Sums the span over all ranks; every rank ends with the same bits.
+    fn all_reduce(&mut self, span: &Span) -> Result<(), CommError>;
+
+    /// Sums the span over all ranks; each rank ends with its own piece of what `all_reduce` would
+    /// give, bit for bit, and the rest undefined.
+    fn reduce_scatter(&mut self, span: &Span) -> Result<(), CommError>;
+
+    /// Spreads every rank's piece to all.
+    fn all_gather(&mut self, span: &Span) -> Result<(), CommError>;
+
+    /// Copies the span of `root` to all.
+    fn broadcast(&mut self, span: &Span, root: usize) -> Result<(), CommError>;
+
+    /// Waits for all.
+    fn barrier(&mut self) -> Result<(), CommError>;
+
+    /// Tells the others that this rank gives up; their next or current collective fails with
+    /// [`CommError::Aborted`]. Not collective.
+    fn abort(&mut self, reason: &str);
+}

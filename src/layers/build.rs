@@ -1,0 +1,174 @@
+//! From what a user wrote to layers that run: names, parameters, state and buffers.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::{Initializer, Shape};
+use crate::backend::{Backend, BackendError};
+use crate::params::{Group, Layout};
+
+/// A layer that cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    /// The layer before hands over something this one cannot take.
+    #[error("layer '{layer}' {needs}, but '{previous}' before it gives {got}")]
+    Shape {
+        /// The layer that cannot be built.
+        layer: String,
+        /// What it needs, as a clause: "needs height x width x channels".
+        needs: String,
+        /// The layer before it, or "input".
+        previous: String,
+        /// The shape that one gives.
+        got: Shape,
+    },
+    /// An argument makes no sense.
+    #[error("layer '{layer}': {problem}")]
+    Argument {
+        /// The layer that cannot be built.
+        layer: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// The device is too small.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// Moving statistics start out at `initial` and keep `momentum` of themselves each step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateTensor {
+    /// Unique name, `layer/weight`.
+    pub name: String,
+    /// Dimensions, row-major.
+    pub shape: Vec<usize>,
+    /// Its elements in the state arena.
+    pub range: Range<usize>,
+    /// First value.
+    pub initial: f32,
+    /// Share of the old value that survives a step.
+    pub momentum: f32,
+}
+
+/// Everything that is collected while a model's layers are built.
+pub struct Build<'a, B: Backend> {
+    /// Where buffers are allocated.
+    pub backend: &'a mut B,
+    /// Most rows a micro-batch will have.
+    pub max_rows: usize,
+    layout: Layout,
+    states: Vec<StateTensor>,
+    names: BTreeMap<String, usize>,
+    current: String,
+    previous: String,
+    keys: u32,
+    base: usize,
+}
+
+impl<'a, B: Backend> Build<'a, B> {
+    /// An empty model on `backend`, for micro-batches of at most `max_rows` rows.
+    pub fn new(backend: &'a mut B, max_rows: usize) -> Self {
+        Self {
+            backend,
+            max_rows,
+            layout: Layout::default(),
+            states: Vec::new(),
+            names: BTreeMap::new(),
+            current: "input".to_owned(),
+            previous: "input".to_owned(),
+            keys: 0,
+            base: 0,
+        }
+    }
+
+    /// Starts a layer. Its name is `chosen`, or the kind's, made unique as Keras does it: `dense`,
+    /// `dense_1`, ...
+    pub fn begin(&mut self, kind: &str, chosen: Option<&str>) {
+        let base = chosen.unwrap_or(kind);
+        let count = self.names.entry(base.to_owned()).or_insert(0);
+        let name = if *count == 0 {
+            base.to_owned()
+        } else {
+            format!("{base}_{count}")
+        };
+        *count += 1;
+        self.previous = std::mem::replace(&mut self.current, name);
+        self.base = self.layout.end();
+    }
+
+    /// Name of the layer being built.
+    pub fn name(&self) -> &str {
+        &self.current
+    }
+
+    /// A number that no other layer of this model has: the layer's part in random keys.
+    pub fn key(&mut self) -> u32 {
+        self.keys += 1;
+        self.keys
+    }
+
+    /// Where the next parameter will start in the arena. A composite layer notes it before each
+    /// child to know the child's place.
+    pub fn start(&self) -> usize {
+        self.layout.end()
+    }
+
+    /// Adds a parameter `layer/weight`; the range counts from the start of the layer last begun,
+    /// as the slices do that the layer is handed.
+    pub fn parameter(
+        &mut self,
+        weight: &str,
+        shape: &[usize],
+        init: Initializer,
+        group: Group,
+    ) -> Range<usize> {
+        let range = self
+            .layout
+            .push(format!("{}/{weight}", self.current), shape, init, group);
+        range.start - self.base..range.end - self.base
+    }
+
+    /// Adds a state tensor `layer/weight`; the range counts from the state arena's start.
+    pub fn state(
+        &mut self,
+        weight: &str,
+        shape: &[usize],
+        initial: f32,
+        momentum: f32,
+    ) -> Range<usize> {
+        let start = self.states.last().map_or(0, |state| state.range.end);
+        let range = start..start + shape.iter().product::<usize>();
+        self.states.push(StateTensor {
+            name: format!("{}/{weight}", self.current),
+            shape: shape.to_vec(),
+            range: range.clone(),
+            initial,
+            momentum,
+        });
+        range
+    }
+
+    /// The error of a layer that cannot take `got`; `needs` is a clause such as "needs
+    /// [height, width, channels]".
+    pub fn shape_error(&self, needs: impl Into<String>, got: &Shape) -> LayerError {
+        LayerError::Shape {
+            layer: self.current.clone(),
+            needs: needs.into(),
+            previous: self.previous.clone(),
+            got: got.clone(),
+        }
+    }
+
+    /// The error of a layer with a senseless argument.
+    pub fn argument_error(&self, problem: impl Into<String>) -> LayerError {
+        LayerError::Argument {
+            layer: self.current.clone(),
+            problem: problem.into(),
+        }
+    }
+
+    /// What was collected: parameters and state.
+    pub fn finish(self) -> (Layout, Vec<StateTensor>) {
+        (self.layout, self.states)
+    }
+}

@@ -1,0 +1,33 @@
+//! The shape of one sample.
+
+use std::fmt;
+
+/// Dimensions of one row, without the batch: `[8, 8, 1]` is an 8 x 8 image of one channel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Shape(pub Vec<usize>);
+
+impl Shape {
+    /// Number of elements of one row.
+    pub fn elements(&self) -> usize {
+        self.0.iter().product()
+    }
+
+    /// The last dimension: channels, or features. One for a scalar.
+    pub fn channels(&self) -> usize {
+        self.0.last().copied().unwrap_or(1)
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Shape {
+    fn from(dimensions: [usize; N]) -> Self {
+        Self(dimensions.to_vec())
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dimensions: Vec<_> = self.0.iter().map(usize::to_string).collect();
+        write!(f, "[{}]", dimensions.join(", "))
+    }
+}

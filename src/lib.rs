@@ -1,0 +1,17 @@
+//! Data-parallel training in which the number of ranks does not change the result.
+//!
+//! Every rank holds a replica, runs forward and backward on its share of the global batch, sums
+//! gradients with the others while backward still runs, and takes the same optimizer step.
+//! `ARCHITECTURE.md` walks through one step; the modules below stand in the order of use.
+
+pub mod backend;
+pub mod checkpoint;
+pub mod cli;
+pub mod comm;
+pub mod config;
+pub mod data;
+pub mod layers;
+pub mod models;
+pub mod optim;
+pub mod params;
+pub mod train;

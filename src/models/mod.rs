@@ -1,0 +1,70 @@
+//! Models: what the trainer drives. A stack of layers with a loss, or a user's own.
+
+use crate::backend::{Backend, Memory, View, ViewMut};
+use crate::layers::{Context, Shape, StateTensor};
+use crate::params::{GradSink, Layout};
+
+/// Rows that go through a model together, in backend memory.
+pub struct MicroBatch<'a, B: Backend> {
+    /// `[rows, input shape]`
+    pub features: View<'a, B>,
+    /// `[rows, target width]`: class indices or numbers.
+    pub targets: View<'a, B>,
+    /// `[rows]`; `None` counts every row as 1.
+    pub weights: Option<View<'a, B>>,
+}
+
+/// Numbers of a [`Report`].
+pub const REPORT: usize = 4;
+
+/// What one micro-batch tells about itself, written to `[REPORT]` doubles: the weighted sum of the
+/// losses, the sum of weights, the sum of the metric (correct rows, or absolute errors), the number
+/// of rows.
+pub type Report<'a, B> = <B as Memory>::ViewMut<'a, f64>;
+
+/// A trainable function with a loss.
+///
+/// The trainer calls `forward` and then `backward` for each micro-batch of this rank. The gradient
+/// handed to the sink is that of the weighted SUM of the losses of the micro-batch's rows; the
+/// trainer divides once per step.
+pub trait Model<B: Backend>: Send {
+    /// The trainable tensors, in forward order.
+    fn layout(&self) -> &Layout;
+
+    /// The non-trainable state.
+    fn states(&self) -> &[StateTensor];
+
+    /// Shape of one row of input.
+    fn input(&self) -> &Shape;
+
+    /// Shape of one row of output.
+    fn output(&self) -> &Shape;
+
+    /// Runs the micro-batch through the layers and the loss, and writes the report.
+    fn forward(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        parameters: View<'_, B>,
+        batch: &MicroBatch<'_, B>,
+        report: Report<'_, B>,
+    );
+
+    /// The gradients of the last `forward`, finished from the end of the arena to its start.
+    fn backward(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        parameters: View<'_, B>,
+        batch: &MicroBatch<'_, B>,
+        sink: &mut dyn GradSink<B>,
+    );
+
+    /// Writes the outputs of inference to `out`, `[rows, output shape]`: probabilities where the
+    /// loss is a cross entropy.
+    fn predict(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        parameters: View<'_, B>,
+        features: View<'_, B>,
+        out: ViewMut<'_, B>,
+    );
+}

@@ -1,0 +1,169 @@
+//! Where each parameter tensor lies in the flat arenas.
+//!
+//! Tensors stand in forward order, each starting at a multiple of [`ALIGNMENT`] elements; what lies
+//! between is padding, zero in parameters, gradients and optimizer state, and never in a
+//! checkpoint. The arena's length is padded so that any run of whole `ALIGNMENT * world` elements
+//! cuts into equal shards that start at such a multiple, too.
+
+use std::ops::Range;
+
+use crate::layers::Initializer;
+
+/// Elements per block: tensors start at multiples of it, and shards are whole blocks.
+///
+/// Sixteen lanes of the widest CPU vector times four; also the length over which norms are summed
+/// before the blocks' sums are added in order, so that a norm does not depend on the sharding.
+pub const ALIGNMENT: usize = 64;
+
+/// Which hyper-parameters a tensor is optimized with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Group {
+    /// Kernels and embeddings: weight decay applies.
+    Decay,
+    /// Biases and normalisation scales: no weight decay, no trust ratio.
+    NoDecay,
+}
+
+/// One named tensor and its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Unique name, `layer/weight`.
+    pub name: String,
+    /// Dimensions, row-major.
+    pub shape: Vec<usize>,
+    /// First element in the arena.
+    pub offset: usize,
+    /// How it starts out.
+    pub init: Initializer,
+    /// Its optimizer group.
+    pub group: Group,
+    /// How often backward adds to its gradient in one micro-batch: more than once where tied.
+    pub contributions: usize,
+}
+
+impl Tensor {
+    /// Number of elements, without padding.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its elements in the arena, without padding.
+    pub fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.len()
+    }
+}
+
+/// All tensors of an arena, in order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Layout {
+    tensors: Vec<Tensor>,
+    end: usize,
+}
+
+impl Layout {
+    /// Adds a tensor behind the last one and returns its place.
+    pub fn push(
+        &mut self,
+        name: String,
+        shape: &[usize],
+        init: Initializer,
+        group: Group,
+    ) -> Range<usize> {
+        let tensor = Tensor {
+            name,
+            shape: shape.to_vec(),
+            offset: self.end,
+            init,
+            group,
+            contributions: 1,
+        };
+        let range = tensor.range();
+        self.end = range.end.next_multiple_of(ALIGNMENT);
+        self.tensors.push(tensor);
+        range
+    }
+
+    /// Declares one more contribution to the gradient of the tensor that starts at `offset`.
+    ///
+    /// # Panics
+    /// If no tensor starts there.
+    pub fn tie(&mut self, offset: usize) {
+        let index = self
+            .tensors
+            .partition_point(|tensor| tensor.offset < offset);
+        assert_eq!(
+            self.tensors[index].offset, offset,
+            "no tensor starts at {offset}"
+        );
+        self.tensors[index].contributions += 1;
+    }
+
+    /// The tensors, in forward order.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// First free element; a multiple of [`ALIGNMENT`].
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
+    /// Length of an arena that cuts equally over `world` ranks.
+    pub fn arena_len(&self, world: usize) -> usize {
+        self.end.next_multiple_of(ALIGNMENT * world)
+    }
+
+    /// Number of parameters, without padding.
+    pub fn parameters(&self) -> usize {
+        self.tensors.iter().map(Tensor::len).sum()
+    }
+
+    /// The tensors that have elements in `range`, each with the range it has there (padding left
+    /// out).
+    pub fn intersect(
+        &self,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = (usize, &Tensor, Range<usize>)> {
+        let first = self
+            .tensors
+            .partition_point(|tensor| tensor.range().end <= range.start);
+        self.tensors[first..]
+            .iter()
+            .enumerate()
+            .take_while(move |(_, tensor)| tensor.offset < range.end)
+            .map(move |(index, tensor)| {
+                let own = tensor.range();
+                let part = own.start.max(range.start)..own.end.min(range.end);
+                (first + index, tensor, part)
+            })
+            .filter(|(_, _, part)| !part.is_empty())
+    }
+
+    /// Names, shapes and offsets as text, for the fingerprint that ranks compare.
+    pub fn describe(&self) -> String {
+        use std::fmt::Write;
+        let mut text = String::new();
+        for Tensor {
+            name,
+            shape,
+            offset,
+            group,
+            contributions,
+            ..
+        } in &self.tensors
+        {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "{name} {shape:?} at {offset} {group:?} x{contributions}"
+            );
+        }
+        text
+    }
+}
