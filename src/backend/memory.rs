@@ -46,7 +46,7 @@ pub struct Region<T> {
     len: usize,
     /// The name its communicator knows it by.
     id: usize,
-    keep: std::sync::Arc<dyn RegionOwner>,
+    _keep: std::sync::Arc<dyn RegionOwner>,
     element: PhantomData<T>,
 }
 
@@ -74,7 +74,7 @@ impl<T: Element> Region<T> {
             start,
             len,
             id,
-            keep,
+            _keep: keep,
             element: PhantomData,
         }
     }
@@ -131,7 +131,9 @@ impl<T: Element> Region<T> {
 }
 
 /// Buffers, slices and copies. Lengths and ranges are in elements, never bytes.
-pub trait Memory: Sized + Send + 'static {
+///
+/// A clone is another handle on the same device and the same queue of work.
+pub trait Memory: Clone + Sized + Send + 'static {
     /// Memory owned by the caller.
     type Buffer<T: Element>: Send;
     /// A read-only slice.
@@ -199,6 +201,14 @@ pub trait Memory: Sized + Send + 'static {
 
     /// Copies host values in. Lengths must be equal.
     fn upload<T: Element>(&mut self, from: &[T], to: Self::ViewMut<'_, T>);
+
+    /// Host values where kernels can read them: copied into `staging` first by a device that cannot
+    /// read the host's memory.
+    fn stage<'a, T: Element>(
+        &mut self,
+        host: &'a [T],
+        staging: &'a mut Self::Buffer<T>,
+    ) -> Self::View<'a, T>;
 
     /// Copies values out to the host, after all queued work. Lengths must be equal.
     fn download<T: Element>(&mut self, from: Self::View<'_, T>, to: &mut [T]);

@@ -1,1 +1,13 @@
-//! To be written.
+//! Training: ranks and their reducer threads, the one step, and what runs around it.
+
+mod board;
+mod error;
+mod exact;
+mod reducer;
+mod reduction;
+
+pub use board::Totals;
+pub use error::TrainError;
+pub use exact::Scales;
+pub use reducer::{Job, Reducer};
+pub use reduction::{ReduceMode, Reduction, ReductionOptions};

@@ -142,7 +142,10 @@ mod avx512 {
             // SAFETY: both chunks are eight elements; unaligned access is asked for.
             unsafe {
                 let sum = _mm512_cvtepi64_pd(_mm512_loadu_epi64(sum.as_ptr()));
-                _mm256_storeu_ps(value.as_mut_ptr(), _mm512_cvtpd_ps(_mm512_mul_pd(sum, scale)));
+                _mm256_storeu_ps(
+                    value.as_mut_ptr(),
+                    _mm512_cvtpd_ps(_mm512_mul_pd(sum, scale)),
+                );
             }
         }
         dequantize_portable(sum_rest, unit, value_rest);
@@ -154,7 +157,9 @@ mod tests {
     use super::*;
 
     fn values(count: usize) -> Vec<f32> {
-        (0..count).map(|i| (i as f32 * 0.7).sin() * 3f32.powi(i as i32 % 40 - 20)).collect()
+        (0..count)
+            .map(|i| (i as f32 * 0.7).sin() * 3f32.powi(i as i32 % 40 - 20))
+            .collect()
     }
 
     #[test]
@@ -167,7 +172,9 @@ mod tests {
         for (&before, &after) in values.iter().zip(&back) {
             assert!((f64::from(before) - f64::from(after)).abs() <= 2f64.powi(-20));
         }
-        let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let largest = values
+            .iter()
+            .fold(0f32, |largest, value| largest.max(value.abs()));
         assert_eq!(magnitude[0], largest.to_bits());
     }
 

@@ -103,6 +103,10 @@ impl Memory for Cpu {
         to.copy_from_slice(from);
     }
 
+    fn stage<'a, T: Element>(&mut self, host: &'a [T], _: &'a mut Buffer<T>) -> Self::View<'a, T> {
+        host
+    }
+
     fn download<T: Element>(&mut self, from: &[T], to: &mut [T]) {
         to.copy_from_slice(from);
     }

@@ -1,0 +1,67 @@
+//! Why training stopped.
+
+use crate::backend::BackendError;
+use crate::comm::CommError;
+use crate::optim::StepError;
+
+/// Why training stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The device failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A collective failed, or another rank gave up.
+    #[error(transparent)]
+    Comm(#[from] CommError),
+    /// The loss or a gradient is NaN or infinite; the step was not applied.
+    #[error(
+        "step {step}: the {what} is not finite on rank {rank} (micro-batch {micro_batch}); first \
+         tensor that is not: {tensor}; the step was not applied; lower the learning rate, clip \
+         gradients, or check the data"
+    )]
+    NotFinite {
+        /// Global step, from 0.
+        step: u64,
+        /// "loss" or "gradient".
+        what: &'static str,
+        /// The first rank that saw it.
+        rank: usize,
+        /// The micro-batch of the global batch, or how many the rank had.
+        micro_batch: String,
+        /// The first tensor, in forward order, that holds a value that is not finite.
+        tensor: String,
+    },
+    /// A model whose backward leaves a gradient out.
+    #[error(
+        "backward did not finish the gradient of '{tensor}': a model hands over every tensor in every micro-batch"
+    )]
+    Unfinished {
+        /// The first such tensor.
+        tensor: String,
+    },
+    /// A rank's thread panicked.
+    #[error("rank {rank} panicked: {message}")]
+    Panic {
+        /// The rank.
+        rank: usize,
+        /// What it said.
+        message: String,
+    },
+    /// No threads.
+    #[error("cannot start a thread for rank {rank}: {source}")]
+    Spawn {
+        /// The rank.
+        rank: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl From<StepError> for TrainError {
+    fn from(error: StepError) -> Self {
+        match error {
+            StepError::Backend(error) => Self::Backend(error),
+            StepError::Comm(error) => Self::Comm(error),
+        }
+    }
+}

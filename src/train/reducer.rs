@@ -1,0 +1,297 @@
+//! The thread that talks to the other ranks while this rank computes.
+//!
+//! The compute thread hands over jobs and goes on; the reducer runs them in order, so that every
+//! rank's collectives come in the same order and all calls of a transport come from one thread. A
+//! world of one has nobody to wait for and runs its jobs where they are submitted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use crate::backend::Region;
+use crate::comm::{Algorithm, CommError, Communicator, Span};
+
+/// Jobs that may wait in line before `submit` blocks.
+const LINE: usize = 4096;
+
+/// How often a waiter looks before it sleeps; a look costs a yield.
+const LOOKS: usize = 200;
+
+/// A collective to run.
+pub enum Job {
+    /// Sum over all ranks.
+    AllReduce(Span),
+    /// Sum over all ranks, this rank's piece only.
+    ReduceScatter(Span),
+    /// Spread the pieces.
+    AllGather(Span),
+    /// Tell the others that this rank gives up; runs even after a failure.
+    Abort(String),
+    /// Anything else, for set-up and the end of a run: it allocates.
+    Call(Box<dyn FnOnce(&mut dyn Communicator) -> Result<(), CommError> + Send>),
+}
+
+/// The compute side of the reducer thread.
+pub struct Reducer {
+    rank: usize,
+    world: usize,
+    algorithm: Algorithm,
+    submitted: u64,
+    waited: Duration,
+    progress: Arc<Progress>,
+    lane: Lane,
+}
+
+enum Lane {
+    Inline(Box<dyn Communicator>),
+    Thread {
+        jobs: Option<SyncSender<Job>>,
+        thread: Option<JoinHandle<()>>,
+    },
+}
+
+struct Progress {
+    completed: AtomicU64,
+    failure: Mutex<Option<CommError>>,
+    waiter: Thread,
+}
+
+impl Progress {
+    fn finish(&self, result: Result<(), CommError>) {
+        if let Err(error) = result {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert(error);
+        }
+        self.completed.fetch_add(1, Ordering::Release);
+        self.waiter.unpark();
+    }
+
+    fn failure(&self) -> Option<CommError> {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Reducer {
+    /// Connects on the thread that will make all calls; `connect` is collective. The calling thread
+    /// is the one that will wait for jobs.
+    pub fn start<C>(connect: C) -> Result<Self, CommError>
+    where
+        C: FnOnce() -> Result<Box<dyn Communicator>, CommError> + Send + 'static,
+    {
+        let progress = Arc::new(Progress {
+            completed: AtomicU64::new(0),
+            failure: Mutex::new(None),
+            waiter: thread::current(),
+        });
+        let (jobs, line) = sync_channel::<Job>(LINE);
+        let (hello, greeting) = sync_channel(1);
+        let theirs = Arc::clone(&progress);
+        let name = thread::current()
+            .name()
+            .map_or_else(|| "reduce".to_owned(), |name| format!("{name}-reduce"));
+        let thread = thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                let mut communicator = match connect() {
+                    Ok(communicator) => communicator,
+                    Err(error) => {
+                        // The receiver waits for exactly this.
+                        let _ = hello.send(Err(error));
+                        return;
+                    }
+                };
+                let facts = (
+                    communicator.rank(),
+                    communicator.world(),
+                    communicator.algorithm(),
+                );
+                if facts.1 == 1 {
+                    let _ = hello.send(Ok((facts, Some(communicator))));
+                    return;
+                }
+                let _ = hello.send(Ok((facts, None)));
+                for job in line {
+                    // After a failure the ranks no longer agree on what comes next.
+                    let result = match (&job, theirs.failure()) {
+                        (Job::Abort(_), _) | (_, None) => run(job, communicator.as_mut()),
+                        (_, Some(_)) => Ok(()),
+                    };
+                    theirs.finish(result);
+                }
+            })
+            .map_err(|error| CommError::Transport {
+                operation: "start of the reducer thread",
+                rank: 0,
+                problem: error.to_string(),
+            })?;
+        let gone = || CommError::Transport {
+            operation: "start of the reducer thread",
+            rank: 0,
+            problem: "it panicked".to_owned(),
+        };
+        let ((rank, world, algorithm), communicator) = greeting.recv().map_err(|_| gone())??;
+        let lane = match communicator {
+            Some(communicator) => Lane::Inline(communicator),
+            None => Lane::Thread {
+                jobs: Some(jobs),
+                thread: Some(thread),
+            },
+        };
+        Ok(Self {
+            rank,
+            world,
+            algorithm,
+            submitted: 0,
+            waited: Duration::ZERO,
+            progress,
+            lane,
+        })
+    }
+
+    /// This rank.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Number of ranks.
+    pub fn world(&self) -> usize {
+        self.world
+    }
+
+    /// What runs underneath.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Hands a job over; it runs after all jobs before it. Returns its number for `wait`.
+    ///
+    /// The caller gives up the job's span until `wait` returns for it.
+    pub fn submit(&mut self, job: Job) -> u64 {
+        self.submitted += 1;
+        match &mut self.lane {
+            Lane::Inline(communicator) => self.progress.finish(run(job, communicator.as_mut())),
+            Lane::Thread { jobs, .. } => {
+                let sent = jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+                if !sent {
+                    self.progress.finish(Err(self.lost()));
+                }
+            }
+        }
+        self.submitted
+    }
+
+    /// Waits until job `number` and all before it have run; counts the time as exposed.
+    pub fn wait(&mut self, number: u64) -> Result<(), CommError> {
+        if self.progress.completed.load(Ordering::Acquire) < number {
+            let start = Instant::now();
+            let mut looks = 0;
+            while self.progress.completed.load(Ordering::Acquire) < number {
+                if let Lane::Thread {
+                    thread: Some(thread),
+                    ..
+                } = &self.lane
+                    && thread.is_finished()
+                {
+                    return Err(self.lost());
+                }
+                looks += 1;
+                if looks < LOOKS {
+                    thread::yield_now();
+                } else {
+                    thread::park_timeout(Duration::from_millis(50));
+                }
+            }
+            self.waited += start.elapsed();
+        }
+        self.progress.failure().map_or(Ok(()), Err)
+    }
+
+    /// Runs a job and waits for it.
+    pub fn run(&mut self, job: Job) -> Result<(), CommError> {
+        let number = self.submit(job);
+        self.wait(number)
+    }
+
+    /// Runs anything on the communicator and returns its result.
+    pub fn call<R: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Communicator) -> Result<R, CommError> + Send + 'static,
+    ) -> Result<R, CommError> {
+        let (answer, result) = sync_channel(1);
+        self.run(Job::Call(Box::new(move |communicator| {
+            let value = work(communicator)?;
+            // The receiver lives until this call returns.
+            let _ = answer.send(value);
+            Ok(())
+        })))?;
+        result.recv().map_err(|_| self.lost())
+    }
+
+    /// Allocates a region of `len` floats.
+    pub fn allocate_f32(&mut self, len: usize) -> Result<Region<f32>, CommError> {
+        self.call(move |communicator| communicator.allocate_f32(len))
+    }
+
+    /// Allocates a region of `len` integers.
+    pub fn allocate_i64(&mut self, len: usize) -> Result<Region<i64>, CommError> {
+        self.call(move |communicator| communicator.allocate_i64(len))
+    }
+
+    /// Allocates a region of `len` 16-bit floats.
+    pub fn allocate_bf16(&mut self, len: usize) -> Result<Region<half::bf16>, CommError> {
+        self.call(move |communicator| communicator.allocate_bf16(len))
+    }
+
+    /// Tells the other ranks that this one gives up.
+    pub fn abort(&mut self, reason: &str) {
+        // Whatever comes of it, this rank is stopping already.
+        let _ = self.run(Job::Abort(reason.to_owned()));
+    }
+
+    /// Time the compute thread has waited since the last call of this: communication that backward
+    /// did not hide.
+    pub fn take_exposed(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+
+    fn lost(&self) -> CommError {
+        CommError::Transport {
+            operation: "reducer thread",
+            rank: self.rank,
+            problem: "it panicked".to_owned(),
+        }
+    }
+}
+
+impl Drop for Reducer {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.abort("it panicked");
+        }
+        if let Lane::Thread { jobs, thread } = &mut self.lane {
+            drop(jobs.take());
+            if let Some(thread) = thread.take() {
+                // A panic there has been reported by whoever waited.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn run(job: Job, communicator: &mut dyn Communicator) -> Result<(), CommError> {
+    match job {
+        Job::AllReduce(span) => communicator.all_reduce(&span),
+        Job::ReduceScatter(span) => communicator.reduce_scatter(&span),
+        Job::AllGather(span) => communicator.all_gather(&span),
+        Job::Abort(reason) => {
+            communicator.abort(&reason);
+            Ok(())
+        }
+        Job::Call(call) => call(communicator),
+    }
+}
