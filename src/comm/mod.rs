@@ -85,21 +85,26 @@ pub enum CommError {
 
 /// Collectives among a fixed set of ranks.
 ///
-/// Every method but `rank`, `world`, `algorithm` and `abort` is collective: all ranks call it, in
+/// Every method is collective unless it says otherwise: all ranks call it, in
 /// the same order, with the same spans. The caller promises that nothing else touches a span while
 /// its collective runs.
 ///
 /// The piece of rank `r` in a span is `partition(span.range.len(), world, r)`, counted from the
 /// span's start, in every method that speaks of pieces.
 pub trait Communicator: Send {
-    /// This rank, from 0.
+    /// This rank, from 0. Not collective.
     fn rank(&self) -> usize;
 
-    /// Number of ranks.
+    /// Number of ranks. Not collective.
     fn world(&self) -> usize;
 
-    /// What runs underneath.
+    /// What runs underneath. Not collective.
     fn algorithm(&self) -> Algorithm;
+
+    /// Whether it must stay on the thread that made it, even in a world of one. Not collective.
+    fn is_thread_bound(&self) -> bool {
+        false
+    }
 
     /// Allocates a zeroed region of `len` floats on every rank.
     fn allocate_f32(&mut self, len: usize) -> Result<Region<f32>, CommError>;

@@ -3,11 +3,13 @@
 mod board;
 mod error;
 mod exact;
+mod launch;
 mod reducer;
 mod reduction;
 
 pub use board::Totals;
 pub use error::TrainError;
 pub use exact::Scales;
-pub use reducer::{Job, Reducer};
+pub use launch::{Connect, RankError, run_rank, run_threads};
+pub use reducer::{Connection, Job, Reducer};
 pub use reduction::{ReduceMode, Reduction, ReductionOptions};

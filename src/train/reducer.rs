@@ -46,10 +46,26 @@ pub struct Reducer {
 
 enum Lane {
     Inline(Box<dyn Communicator>),
-    Thread {
-        jobs: Option<SyncSender<Job>>,
-        thread: Option<JoinHandle<()>>,
-    },
+    Thread(SyncSender<Job>),
+}
+
+/// Holds the reducer thread open until the rank is done, however it ends.
+pub struct Connection {
+    jobs: SyncSender<Job>,
+    thread: JoinHandle<()>,
+}
+
+impl Connection {
+    /// Ends the thread after all its jobs; a failure is told to the other ranks first.
+    pub fn close(self, failure: Option<&str>) {
+        if let Some(reason) = failure {
+            // A thread that is gone has said so already.
+            let _ = self.jobs.send(Job::Abort(reason.to_owned()));
+        }
+        drop(self.jobs);
+        // A panic there has been reported by whoever waited.
+        let _ = self.thread.join();
+    }
 }
 
 struct Progress {
@@ -68,6 +84,13 @@ impl Progress {
         self.waiter.unpark();
     }
 
+    /// Nothing more will be completed.
+    fn lose(&self, error: CommError) {
+        self.finish(Err(error));
+        self.completed.store(u64::MAX, Ordering::Release);
+        self.waiter.unpark();
+    }
+
     fn failure(&self) -> Option<CommError> {
         self.failure
             .lock()
@@ -78,8 +101,8 @@ impl Progress {
 
 impl Reducer {
     /// Connects on the thread that will make all calls; `connect` is collective. The calling thread
-    /// is the one that will wait for jobs.
-    pub fn start<C>(connect: C) -> Result<Self, CommError>
+    /// is the one that will wait for jobs; it closes the connection when the rank is done.
+    pub fn start<C>(connect: C) -> Result<(Self, Connection), CommError>
     where
         C: FnOnce() -> Result<Box<dyn Communicator>, CommError> + Send + 'static,
     {
@@ -110,11 +133,15 @@ impl Reducer {
                     communicator.world(),
                     communicator.algorithm(),
                 );
-                if facts.1 == 1 {
+                if facts.1 == 1 && !communicator.is_thread_bound() {
                     let _ = hello.send(Ok((facts, Some(communicator))));
                     return;
                 }
                 let _ = hello.send(Ok((facts, None)));
+                let _lost = LoseOnPanic {
+                    progress: &theirs,
+                    rank: facts.0,
+                };
                 for job in line {
                     // After a failure the ranks no longer agree on what comes next.
                     let result = match (&job, theirs.failure()) {
@@ -137,20 +164,19 @@ impl Reducer {
         let ((rank, world, algorithm), communicator) = greeting.recv().map_err(|_| gone())??;
         let lane = match communicator {
             Some(communicator) => Lane::Inline(communicator),
-            None => Lane::Thread {
-                jobs: Some(jobs),
-                thread: Some(thread),
-            },
+            None => Lane::Thread(jobs.clone()),
         };
-        Ok(Self {
+        let waited = Duration::ZERO;
+        let reducer = Self {
             rank,
             world,
             algorithm,
             submitted: 0,
-            waited: Duration::ZERO,
+            waited,
             progress,
             lane,
-        })
+        };
+        Ok((reducer, Connection { jobs, thread }))
     }
 
     /// This rank.
@@ -175,10 +201,9 @@ impl Reducer {
         self.submitted += 1;
         match &mut self.lane {
             Lane::Inline(communicator) => self.progress.finish(run(job, communicator.as_mut())),
-            Lane::Thread { jobs, .. } => {
-                let sent = jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-                if !sent {
-                    self.progress.finish(Err(self.lost()));
+            Lane::Thread(jobs) => {
+                if jobs.send(job).is_err() {
+                    self.progress.lose(lost(self.rank));
                 }
             }
         }
@@ -191,19 +216,11 @@ impl Reducer {
             let start = Instant::now();
             let mut looks = 0;
             while self.progress.completed.load(Ordering::Acquire) < number {
-                if let Lane::Thread {
-                    thread: Some(thread),
-                    ..
-                } = &self.lane
-                    && thread.is_finished()
-                {
-                    return Err(self.lost());
-                }
                 looks += 1;
                 if looks < LOOKS {
                     thread::yield_now();
                 } else {
-                    thread::park_timeout(Duration::from_millis(50));
+                    thread::park();
                 }
             }
             self.waited += start.elapsed();
@@ -229,7 +246,7 @@ impl Reducer {
             let _ = answer.send(value);
             Ok(())
         })))?;
-        result.recv().map_err(|_| self.lost())
+        result.recv().map_err(|_| lost(self.rank))
     }
 
     /// Allocates a region of `len` floats.
@@ -247,39 +264,32 @@ impl Reducer {
         self.call(move |communicator| communicator.allocate_bf16(len))
     }
 
-    /// Tells the other ranks that this one gives up.
-    pub fn abort(&mut self, reason: &str) {
-        // Whatever comes of it, this rank is stopping already.
-        let _ = self.run(Job::Abort(reason.to_owned()));
-    }
-
     /// Time the compute thread has waited since the last call of this: communication that backward
     /// did not hide.
     pub fn take_exposed(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
     }
+}
 
-    fn lost(&self) -> CommError {
-        CommError::Transport {
-            operation: "reducer thread",
-            rank: self.rank,
-            problem: "it panicked".to_owned(),
+/// Wakes the waiter when the reducer thread unwinds.
+struct LoseOnPanic<'a> {
+    progress: &'a Progress,
+    rank: usize,
+}
+
+impl Drop for LoseOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.progress.lose(lost(self.rank));
         }
     }
 }
 
-impl Drop for Reducer {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.abort("it panicked");
-        }
-        if let Lane::Thread { jobs, thread } = &mut self.lane {
-            drop(jobs.take());
-            if let Some(thread) = thread.take() {
-                // A panic there has been reported by whoever waited.
-                let _ = thread.join();
-            }
-        }
+fn lost(rank: usize) -> CommError {
+    CommError::Transport {
+        operation: "reducer thread",
+        rank,
+        problem: "it panicked".to_owned(),
     }
 }
 
