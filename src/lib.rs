@@ -2,16 +2,17 @@
 //!
 //! Every rank holds a replica, runs forward and backward on its share of the global batch, sums
 //! gradients with the others while backward still runs, and takes the same optimizer step.
-//! `ARCHITECTURE.md` walks through one step; the modules below stand in the order of use.
+//! `ARCHITECTURE.md` walks through one step; the modules below stand in the order of use:
+//! each imports only from those after it.
 
-pub mod backend;
-pub mod checkpoint;
 pub mod cli;
-pub mod comm;
+pub mod train;
+pub mod checkpoint;
 pub mod config;
 pub mod data;
-pub mod layers;
 pub mod models;
+pub mod layers;
 pub mod optim;
+pub mod comm;
 pub mod params;
-pub mod train;
+pub mod backend;

@@ -1,0 +1,8 @@
+//! All integration tests, in one binary: one module per area.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests stop the test where they fail"
+)]
+
+mod tidy;
