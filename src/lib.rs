@@ -16,3 +16,4 @@ pub mod optim;
 pub mod comm;
 pub mod params;
 pub mod backend;
+pub mod named;

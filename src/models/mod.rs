@@ -1,5 +1,12 @@
 //! Models: what the trainer drives. A stack of layers with a loss, or a user's own.
 
+mod head;
+
+pub use head::{
+    AbsoluteError, Huber, LossReduction, LossSpec, SigmoidCrossEntropy, SoftmaxCrossEntropy,
+    SquaredError,
+};
+
 use crate::backend::{Backend, Memory, View, ViewMut};
 use crate::layers::{Context, Shape, StateTensor};
 use crate::params::{GradSink, Layout};

@@ -4,6 +4,33 @@
 //! one rank's shard under ZeRO-1. It is told by a table of [`Segment`]s which elements belong to
 //! which tensor.
 
+mod adagrad;
+mod adam;
+mod clip;
+mod ftrl;
+mod lamb;
+mod lars;
+mod lion;
+mod rmsprop;
+mod schedule;
+mod sgd;
+mod spec;
+
+pub use adagrad::Adagrad;
+pub use adam::{Adam, AdamW};
+pub use clip::ClipSpec;
+pub use ftrl::Ftrl;
+pub use lamb::Lamb;
+pub use lars::Lars;
+pub use lion::Lion;
+pub use rmsprop::{EpsilonPlacement, RmsProp};
+pub use schedule::{
+    Constant, Cosine, Exponential, InverseTime, Piecewise, Polynomial, ScheduleError, ScheduleSpec,
+    Warmup,
+};
+pub use sgd::Sgd;
+pub use spec::OptimizerSpec;
+
 use std::ops::Range;
 
 use crate::backend::{Backend, BackendError, View, ViewMut};

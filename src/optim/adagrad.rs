@@ -1,0 +1,26 @@
+//! Adagrad (Duchi et al., 2011).
+
+/// `a += g^2; p -= lr * g / (sqrt(a) + epsilon)`.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Adagrad {
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// What the sum of squares starts from.
+    pub initial_accumulator: f64,
+    /// Added to the root.
+    pub epsilon: f64,
+    /// Share of a parameter that decays per unit of learning rate.
+    pub weight_decay: f64,
+}
+
+impl Default for Adagrad {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-3,
+            initial_accumulator: 0.1,
+            epsilon: 1e-7,
+            weight_decay: 0.0,
+        }
+    }
+}

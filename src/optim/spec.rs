@@ -1,0 +1,49 @@
+//! The registry of optimizers.
+
+use super::{Adagrad, Adam, AdamW, Ftrl, Lamb, Lars, Lion, RmsProp, Sgd};
+use crate::named::registry;
+
+registry! {
+    /// An optimizer with its settings; defaults are Keras's where Keras has it.
+    ///
+    /// ```
+    /// use ringstep::optim::{Adam, OptimizerSpec};
+    /// let spec = OptimizerSpec::from(Adam { beta_1: 0.8, ..Adam::default() });
+    /// assert_eq!((spec.name(), spec.learning_rate()), ("adam", 1e-3));
+    /// ```
+    pub enum OptimizerSpec ("an optimizer") {
+        Sgd(Sgd) = "sgd": "gradient descent, with momentum or Nesterov's momentum",
+        Adam(Adam) = "adam": "moving averages of the gradient and its square",
+        AdamW(AdamW) = "adamw": "adam with weight decay",
+        Adagrad(Adagrad) = "adagrad": "divides by the root of the sum of squared gradients",
+        RmsProp(RmsProp) = "rmsprop": "divides by the root of the mean squared gradient",
+        Ftrl(Ftrl) = "ftrl": "follows the regularised leader; l1 makes weights zero",
+        Lamb(Lamb) = "lamb": "adam with steps scaled to each tensor, for large batches",
+        Lars(Lars) = "lars": "momentum with steps scaled to each tensor, for large batches",
+        Lion(Lion) = "lion": "the sign of an averaged gradient",
+    }
+}
+
+/// Does `$body` with the settings of whichever kind it is.
+macro_rules! each {
+    ($self:expr, $spec:ident => $body:expr) => {
+        match $self {
+            OptimizerSpec::Sgd($spec) => $body,
+            OptimizerSpec::Adam($spec) => $body,
+            OptimizerSpec::AdamW($spec) => $body,
+            OptimizerSpec::Adagrad($spec) => $body,
+            OptimizerSpec::RmsProp($spec) => $body,
+            OptimizerSpec::Ftrl($spec) => $body,
+            OptimizerSpec::Lamb($spec) => $body,
+            OptimizerSpec::Lars($spec) => $body,
+            OptimizerSpec::Lion($spec) => $body,
+        }
+    };
+}
+
+impl OptimizerSpec {
+    /// The learning rate that schedules start from.
+    pub fn learning_rate(&self) -> f64 {
+        each!(self, spec => spec.learning_rate)
+    }
+}
