@@ -72,6 +72,8 @@ pub struct Step<'a, B: Backend> {
     /// Every gradient is multiplied by this first: one over the batch's weight, times the clipping
     /// factor.
     pub gradient_scale: f32,
+    /// Scaled gradients are then limited to `[-limit, limit]`; infinity for no limit.
+    pub gradient_limit: f32,
     /// The whole parameter arena.
     pub parameters: ViewMut<'a, B>,
     /// The whole gradient arena.
