@@ -1,6 +1,75 @@
 //! Matrix products, the heart of dense and convolution layers.
 
-use super::Memory;
+use super::{Accumulate, Activation, Memory, View, ViewMut};
+
+/// Which operand of a product is stored transposed. All matrices are row-major and dense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `C[m, n] = A[m, k] · B[k, n]`: forward.
+    NN,
+    /// `C[m, n] = A[m, k] · B[n, k]ᵀ`: the input's gradient.
+    NT,
+    /// `C[m, n] = A[k, m]ᵀ · B[k, n]`: the weights' gradient.
+    TN,
+}
+
+/// The extents of a product; each may be zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MatmulShape {
+    /// How A and B are stored.
+    pub form: Form,
+    /// Rows of C.
+    pub m: usize,
+    /// Columns of C.
+    pub n: usize,
+    /// Terms of each sum.
+    pub k: usize,
+}
+
+impl MatmulShape {
+    /// `C[m, n] = A[m, k] · B[k, n]`.
+    pub fn nn(m: usize, n: usize, k: usize) -> Self {
+        let form = Form::NN;
+        Self { form, m, n, k }
+    }
+
+    /// `C[m, n] = A[m, k] · B[n, k]ᵀ`.
+    pub fn nt(m: usize, n: usize, k: usize) -> Self {
+        let form = Form::NT;
+        Self { form, m, n, k }
+    }
+
+    /// `C[m, n] = A[k, m]ᵀ · B[k, n]`.
+    pub fn tn(m: usize, n: usize, k: usize) -> Self {
+        let form = Form::TN;
+        Self { form, m, n, k }
+    }
+}
 
 /// Matrix products, the heart of dense and convolution layers.
-pub trait Matmul: Memory {}
+///
+/// An element's bits depend on its row of A, its column of B and `k` alone, not on where in C it
+/// lies, on `m`, on `n` or on the addresses. Nothing is skipped: a NaN or an infinity in A or B
+/// reaches every element it takes part in. Views must have exactly the lengths that the shape says.
+pub trait Matmul: Memory {
+    /// `c[m, n] = a · b` or `c[m, n] += a · b`; `k = 0` is a product of zeros.
+    fn matmul(
+        &mut self,
+        shape: MatmulShape,
+        a: View<'_, Self>,
+        b: View<'_, Self>,
+        c: ViewMut<'_, Self>,
+        write: Accumulate,
+    );
+
+    /// `c[m, n] = activation(a · b + bias)`, `bias[n]` added to every row.
+    fn matmul_bias_activation(
+        &mut self,
+        shape: MatmulShape,
+        a: View<'_, Self>,
+        b: View<'_, Self>,
+        bias: Option<View<'_, Self>>,
+        activation: Activation,
+        c: ViewMut<'_, Self>,
+    );
+}

@@ -17,12 +17,12 @@ mod normalization;
 mod pooling;
 mod update;
 
-pub use activation::Activate;
+pub use activation::{Activate, Activation};
 pub use convolution::Convolve;
 pub use fixed_point::FixedPoint;
 pub use lookup::Lookup;
 pub use loss::Losses;
-pub use matmul::Matmul;
+pub use matmul::{Form, Matmul, MatmulShape};
 pub use memory::{BackendError, Element, Memory, Region, RegionOwner};
 pub use normalization::Normalize;
 pub use pooling::Pool;
