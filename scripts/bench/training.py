@@ -1,0 +1,131 @@
+"""Runs ringstep and PyTorch alternately and prints the tables of scripts/bench/training.sh.
+
+Every figure is the median over rounds; every ratio is the median of the rounds' ratios, so that a
+machine that slows down for a while slows both sides down. A run of one rank is bound to one core,
+and so is what helps it: threads that feed data or sum gradients are not counted as free.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+PEER = "PyTorch"
+MODES = ("f32", "exact")
+# (what, rows compared, least ratio); the same for both modes of ringstep.
+TARGETS = {
+    "mlp": {"one rank": 1.2, "two ranks": 2.0},
+    "cnn": {"one rank": 1.4, "two ranks": 1.4},
+}
+SCALING = 1.9
+EXACT_COST = 0.10
+
+
+def measure(command, ranks):
+    """Samples per second that `command` prints on its last line."""
+    if ranks == 1 and os.cpu_count() > 1:
+        command = ["taskset", "-c", "0", *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])["samples_per_second"]
+
+
+def commands(model, ranks, options):
+    """The commands of one round, by name."""
+    common = ["--model", model, "--ranks", str(ranks), "--seconds", str(options.seconds)]
+    ours = ["target/release/examples/bench_training", *common]
+    peer = [sys.executable, "scripts/bench/peers/ddp.py", *common]
+    named = {PEER: peer}
+    for mode in MODES:
+        named[mode] = [*ours, "--reduce", mode]
+    return named
+
+
+def rounds_of(model, options):
+    """`{(ranks, name): [rate of each round]}`, all of a model's runs alternating."""
+    rates = {}
+    for round_ in range(options.rounds):
+        for ranks in (1, 2):
+            for name, command in commands(model, ranks, options).items():
+                rate = measure(command, ranks)
+                rates.setdefault((ranks, name), []).append(rate)
+                print(f"round {round_ + 1}: {model}, {ranks} rank(s), {name}: {rate:.0f}/s",
+                      file=sys.stderr, flush=True)
+    return rates
+
+
+def ratio(rates, above, below):
+    """Median over the rounds of `above / below`."""
+    return statistics.median(a / b for a, b in zip(rates[above], rates[below]))
+
+
+def verdict(value, target, smaller_is_better=False):
+    met = value <= target if smaller_is_better else value >= target
+    return "met" if met else "MISSED"
+
+
+def tables(results):
+    """The tables as Markdown, and whether every target is met."""
+    lines = [
+        "| model | ranks | PyTorch, samples/s | ringstep f32 | ringstep exact "
+        "| f32 / PyTorch | exact / PyTorch | target |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    second = [
+        "| model | mode | 2 ranks / 1 rank | target | exact's share of a step | target |",
+        "|---|---|---|---|---|---|",
+    ]
+    verdicts = []
+    for model, rates in results.items():
+        for ranks, what in ((1, "one rank"), (2, "two ranks")):
+            target = TARGETS[model][what]
+            medians = [statistics.median(rates[ranks, name]) for name in (PEER, *MODES)]
+            ratios = [ratio(rates, (ranks, mode), (ranks, PEER)) for mode in MODES]
+            verdicts += [verdict(value, target) for value in ratios]
+            lines.append(
+                f"| {model} | {ranks} | " + " | ".join(f"{value:.0f}" for value in medians)
+                + " | " + " | ".join(f"{value:.2f}" for value in ratios)
+                + f" | {target}: {', '.join(verdicts[-2:])} |"
+            )
+        for mode in MODES:
+            scaling = ratio(rates, (2, mode), (1, mode))
+            verdicts.append(verdict(scaling, SCALING))
+            line = f"| {model} | {mode} | {scaling:.2f} | {SCALING}: {verdicts[-1]} |"
+            if mode == "exact":
+                # Time a sample takes in exact mode, over what it takes in f32, less one.
+                cost = ratio(rates, (2, "f32"), (2, "exact")) - 1
+                verdicts.append(verdict(cost, EXACT_COST, smaller_is_better=True))
+                line += f" {cost:+.1%} | {EXACT_COST:.0%}: {verdicts[-1]} |"
+            else:
+                line += " | |"
+            second.append(line)
+    return "\n".join([*lines, "", *second]), "MISSED" not in verdicts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
+    parser.add_argument("--models", default="mlp,cnn")
+    parser.add_argument("--json", help="file for every rate of every round")
+    options = parser.parse_args()
+    results = {model: rounds_of(model, options) for model in options.models.split(",")}
+    if options.json:
+        flat = {
+            f"{model} {ranks} {name}": values
+            for model, rates in results.items()
+            for (ranks, name), values in rates.items()
+        }
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(flat, file, indent=1)
+    text, met = tables(results)
+    print(text)
+    if not met:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
