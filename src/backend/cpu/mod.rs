@@ -9,6 +9,7 @@ mod loss;
 mod matmul;
 mod normalization;
 mod pooling;
+mod simd;
 mod update;
 
 use std::ops::Range;
