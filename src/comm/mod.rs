@@ -3,8 +3,25 @@
 //! [`Communicator`] is what the trainer's reducer thread drives: collectives over registered memory
 //! ([`Region`]), called in the same order on every rank by one thread per rank.
 
+mod cells;
+mod direct;
+mod endpoint;
+mod gate;
+mod hierarchical;
+mod options;
+mod ring;
+mod sim;
+pub mod testing;
+mod thread;
+mod transport;
+mod wait;
+
 use std::ops::Range;
 use std::time::Duration;
+
+pub use options::{CollectiveChoice, Options};
+pub use sim::Link;
+pub use thread::threads;
 
 use crate::backend::Region;
 

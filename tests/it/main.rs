@@ -5,4 +5,7 @@
     reason = "helpers of tests stop the test where they fail"
 )]
 
+#[path = "../collectives/mod.rs"]
+mod collectives;
+mod comm;
 mod tidy;

@@ -1,0 +1,325 @@
+//! One rank's communicator: regions, and the algorithm that runs over them.
+
+use std::sync::Arc;
+
+use half::bf16;
+
+use super::cells::{Cells, Summand};
+use super::direct::Direct;
+use super::gate::Gate;
+use super::hierarchical::Hierarchical;
+use super::options::Hosts;
+use super::ring::{Group, Ring, Steps};
+use super::transport::Transport;
+use super::{Algorithm, CommError, Communicator, Span};
+use crate::backend::{Region, RegionOwner};
+use crate::params::partition;
+
+/// How the ranks of a host give each other memory.
+pub(crate) trait Sharing: Send {
+    /// Allocates `bytes` zeroed bytes on every rank, aligned to 64, or fails on every rank of the
+    /// host. Collective.
+    fn allocate(
+        &mut self,
+        bytes: usize,
+        gate: &Gate,
+        transport: &mut dyn Transport,
+    ) -> Result<Allocation, CommError>;
+}
+
+/// Memory of a region.
+pub(crate) struct Allocation {
+    /// That of every rank of the host, in their order; this rank's alone where it is not shared.
+    pub(crate) memories: Vec<Cells<u8>>,
+    /// Which of them is this rank's.
+    pub(crate) own: usize,
+    /// Keeps all of it.
+    pub(crate) keep: Arc<dyn RegionOwner>,
+}
+
+/// A rank of threads or of processes.
+pub(crate) struct Endpoint<T, S> {
+    ring: Ring<T>,
+    sharing: S,
+    gate: Gate,
+    hosts: Hosts,
+    algorithm: Algorithm,
+    everybody: Vec<usize>,
+    regions: Vec<Registered>,
+}
+
+struct Registered {
+    memories: Memories,
+    own: usize,
+    /// Whether the ranks of the host see each other's memory.
+    shared: bool,
+    _keep: Arc<dyn RegionOwner>,
+}
+
+enum Memories {
+    F32(Vec<Cells<f32>>),
+    Bf16(Vec<Cells<bf16>>),
+    I64(Vec<Cells<i64>>),
+}
+
+#[derive(Clone, Copy)]
+enum Collective {
+    AllReduce,
+    ReduceScatter,
+    AllGather,
+    Broadcast(usize),
+}
+
+impl Collective {
+    fn name(self) -> &'static str {
+        match self {
+            Self::AllReduce => "all-reduce",
+            Self::ReduceScatter => "reduce-scatter",
+            Self::AllGather => "all-gather",
+            Self::Broadcast(_) => "broadcast",
+        }
+    }
+}
+
+/// An element whose regions an endpoint keeps apart.
+trait Registers: Summand {
+    fn register(memories: Vec<Cells<Self>>) -> Memories;
+}
+
+impl Registers for f32 {
+    fn register(memories: Vec<Cells<f32>>) -> Memories {
+        Memories::F32(memories)
+    }
+}
+
+impl Registers for bf16 {
+    fn register(memories: Vec<Cells<bf16>>) -> Memories {
+        Memories::Bf16(memories)
+    }
+}
+
+impl Registers for i64 {
+    fn register(memories: Vec<Cells<i64>>) -> Memories {
+        Memories::I64(memories)
+    }
+}
+
+impl<T: Transport, S: Sharing> Endpoint<T, S> {
+    pub(crate) fn new(
+        transport: T,
+        sharing: S,
+        gate: Gate,
+        hosts: Hosts,
+        algorithm: Algorithm,
+        chunk: usize,
+    ) -> Self {
+        let everybody = (0..transport.world()).collect();
+        let ring = Ring::new(transport, chunk);
+        Self {
+            ring,
+            sharing,
+            gate,
+            hosts,
+            algorithm,
+            everybody,
+            regions: Vec::new(),
+        }
+    }
+
+    fn allocate<E: Registers>(&mut self, len: usize) -> Result<Region<E>, CommError> {
+        self.ring.transport().enter("allocation")?;
+        let bytes = len.saturating_mul(size_of::<E>());
+        let allocation = self
+            .sharing
+            .allocate(bytes, &self.gate, self.ring.transport())?;
+        let memories: Vec<Cells<E>> = allocation
+            .memories
+            .iter()
+            .map(|memory| memory.of::<E>())
+            .collect();
+        let (own, keep) = (allocation.own, allocation.keep);
+        // SAFETY: the memory lives as long as `keep`.
+        let region = unsafe {
+            Region::new(
+                memories[own].start(),
+                len,
+                self.regions.len(),
+                Arc::clone(&keep),
+            )
+        };
+        let shared = memories.len() == self.gate.ranks().len();
+        let memories = E::register(memories);
+        self.regions.push(Registered {
+            memories,
+            own,
+            shared,
+            _keep: keep,
+        });
+        Ok(region)
+    }
+
+    fn run(&mut self, collective: Collective, span: &Span) -> Result<(), CommError> {
+        if self.world() == 1 {
+            return Ok(());
+        }
+        // Taken out and put back, so that the memories and the rest can be borrowed apart.
+        let regions = std::mem::take(&mut self.regions);
+        let Some(region) = regions.get(span.region) else {
+            panic!(
+                "{} of region {}, but there are {}",
+                collective.name(),
+                span.region,
+                regions.len()
+            )
+        };
+        let result = match &region.memories {
+            Memories::F32(memories) => self.run_on(collective, span, memories, region),
+            Memories::Bf16(memories) => self.run_on(collective, span, memories, region),
+            Memories::I64(memories) => self.run_on(collective, span, memories, region),
+        };
+        self.regions = regions;
+        result
+    }
+
+    fn run_on<E: Summand>(
+        &mut self,
+        collective: Collective,
+        span: &Span,
+        memories: &[Cells<E>],
+        region: &Registered,
+    ) -> Result<(), CommError> {
+        self.ring.transport().enter(collective.name())?;
+        let own = memories[region.own].slice(span.range.clone());
+        if own.len() == 0 {
+            return Ok(());
+        }
+        match self.algorithm {
+            Algorithm::Direct if region.shared => self.direct(collective, span, memories),
+            Algorithm::Hierarchical if region.shared => {
+                self.hierarchical(collective, span, memories)
+            }
+            _ => self.messages(collective, own),
+        }
+    }
+
+    fn direct<E: Summand>(
+        &mut self,
+        collective: Collective,
+        span: &Span,
+        memories: &[Cells<E>],
+    ) -> Result<(), CommError> {
+        let direct = Direct {
+            gate: &self.gate,
+            memories,
+            range: span.range.clone(),
+        };
+        let watch = self.ring.transport();
+        match collective {
+            Collective::AllReduce => direct.all_reduce(watch),
+            Collective::ReduceScatter => direct.reduce_scatter(watch),
+            Collective::AllGather => direct.all_gather(watch),
+            Collective::Broadcast(root) => direct.broadcast(watch, root),
+        }
+    }
+
+    fn hierarchical<E: Summand>(
+        &mut self,
+        collective: Collective,
+        span: &Span,
+        memories: &[Cells<E>],
+    ) -> Result<(), CommError> {
+        let local = Direct {
+            gate: &self.gate,
+            memories,
+            range: span.range.clone(),
+        };
+        let mut algorithm = Hierarchical {
+            local,
+            hosts: &self.hosts,
+            ring: &mut self.ring,
+        };
+        match collective {
+            Collective::AllReduce => algorithm.reduce(Steps::ALL_REDUCE),
+            Collective::ReduceScatter => algorithm.reduce(Steps::REDUCE_SCATTER),
+            Collective::AllGather => algorithm.all_gather(),
+            Collective::Broadcast(root) => algorithm.broadcast(root),
+        }
+    }
+
+    fn messages<E: Summand>(
+        &mut self,
+        collective: Collective,
+        own: Cells<E>,
+    ) -> Result<(), CommError> {
+        let (index, world) = (self.rank(), self.everybody.len());
+        let group = Group {
+            index,
+            members: &|member| self.everybody[member],
+            len: world,
+        };
+        let piece = |member| partition(own.len(), world, member);
+        match collective {
+            Collective::AllReduce => self.ring.run(group, own, piece, Steps::ALL_REDUCE),
+            Collective::ReduceScatter => self.ring.run(group, own, piece, Steps::REDUCE_SCATTER),
+            Collective::AllGather => self.ring.run(group, own, piece, Steps::ALL_GATHER),
+            Collective::Broadcast(root) => self.ring.broadcast(group, own, root),
+        }
+    }
+}
+
+impl<T: Transport, S: Sharing> Communicator for Endpoint<T, S> {
+    fn rank(&self) -> usize {
+        self.ring.rank()
+    }
+
+    fn world(&self) -> usize {
+        self.everybody.len()
+    }
+
+    fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    fn allocate_f32(&mut self, len: usize) -> Result<Region<f32>, CommError> {
+        self.allocate(len)
+    }
+
+    fn allocate_bf16(&mut self, len: usize) -> Result<Region<bf16>, CommError> {
+        self.allocate(len)
+    }
+
+    fn allocate_i64(&mut self, len: usize) -> Result<Region<i64>, CommError> {
+        self.allocate(len)
+    }
+
+    fn all_reduce(&mut self, span: &Span) -> Result<(), CommError> {
+        self.run(Collective::AllReduce, span)
+    }
+
+    fn reduce_scatter(&mut self, span: &Span) -> Result<(), CommError> {
+        self.run(Collective::ReduceScatter, span)
+    }
+
+    fn all_gather(&mut self, span: &Span) -> Result<(), CommError> {
+        self.run(Collective::AllGather, span)
+    }
+
+    fn broadcast(&mut self, span: &Span, root: usize) -> Result<(), CommError> {
+        self.run(Collective::Broadcast(root), span)
+    }
+
+    fn barrier(&mut self) -> Result<(), CommError> {
+        if self.world() == 1 {
+            return Ok(());
+        }
+        self.ring.transport().enter("barrier")?;
+        match self.algorithm {
+            Algorithm::Direct => self.gate.meet(self.ring.transport()),
+            Algorithm::Ring | Algorithm::Hierarchical => self.ring.barrier(&self.everybody),
+        }
+    }
+
+    fn abort(&mut self, reason: &str) {
+        self.ring.transport().abort(reason);
+    }
+}
