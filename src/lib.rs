@@ -17,3 +17,4 @@ pub mod comm;
 pub mod params;
 pub mod backend;
 pub mod named;
+pub mod random;

@@ -17,7 +17,7 @@ mod normalization;
 mod pooling;
 mod update;
 
-pub use activation::{Activate, Activation};
+pub use activation::{Activate, Activation, DropoutKey, Saved};
 pub use convolution::Convolve;
 pub use fixed_point::FixedPoint;
 pub use lookup::Lookup;
