@@ -154,9 +154,12 @@ count() { # LOG
 }
 
 main() {
-    install_packages
-    [[ ${1:-} == --install-only ]] && exit 0
+    if [[ ${1:-} == --install-only ]]; then
+        install_packages
+        exit
+    fi
     require_rust
+    install_packages
     mkdir -p "$logs"
     # All builds of one feature set share one folder; bindings are made from OpenMPI here, and
     # scripts/test-mpi.sh gives MPICH a folder of its own.
