@@ -8,4 +8,5 @@
 #[path = "../collectives/mod.rs"]
 mod collectives;
 mod comm;
+mod checkpoint;
 mod tidy;

@@ -1,0 +1,117 @@
+//! What a checkpoint says about itself.
+
+use std::collections::BTreeMap;
+
+use super::FileRecord;
+
+/// The format this program writes and reads.
+pub(super) const FORMAT: u32 = 1;
+
+pub(super) const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST_CHECKSUM: &str = "manifest.sha256";
+pub(super) const MODEL: &str = "model.safetensors";
+
+/// What the trainer knows of a checkpoint beyond its numbers.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Facts {
+    /// Global steps taken.
+    pub step: u64,
+    /// Whole passes over the data taken.
+    pub epoch: u64,
+    /// Steps taken of the pass that has begun. With `epoch`, `step` and `seed` this is all there is
+    /// to the place in the sample stream.
+    pub step_of_epoch: u64,
+    /// Key of all random numbers.
+    pub seed: u64,
+    /// Number of ranks that wrote it.
+    pub world: usize,
+    /// The resolved run configuration, as text.
+    pub config: String,
+    /// What ranks compare before they start, field by field.
+    pub fingerprint: BTreeMap<String, String>,
+    /// Power-of-two scales of exact sums, by tensor name.
+    pub exponents: BTreeMap<String, i32>,
+    /// Metrics at this step, such as `test_accuracy`. Retention reads them.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// `manifest.json`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Manifest {
+    /// Version of the folder's format.
+    pub format: u32,
+    /// What the trainer knew.
+    #[serde(flatten)]
+    pub facts: Facts,
+    /// Every other file, by name.
+    pub files: BTreeMap<String, FileRecord>,
+}
+
+impl Manifest {
+    /// Names of the files with optimizer state.
+    pub(super) fn optimizer_files(&self) -> impl Iterator<Item = &str> {
+        self.files
+            .keys()
+            .map(String::as_str)
+            .filter(|name| name.starts_with("optimizer-"))
+    }
+}
+
+/// File of the optimizer state that `rank` of `parts` holds.
+pub(super) fn optimizer_file(rank: usize, parts: usize) -> String {
+    format!("optimizer-{rank}-of-{parts}.safetensors")
+}
+
+/// The content of `manifest.sha256`.
+pub(super) fn checksum_line(manifest: &[u8]) -> String {
+    format!("{}  {MANIFEST}\n", FileRecord::of(manifest).sha256)
+}
+
+/// Folder of a step's checkpoint.
+pub(super) fn step_folder(step: u64) -> String {
+    format!("step-{step}")
+}
+
+/// The step of a checkpoint's folder; `None` for everything else.
+pub(super) fn parse_step(folder: &str) -> Option<u64> {
+    let step = folder.strip_prefix("step-")?.parse().ok()?;
+    (folder == step_folder(step)).then_some(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_folders_of_steps_are_checkpoints() {
+        assert_eq!(parse_step("step-120"), Some(120));
+        for other in [
+            "step-",
+            "step-+1",
+            "step-01",
+            ".step-1.partial",
+            "step-1.old",
+            "best",
+        ] {
+            assert_eq!(parse_step(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_survives_json() {
+        let manifest = Manifest {
+            format: FORMAT,
+            facts: Facts {
+                step: u64::MAX,
+                seed: u64::MAX - 1,
+                config: "a = \"b\"\n".to_owned(),
+                exponents: [("dense/kernel".to_owned(), -126)].into(),
+                metrics: [("loss".to_owned(), 0.1 + 0.2), ("accuracy".to_owned(), 1.0)].into(),
+                ..Facts::default()
+            },
+            files: [(MODEL.to_owned(), FileRecord::of(b"abc"))].into(),
+        };
+        let text = serde_json::to_string_pretty(&manifest).unwrap();
+        assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), manifest);
+    }
+}

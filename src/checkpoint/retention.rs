@@ -1,0 +1,96 @@
+//! Which checkpoints are kept.
+
+use std::fs;
+use std::path::Path;
+
+use super::file::{remove_folder, sync_folder};
+use super::manifest::step_folder;
+use super::reader::{Checkpoint, list};
+use super::{CheckpointError, FileError};
+
+/// What is kept: the newest few, and the best.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Retention {
+    /// How many of the newest; at least one is always kept.
+    pub last: usize,
+    /// Which one is best, if one is to be kept for that.
+    pub best: Option<Best>,
+}
+
+/// What makes a checkpoint the best.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Best {
+    /// Name among the metrics of a checkpoint, such as `test_loss`.
+    pub metric: String,
+    /// Which end of it is good.
+    pub goal: Goal,
+}
+
+/// Which end of a metric is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// Losses, errors.
+    Minimize,
+    /// Accuracies.
+    Maximize,
+}
+
+impl Goal {
+    /// Whether `new` is strictly better.
+    pub fn is_better(self, new: f64, old: f64) -> bool {
+        match self {
+            Self::Minimize => new < old,
+            Self::Maximize => new > old,
+        }
+    }
+}
+
+impl Retention {
+    /// Removes what is not kept, once the checkpoint of `newest` is complete.
+    ///
+    /// Only checkpoints up to `newest` are counted and removed: a later one is left from a run that
+    /// went on from an earlier step, and is replaced when that step comes again. One whose manifest
+    /// cannot be read counts for nothing and stays.
+    pub(super) fn apply(&self, checkpoints: &Path, newest: u64) -> Result<(), CheckpointError> {
+        let mut whole = Vec::new();
+        for step in list(checkpoints)? {
+            if step <= newest
+                && let Ok(checkpoint) = Checkpoint::open(&checkpoints.join(step_folder(step)))
+            {
+                whole.push(checkpoint);
+            }
+        }
+        let last = whole.len().saturating_sub(self.last.max(1));
+        let best = self.best_of(&whole);
+        for checkpoint in &whole[..last] {
+            if best != Some(checkpoint.step()) {
+                remove(checkpoints, checkpoint.step())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Step of the best checkpoint, the earliest of equals, among those that have the metric.
+    fn best_of(&self, checkpoints: &[Checkpoint]) -> Option<u64> {
+        let Best { metric, goal } = self.best.as_ref()?;
+        let mut best: Option<(u64, f64)> = None;
+        for checkpoint in checkpoints {
+            if let Some(&value) = checkpoint.facts().metrics.get(metric)
+                && best.is_none_or(|(_, old)| goal.is_better(value, old))
+            {
+                best = Some((checkpoint.step(), value));
+            }
+        }
+        best.map(|(step, _)| step)
+    }
+}
+
+/// Removes a checkpoint so that no half of it is ever seen under its name.
+fn remove(checkpoints: &Path, step: u64) -> Result<(), CheckpointError> {
+    let folder = checkpoints.join(step_folder(step));
+    let removed = checkpoints.join(format!(".step-{step}.removed"));
+    fs::rename(&folder, &removed).map_err(FileError::of("remove", &folder))?;
+    sync_folder(checkpoints)?;
+    Ok(remove_folder(&removed)?)
+}
