@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Initializer, Shape};
+use super::Shape;
 use crate::backend::{Backend, BackendError};
-use crate::params::{Group, Layout};
+use crate::params::{Group, Initializer, Layout};
 
 /// A layer that cannot be built.
 #[derive(Debug, thiserror::Error)]

@@ -5,15 +5,29 @@
 //! stream. Data is channels last and row-major; the batch is the first dimension and not part of a
 //! [`Shape`].
 
+mod activation;
 mod build;
 mod context;
-mod initializer;
+mod dense;
+mod dropout;
+mod flatten;
+mod residual;
 mod shape;
+mod spec;
+mod stack;
 
+pub use activation::{Activate, ActivationSpec, Elu, LeakyRelu, Softmax};
 pub use build::{Build, LayerError, StateTensor};
 pub use context::{Context, Mode};
-pub use initializer::Initializer;
+pub use dense::Dense;
+pub use dropout::Dropout;
+pub use flatten::Flatten;
+pub use residual::Residual;
 pub use shape::Shape;
+pub use spec::LayerSpec;
+pub use stack::Stack;
+
+pub use crate::params::Initializer;
 
 use crate::backend::{Backend, View, ViewMut};
 use crate::params::Grads;

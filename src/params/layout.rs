@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::layers::Initializer;
+use super::Initializer;
 
 /// Elements per block: tensors start at multiples of it, and shards are whole blocks.
 ///

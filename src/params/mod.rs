@@ -1,11 +1,16 @@
 //! Flat arenas: how parameters lie in them, how they are cut, and how a finished gradient leaves.
 
 mod bucket;
+mod initializer;
 mod layout;
 mod partition;
 mod sink;
 
 pub use bucket::buckets;
+pub use initializer::{
+    Constant, GlorotNormal, GlorotUniform, HeNormal, HeUniform, Initializer, LecunNormal,
+    LecunUniform, Ones, RandomNormal, RandomUniform, TruncatedNormal, Zeros,
+};
 pub use layout::{ALIGNMENT, Group, Layout, Tensor};
 pub use partition::partition;
 pub use sink::{GradSink, Grads};

@@ -27,10 +27,7 @@ const UNSAFE_FILES: &[&str] = &[
 ];
 
 /// Imports against the order, and why they are none.
-const UPWARD_ALLOWED: &[(&str, &str)] = &[
-    // A layout says how each tensor starts out; the initialiser is a plain enum.
-    ("src/params/layout.rs", "layers"),
-];
+const UPWARD_ALLOWED: &[(&str, &str)] = &[];
 
 /// Crates that only some files may name.
 const CONFINED_CRATES: &[(&str, &[&str])] = &[

@@ -1,0 +1,287 @@
+//! Activations, as an argument of other layers and as layers of their own.
+
+use super::{Backward, Build, Built, Context, Layer, LayerError, Shape};
+use crate::backend::{Activation, Backend, Saved, View, ViewMut};
+use crate::params::Grads;
+
+/// An activation by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivationSpec {
+    /// `x`
+    #[default]
+    Linear,
+    /// `max(x, 0)`
+    Relu,
+    /// `x`, or `0.3 x` where negative; the layer `leaky_relu` takes another slope.
+    LeakyRelu,
+    /// `x`, or `e^x - 1` where negative; the layer `elu` takes another scale.
+    Elu,
+    /// `1 / (1 + e^-x)`
+    Sigmoid,
+    /// `tanh(x)`
+    Tanh,
+    /// `x Φ(x)`, exactly.
+    Gelu,
+    /// Gelu by its tanh approximation.
+    GeluTanh,
+    /// `x sigmoid(x)`
+    #[serde(alias = "swish")]
+    Silu,
+    /// Probabilities over the last dimension.
+    Softmax,
+}
+
+impl ActivationSpec {
+    /// The element-wise function; `None` for softmax, which looks at a whole row.
+    pub fn elementwise(self) -> Option<Activation> {
+        Some(match self {
+            Self::Linear => Activation::Linear,
+            Self::Relu => Activation::Relu,
+            Self::LeakyRelu => Activation::LeakyRelu { slope: 0.3 },
+            Self::Elu => Activation::Elu { alpha: 1.0 },
+            Self::Sigmoid => Activation::Sigmoid,
+            Self::Tanh => Activation::Tanh,
+            Self::Gelu => Activation::Gelu,
+            Self::GeluTanh => Activation::GeluTanh,
+            Self::Silu => Activation::Silu,
+            Self::Softmax => return None,
+        })
+    }
+
+    /// Whether it is softmax.
+    pub fn is_softmax(self) -> bool {
+        self == Self::Softmax
+    }
+}
+
+/// What follows a layer's sum: kept where the backward pass needs the sum itself.
+pub(super) struct Epilogue<B: Backend> {
+    function: Option<Activation>,
+    columns: usize,
+    sum: Option<B::Buffer<f32>>,
+}
+
+impl<B: Backend> Epilogue<B> {
+    /// For `elements` values a row, the last dimension of which is `columns`.
+    pub(super) fn new(
+        spec: ActivationSpec,
+        build: &mut Build<'_, B>,
+        elements: usize,
+        columns: usize,
+    ) -> Result<Self, LayerError> {
+        let function = spec.elementwise();
+        let keeps_sum = function.is_some_and(|function| function.saved() == Saved::Input);
+        let len = build.max_rows * elements;
+        let sum = match keeps_sum || function.is_none() {
+            true => Some(build.backend.allocate("pre-activations", len)?),
+            false => None,
+        };
+        Ok(Self {
+            function,
+            columns,
+            sum,
+        })
+    }
+
+    /// Runs `layer`, which writes its sum with a function fused, so that `y` is the activation.
+    pub(super) fn forward(
+        &mut self,
+        backend: &mut B,
+        y: ViewMut<'_, B>,
+        layer: impl FnOnce(&mut B, Activation, ViewMut<'_, B>),
+    ) {
+        let Some(sum) = &mut self.sum else {
+            return layer(backend, self.function.unwrap_or(Activation::Linear), y);
+        };
+        let len = B::len_mut(&y);
+        layer(
+            backend,
+            Activation::Linear,
+            B::slice_mut(B::view_mut(sum), 0..len),
+        );
+        let sum = B::slice(B::view(sum), 0..len);
+        match self.function {
+            Some(function) => backend.activate(function, sum, y),
+            None => backend.softmax(self.columns, sum, y),
+        }
+    }
+
+    /// Turns the gradient of the activation into that of the sum, in place.
+    pub(super) fn backward(&self, backend: &mut B, y: View<'_, B>, dy: ViewMut<'_, B>) {
+        let len = B::len(y);
+        match (self.function, &self.sum) {
+            (Some(function), Some(sum)) => {
+                backend.activate_backward(function, B::slice(B::view(sum), 0..len), dy);
+            }
+            (Some(function), None) => backend.activate_backward(function, y, dy),
+            (None, _) => backend.softmax_backward(self.columns, y, dy),
+        }
+    }
+}
+
+/// An activation as a layer.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Activate {
+    /// Its name; by default made from the kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Which function.
+    pub function: ActivationSpec,
+}
+
+/// `x`, or `slope * x` where negative.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LeakyRelu {
+    /// Its name; by default made from the kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Factor of negative values.
+    pub slope: f32,
+}
+
+impl Default for LeakyRelu {
+    fn default() -> Self {
+        Self {
+            name: None,
+            slope: 0.3,
+        }
+    }
+}
+
+/// `x`, or `alpha * (e^x - 1)` where negative.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Elu {
+    /// Its name; by default made from the kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Negated limit at minus infinity.
+    pub alpha: f32,
+}
+
+impl Default for Elu {
+    fn default() -> Self {
+        Self {
+            name: None,
+            alpha: 1.0,
+        }
+    }
+}
+
+/// Probabilities over the last dimension.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Softmax {
+    /// Its name; by default made from the kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Activate {
+    pub(super) fn build<B: Backend>(
+        &self,
+        build: &mut Build<'_, B>,
+        input: &Shape,
+    ) -> Result<Built<B>, LayerError> {
+        built(self.function.elementwise(), build, input)
+    }
+}
+
+impl LeakyRelu {
+    pub(super) fn build<B: Backend>(
+        &self,
+        build: &mut Build<'_, B>,
+        input: &Shape,
+    ) -> Result<Built<B>, LayerError> {
+        built(
+            Some(Activation::LeakyRelu { slope: self.slope }),
+            build,
+            input,
+        )
+    }
+}
+
+impl Elu {
+    pub(super) fn build<B: Backend>(
+        &self,
+        build: &mut Build<'_, B>,
+        input: &Shape,
+    ) -> Result<Built<B>, LayerError> {
+        // Its slope is computed from the output, which tells the side only for alpha >= 0.
+        if self.alpha.is_nan() || self.alpha < 0.0 {
+            return Err(
+                build.argument_error(format!("alpha is {}, but must not be negative", self.alpha))
+            );
+        }
+        built(Some(Activation::Elu { alpha: self.alpha }), build, input)
+    }
+}
+
+impl Softmax {
+    pub(super) fn build<B: Backend>(
+        &self,
+        build: &mut Build<'_, B>,
+        input: &Shape,
+    ) -> Result<Built<B>, LayerError> {
+        built(None, build, input)
+    }
+}
+
+fn built<B: Backend>(
+    function: Option<Activation>,
+    build: &mut Build<'_, B>,
+    input: &Shape,
+) -> Result<Built<B>, LayerError> {
+    if function.is_none() && input.0.is_empty() {
+        return Err(build.shape_error("needs at least one dimension", input));
+    }
+    let layer = ActivationLayer {
+        function,
+        columns: input.channels(),
+    };
+    Ok(Built {
+        layer: Box::new(layer),
+        output: input.clone(),
+    })
+}
+
+struct ActivationLayer {
+    function: Option<Activation>,
+    columns: usize,
+}
+
+impl<B: Backend> Layer<B> for ActivationLayer {
+    fn forward(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        _: View<'_, B>,
+        x: View<'_, B>,
+        y: ViewMut<'_, B>,
+    ) {
+        match self.function {
+            Some(function) => cx.backend.activate(function, x, y),
+            None => cx.backend.softmax(self.columns, x, y),
+        }
+    }
+
+    fn backward(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        _: View<'_, B>,
+        io: Backward<'_, B>,
+        _: &mut Grads<'_, B>,
+    ) {
+        let Some(mut dx) = io.dx else { return };
+        cx.backend.copy(B::shared(&io.dy), B::reborrow(&mut dx));
+        match self.function {
+            Some(function) if function.saved() == Saved::Input => {
+                cx.backend.activate_backward(function, io.x, dx);
+            }
+            Some(function) => cx.backend.activate_backward(function, io.y, dx),
+            None => cx.backend.softmax_backward(self.columns, io.y, dx),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `y = x + body(x)`.
+
+use super::stack::Stack;
+use super::{Backward, Build, Built, Context, Layer, LayerError, LayerSpec, Shape};
+use crate::backend::{Backend, View, ViewMut};
+use crate::params::Grads;
+
+/// Adds its input to the output of the layers inside it, whose shapes must be equal.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Residual {
+    /// Its name; by default made from the kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The body.
+    pub layers: Vec<LayerSpec>,
+}
+
+impl Residual {
+    pub(super) fn build<B: Backend>(
+        &self,
+        build: &mut Build<'_, B>,
+        input: &Shape,
+    ) -> Result<Built<B>, LayerError> {
+        let name = build.name().to_owned();
+        let body = Stack::new(build, &self.layers, input)?;
+        if body.shape() != input {
+            return Err(LayerError::Shape {
+                layer: name,
+                needs: format!("adds its body's output to its input {input}"),
+                previous: build.name().to_owned(),
+                got: body.shape().clone(),
+            });
+        }
+        let gradient = build
+            .backend
+            .allocate("gradients", build.max_rows * input.elements())?;
+        let output = input.clone();
+        Ok(Built {
+            layer: Box::new(ResidualLayer { body, gradient }),
+            output,
+        })
+    }
+}
+
+struct ResidualLayer<B: Backend> {
+    body: Stack<B>,
+    /// Of the body's input, `[max_rows, elements]`.
+    gradient: B::Buffer<f32>,
+}
+
+impl<B: Backend> Layer<B> for ResidualLayer<B> {
+    fn forward(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        parameters: View<'_, B>,
+        x: View<'_, B>,
+        y: ViewMut<'_, B>,
+    ) {
+        self.body.forward(cx, parameters, x);
+        let x = B::slice(x, 0..B::len(x));
+        cx.backend.add(x, self.body.output(cx.rows, x), y);
+    }
+
+    fn backward(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        parameters: View<'_, B>,
+        io: Backward<'_, B>,
+        grads: &mut Grads<'_, B>,
+    ) {
+        let Some(mut dx) = io.dx else {
+            return self.body.backward(cx, parameters, io.x, io.dy, None, grads);
+        };
+        // The body overwrites dy, so what flows past it is saved first.
+        cx.backend.copy(B::shared(&io.dy), B::reborrow(&mut dx));
+        let len = B::len(io.x);
+        let through = B::slice_mut(B::view_mut(&mut self.gradient), 0..len);
+        self.body
+            .backward(cx, parameters, io.x, io.dy, Some(through), grads);
+        cx.backend
+            .add_assign(B::slice(B::view(&self.gradient), 0..len), dx);
+    }
+}

@@ -1,0 +1,64 @@
+//! The registry of layers.
+
+use super::{Activate, Dense, Dropout, Elu, Flatten, LayerError, LeakyRelu, Residual, Softmax};
+use super::{Build, Built, Shape};
+use crate::backend::Backend;
+use crate::named::registry;
+
+registry! {
+    /// A layer as a run file, a checkpoint and a builder name it.
+    pub enum LayerSpec ("a layer") {
+        Dense(Dense) = "dense": "every output from every input of the last dimension",
+        Activation(Activate) = "activation": "an element-wise function, or softmax",
+        LeakyRelu(LeakyRelu) = "leaky_relu": "a slope for negative values",
+        Elu(Elu) = "elu": "an exponential for negative values",
+        Softmax(Softmax) = "softmax": "probabilities over the last dimension",
+        Flatten(Flatten) = "flatten": "all dimensions as one",
+        Dropout(Dropout) = "dropout": "sets a random share of its input to zero in training",
+        Residual(Residual) = "residual": "adds its input to the output of the layers inside it",
+    }
+}
+
+/// Does `$body` with the settings of whichever kind it is.
+macro_rules! each {
+    ($self:expr, $spec:ident => $body:expr) => {
+        match $self {
+            LayerSpec::Dense($spec) => $body,
+            LayerSpec::Activation($spec) => $body,
+            LayerSpec::LeakyRelu($spec) => $body,
+            LayerSpec::Elu($spec) => $body,
+            LayerSpec::Softmax($spec) => $body,
+            LayerSpec::Flatten($spec) => $body,
+            LayerSpec::Dropout($spec) => $body,
+            LayerSpec::Residual($spec) => $body,
+        }
+    };
+}
+
+impl LayerSpec {
+    /// Builds the layer for inputs of shape `input`.
+    pub fn build<B: Backend>(
+        &self,
+        build: &mut Build<'_, B>,
+        input: &Shape,
+    ) -> Result<Built<B>, LayerError> {
+        build.begin(self.name(), each!(self, spec => spec.name.as_deref()));
+        each!(self, spec => spec.build(build, input))
+    }
+
+    /// Whether its last step is a softmax, and the layer without it; `None` where nothing is left.
+    pub fn split_softmax(&self) -> Option<Option<Self>> {
+        match self {
+            Self::Softmax(_) => Some(None),
+            Self::Activation(layer) if layer.function.is_softmax() => Some(None),
+            Self::Dense(dense) if dense.activation.is_softmax() => Some(Some(
+                Dense {
+                    activation: Default::default(),
+                    ..dense.clone()
+                }
+                .into(),
+            )),
+            _ => None,
+        }
+    }
+}
