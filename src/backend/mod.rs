@@ -18,13 +18,13 @@ mod pooling;
 mod update;
 
 pub use activation::{Activate, Activation, DropoutKey, Saved};
-pub use convolution::Convolve;
+pub use convolution::{ConvGeometry, Convolution, Convolve, Padding};
 pub use fixed_point::FixedPoint;
 pub use lookup::Lookup;
 pub use loss::Losses;
 pub use matmul::{Form, Matmul, MatmulShape};
 pub use memory::{BackendError, Element, Memory, Region, RegionOwner};
-pub use normalization::{Affine, Normalize, Normalized};
+pub use normalization::Normalize;
 pub use pooling::Pool;
 pub use update::Update;
 

@@ -9,4 +9,5 @@
 mod collectives;
 mod comm;
 mod checkpoint;
+mod convolution;
 mod tidy;
