@@ -4,12 +4,18 @@ mod board;
 mod error;
 mod exact;
 mod launch;
+mod metrics;
+mod progress;
 mod reducer;
 mod reduction;
+mod run_folder;
 
 pub use board::Totals;
 pub use error::TrainError;
 pub use exact::Scales;
 pub use launch::{Connect, RankError, run_rank, run_threads};
+pub use metrics::{EvaluateRecord, MetricsWriter, Record, StartRecord, TrainRecord, read_metrics};
+pub use progress::{Console, Progress, Tick};
 pub use reducer::{Connection, Job, Reducer};
 pub use reduction::{ReduceMode, Reduction, ReductionOptions};
+pub use run_folder::{Existing, RunFolder, RunFolderError};
