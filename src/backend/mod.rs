@@ -24,7 +24,7 @@ pub use lookup::Lookup;
 pub use loss::Losses;
 pub use matmul::{Form, Matmul, MatmulShape};
 pub use memory::{BackendError, Element, Memory, Region, RegionOwner};
-pub use normalization::Normalize;
+pub use normalization::{Affine, Normalize, Normalized};
 pub use pooling::Pool;
 pub use update::Update;
 

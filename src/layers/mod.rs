@@ -6,22 +6,28 @@
 //! [`Shape`].
 
 mod activation;
+mod batch_norm;
 mod build;
 mod context;
 mod dense;
 mod dropout;
+mod embedding;
 mod flatten;
+mod layer_norm;
 mod residual;
 mod shape;
 mod spec;
 mod stack;
 
 pub use activation::{Activate, ActivationSpec, Elu, LeakyRelu, Softmax};
+pub use batch_norm::BatchNorm;
 pub use build::{Build, LayerError, StateTensor};
 pub use context::{Context, Mode};
 pub use dense::Dense;
 pub use dropout::Dropout;
+pub use embedding::Embedding;
 pub use flatten::Flatten;
+pub use layer_norm::LayerNorm;
 pub use residual::Residual;
 pub use shape::Shape;
 pub use spec::LayerSpec;

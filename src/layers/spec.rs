@@ -1,6 +1,9 @@
 //! The registry of layers.
 
-use super::{Activate, Dense, Dropout, Elu, Flatten, LayerError, LeakyRelu, Residual, Softmax};
+use super::{
+    Activate, BatchNorm, Dense, Dropout, Elu, Embedding, Flatten, LayerError, LayerNorm, LeakyRelu,
+    Residual, Softmax,
+};
 use super::{Build, Built, Shape};
 use crate::backend::Backend;
 use crate::named::registry;
@@ -15,6 +18,11 @@ registry! {
         Softmax(Softmax) = "softmax": "probabilities over the last dimension",
         Flatten(Flatten) = "flatten": "all dimensions as one",
         Dropout(Dropout) = "dropout": "sets a random share of its input to zero in training",
+        BatchNorm(BatchNorm) = "batch_normalization":
+            "each channel to mean 0 and variance 1 over the micro-batch",
+        LayerNorm(LayerNorm) = "layer_normalization":
+            "the last dimension to mean 0 and variance 1",
+        Embedding(Embedding) = "embedding": "a learned vector for each index",
         Residual(Residual) = "residual": "adds its input to the output of the layers inside it",
     }
 }
@@ -30,6 +38,9 @@ macro_rules! each {
             LayerSpec::Softmax($spec) => $body,
             LayerSpec::Flatten($spec) => $body,
             LayerSpec::Dropout($spec) => $body,
+            LayerSpec::BatchNorm($spec) => $body,
+            LayerSpec::LayerNorm($spec) => $body,
+            LayerSpec::Embedding($spec) => $body,
             LayerSpec::Residual($spec) => $body,
         }
     };

@@ -1,0 +1,90 @@
+//! A learned vector for each index.
+
+use std::ops::Range;
+
+use super::{Backward, Build, Built, Context, Layer, LayerError, Shape};
+use crate::backend::{Backend, View, ViewMut};
+use crate::params::{Grads, Group, Initializer, RandomUniform};
+
+/// A learned vector of `output_dim` numbers for each index from 0 to below `input_dim`.
+///
+/// The input's numbers are taken as indices; its gradient is zero.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Embedding {
+    /// Its name; by default made from the kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Number of different indices.
+    pub input_dim: usize,
+    /// Length of the vectors.
+    pub output_dim: usize,
+    /// How the vectors start out.
+    #[serde(default = "random_uniform")]
+    pub embeddings_initializer: Initializer,
+}
+
+fn random_uniform() -> Initializer {
+    RandomUniform::default().into()
+}
+
+/// Largest whole number up to which a 32-bit float holds all.
+const MOST_INDICES: usize = 1 << 24;
+
+impl Embedding {
+    pub(super) fn build<B: Backend>(
+        &self,
+        build: &mut Build<'_, B>,
+        input: &Shape,
+    ) -> Result<Built<B>, LayerError> {
+        let (rows, width) = (self.input_dim, self.output_dim);
+        if rows == 0 || width == 0 || rows > MOST_INDICES {
+            let problem = format!(
+                "input_dim is {rows} and output_dim {width}, but both must be at least 1 and \
+                 input_dim at most {MOST_INDICES}"
+            );
+            return Err(build.argument_error(problem));
+        }
+        let initializer = self.embeddings_initializer.clone();
+        let table = build.parameter("embeddings", &[rows, width], initializer, Group::Decay);
+        let mut output = input.clone();
+        output.0.push(width);
+        Ok(Built {
+            layer: Box::new(EmbeddingLayer { table, width }),
+            output,
+        })
+    }
+}
+
+struct EmbeddingLayer {
+    table: Range<usize>,
+    width: usize,
+}
+
+impl<B: Backend> Layer<B> for EmbeddingLayer {
+    fn forward(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        parameters: View<'_, B>,
+        x: View<'_, B>,
+        y: ViewMut<'_, B>,
+    ) {
+        cx.backend
+            .gather_rows(self.width, B::slice(parameters, self.table.clone()), x, y);
+    }
+
+    fn backward(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        _: View<'_, B>,
+        io: Backward<'_, B>,
+        grads: &mut Grads<'_, B>,
+    ) {
+        let (gradient, write) = grads.tensor(&self.table);
+        cx.backend
+            .scatter_rows(self.width, io.x, B::shared(&io.dy), gradient, write);
+        if let Some(dx) = io.dx {
+            cx.backend.fill(dx, 0.0);
+        }
+    }
+}
