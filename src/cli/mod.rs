@@ -1,1 +1,329 @@
-//! To be written.
+//! The command line: one file per command, each from what was typed to what is printed.
+
+mod table;
+mod train;
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use tracing::Level;
+
+use crate::comm::CollectiveChoice;
+use crate::train::{Console, Existing};
+
+/// Whatever ended a command.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// Data-parallel training in which the number of ranks does not change the result.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringstep",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    verbosity: Verbosity,
+}
+
+#[derive(Debug, Args)]
+struct Verbosity {
+    /// Says more; twice says everything.
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    verbose: u8,
+    /// Says nothing but results, warnings and errors.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Trains what a run file describes.
+    Train(TrainArguments),
+    /// Computes loss and metrics of a trained model on the test data of its run.
+    Evaluate(EvaluateArguments),
+    /// Applies a trained model to the rows of a file.
+    Predict(PredictArguments),
+    /// Shows layers, shapes, parameters, checkpoints and metrics of a run.
+    Inspect(InspectArguments),
+}
+
+/// `ringstep train`
+#[derive(Debug, Args)]
+pub struct TrainArguments {
+    /// The run file: what to learn from, what learns, and how.
+    pub run_file: PathBuf,
+    /// Number of ranks, as threads of this process; sets train.ranks.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub ranks: Option<u32>,
+    /// Where the run's folder is made [default: runs/NAME].
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Goes on from the newest whole checkpoint in the run's folder, on any number of ranks.
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Starts anew where the folder holds a run already; its checkpoints are lost.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Sets a key of the run file: train.steps=500. May be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    pub set: Vec<String>,
+    /// Size of a bucket of gradients in MiB; sets train.bucket_mib.
+    #[arg(long, value_name = "MIB")]
+    pub bucket_mib: Option<f64>,
+    /// What sums over ranks: auto, ring, direct or hierarchical; sets train.collective.
+    #[arg(long, value_name = "NAME")]
+    pub collective: Option<CollectiveChoice>,
+    /// 1 shards the optimizer's state over the ranks (ZeRO-1); sets train.zero.
+    #[arg(long, value_name = "0|1", value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub zero: Option<u8>,
+}
+
+impl TrainArguments {
+    /// What the flags set in the run file, as (flag as typed, assignment): `--set` first, so that a
+    /// flag of its own wins.
+    pub fn assignments(&self) -> Vec<(String, String)> {
+        let set = |assignment: &String| (format!("--set {assignment}"), assignment.clone());
+        let flags = [
+            ("ranks", self.ranks.map(|ranks| ranks.to_string())),
+            (
+                "bucket_mib",
+                self.bucket_mib.map(|size| format!("{size:?}")),
+            ),
+            (
+                "collective",
+                self.collective
+                    .map(|name| format!("{name:?}").to_lowercase()),
+            ),
+            ("zero", self.zero.map(|level| level.to_string())),
+        ];
+        let flag = |(key, value): (&str, Option<String>)| {
+            let value = value?;
+            let shown = format!("--{} {value}", key.replace('_', "-"));
+            Some((shown, format!("train.{key}={value}")))
+        };
+        self.set
+            .iter()
+            .map(set)
+            .chain(flags.into_iter().filter_map(flag))
+            .collect()
+    }
+
+    /// What becomes of a run that is in the way.
+    pub fn existing(&self) -> Existing {
+        if self.overwrite {
+            Existing::Replace
+        } else {
+            Existing::Keep
+        }
+    }
+}
+
+/// `ringstep evaluate`
+#[derive(Debug, Args)]
+pub struct EvaluateArguments {
+    /// The run's folder.
+    pub run: PathBuf,
+    /// Which checkpoint, such as step-120 [default: the newest whole one].
+    #[arg(long, value_name = "STEP")]
+    pub checkpoint: Option<String>,
+    /// Number of ranks that share the work [default: 1]; the result does not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub ranks: Option<u32>,
+}
+
+/// `ringstep predict`
+#[derive(Debug, Args)]
+pub struct PredictArguments {
+    /// The run's folder.
+    pub run: PathBuf,
+    /// A CSV file with the columns of the training data; labels are not needed.
+    #[arg(long, value_name = "CSV")]
+    pub input: PathBuf,
+    /// Where the predictions go [default: standard output].
+    #[arg(long, value_name = "CSV")]
+    pub output: Option<PathBuf>,
+    /// Which checkpoint, such as step-120 [default: the newest whole one].
+    #[arg(long, value_name = "STEP")]
+    pub checkpoint: Option<String>,
+}
+
+/// `ringstep inspect`
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// The run's folder.
+    pub run: PathBuf,
+}
+
+/// Runs the command that was typed.
+///
+/// # Errors
+/// Whatever ended it, for [`report`].
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let console = start_log(&arguments.verbosity);
+    match &arguments.command {
+        Command::Train(arguments) => train::run(arguments, &console),
+        Command::Evaluate(_) => Err("evaluate is not part of this version".into()),
+        Command::Predict(_) => Err("predict is not part of this version".into()),
+        Command::Inspect(_) => Err("inspect is not part of this version".into()),
+    }
+}
+
+/// Prints an error with its causes to the standard error stream.
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place where errors are printed"
+)]
+pub fn report(failure: &(dyn Error + 'static)) {
+    eprint!("{}", describe(failure));
+}
+
+/// `error: ...` and a line for each cause that says something new.
+fn describe(failure: &(dyn Error + 'static)) -> String {
+    let mut said = failure.to_string();
+    let mut text = format!("error: {said}\n");
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        let says = error.to_string();
+        if !said.contains(&says) {
+            text.push_str(&format!("  caused by: {says}\n"));
+            said = says;
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Sends messages to the standard error stream, past a progress bar that may be drawn there.
+fn start_log(verbosity: &Verbosity) -> Console {
+    let console = if verbosity.quiet {
+        Console::quiet()
+    } else {
+        Console::detect()
+    };
+    let level = match verbosity {
+        Verbosity { quiet: true, .. } => Level::WARN,
+        Verbosity { verbose: 0, .. } => Level::INFO,
+        Verbosity { verbose: 1, .. } => Level::DEBUG,
+        Verbosity { .. } => Level::TRACE,
+    };
+    let writer = console.clone();
+    // Only tests start twice in one process; the first log serves them.
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .without_time()
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(move || writer.clone())
+        .try_init();
+    console
+}
+
+/// Checks that `--set` was given an assignment.
+fn assignment(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err("expected KEY=VALUE, such as train.steps=500".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    fn parse_train(line: &str) -> TrainArguments {
+        match parse(line).unwrap().command {
+            Command::Train(arguments) => arguments,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definitions_fit_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_assignments_behind_those_of_set() {
+        let arguments = parse_train(
+            "ringstep train run.toml --ranks 4 --set train.ranks=2 --set model.layers.1.units=64 \
+             --bucket-mib 1 --collective ring --zero 1 --overwrite -q",
+        );
+        let pairs = arguments.assignments();
+        let assignments: Vec<_> = pairs.iter().map(|(_, value)| value.as_str()).collect();
+        let expected = [
+            "train.ranks=2",
+            "model.layers.1.units=64",
+            "train.ranks=4",
+            "train.bucket_mib=1.0",
+            "train.collective=ring",
+            "train.zero=1",
+        ];
+        assert_eq!(assignments, expected);
+        assert_eq!(pairs[3].0, "--bucket-mib 1.0");
+        assert_eq!(arguments.existing(), Existing::Replace);
+        assert_eq!(parse_train("ringstep train run.toml").assignments(), []);
+    }
+
+    #[test]
+    fn senseless_arguments_are_usage_errors_that_say_what_would_do() {
+        for (line, says) in [
+            ("ringstep train run.toml --ranks 0", "0 is not in 1.."),
+            ("ringstep train run.toml --zero 2", "2 is not in 0..=1"),
+            (
+                "ringstep train run.toml --resume --overwrite",
+                "cannot be used with",
+            ),
+            ("ringstep train run.toml --set steps", "expected KEY=VALUE"),
+            (
+                "ringstep train run.toml --collective rings",
+                "choose auto, ring",
+            ),
+            ("ringstep predict runs/a", "--input"),
+            ("ringstep train run.toml -v -q", "cannot be used with"),
+            (
+                "ringstep trian run.toml",
+                "similar subcommand exists: 'train'",
+            ),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(says), "{line}: {error}");
+        }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{says}")]
+    struct Layered {
+        says: &'static str,
+        source: Option<Box<Layered>>,
+    }
+
+    #[test]
+    fn causes_are_printed_once() {
+        let chain = |says: &[&'static str]| {
+            let mut error = None;
+            for says in says.iter().rev() {
+                error = Some(Box::new(Layered {
+                    says,
+                    source: error,
+                }));
+            }
+            describe(&error.unwrap())
+        };
+        assert_eq!(chain(&["it failed"]), "error: it failed\n");
+        assert_eq!(
+            chain(&["cannot write a: disk full", "disk full", "device 7"]),
+            "error: cannot write a: disk full\n  caused by: device 7\n"
+        );
+    }
+}
