@@ -12,7 +12,7 @@ mod product;
 mod tile;
 mod vector;
 
-use operand::{Columns, Index, Scalars};
+use operand::{Columns, Scalars};
 use product::Product;
 use tile::Kernels;
 
@@ -80,8 +80,11 @@ fn multiply(
     );
     let (row_major_a, row_major_b) = (form != Form::TN, form != Form::NT);
     let operand = |data, count, row_major: bool| {
-        let (stride, term) = if row_major { (k, 1) } else { (1, count) };
-        Scalars::new(data, Index::plain(count, stride), Index::plain(k, term))
+        if row_major {
+            Scalars::row_major(data, count, k)
+        } else {
+            Scalars::transposed(data, count, k)
+        }
     };
     let straight = Product {
         scalars: operand(a, m, row_major_a),
@@ -122,7 +125,7 @@ fn run(instructions: InstructionSet, ways: &[Product<'_>], c: &mut [f32]) {
     if c.is_empty() {
         return;
     }
-    if way.scalars.terms.count() == 0 {
+    if way.scalars.terms == 0 {
         return finish_nothing(&way, c);
     }
     match instructions {

@@ -20,7 +20,7 @@ pub(super) fn piece(count: usize, parts: usize, part: usize) -> (usize, usize) {
 /// How the rows and columns of a product are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Tiles that each run of rows is cut into.
+    /// Tiles that the rows are cut into.
     pub(super) tiles: usize,
     /// Most vectors of a tile.
     pub(super) vectors: usize,
@@ -29,10 +29,10 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The cheapest cut of `runs` runs of `run` rows by `columns` columns, all positive, given the
-    /// rows that fit beside 1, 2, .. vectors of `lanes`.
+    /// The cheapest cut of `rows` by `columns`, all positive, given the rows that fit beside 1, 2,
+    /// .. vectors of `lanes`.
     pub(super) fn new(
-        (runs, run): (usize, usize),
+        rows: usize,
         columns: usize,
         terms: usize,
         (lanes, most_rows): (usize, &[usize]),
@@ -40,9 +40,8 @@ impl Plan {
         let all = columns.div_ceil(lanes);
         let candidates = most_rows.iter().enumerate().map(|(index, &most)| {
             let vectors = (index + 1).min(all);
-            let (tiles, panels) = (run.div_ceil(most), all.div_ceil(vectors));
-            let cost = runs * (Self::steps(run, tiles, all, panels) * terms)
-                + runs * tiles * panels * TILE_COST;
+            let (tiles, panels) = (rows.div_ceil(most), all.div_ceil(vectors));
+            let cost = Self::steps(rows, tiles, all, panels) * terms + tiles * panels * TILE_COST;
             Self {
                 tiles,
                 vectors,
@@ -56,13 +55,13 @@ impl Plan {
 
     /// Half cycles that one term takes over all tiles: a multiply-add per element's vector, a
     /// load per row and per vector, and never less than the latency of one multiply-add.
-    fn steps(run: usize, tiles: usize, all: usize, panels: usize) -> usize {
+    fn steps(rows: usize, tiles: usize, all: usize, panels: usize) -> usize {
         let sizes = |count: usize, parts: usize| {
             let longer = count % parts;
             [(longer, count / parts + 1), (parts - longer, count / parts)]
         };
         let mut sum = 0;
-        for (times_rows, rows) in sizes(run, tiles) {
+        for (times_rows, rows) in sizes(rows, tiles) {
             for (times_vectors, vectors) in sizes(all, panels) {
                 let one = (rows * vectors).max(rows + vectors).max(8);
                 sum += times_rows * times_vectors * one;

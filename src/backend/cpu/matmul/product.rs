@@ -3,32 +3,32 @@
 use std::cell::RefCell;
 
 use super::operand::{Columns, Scalars};
-use super::plan::{MOST_TERMS, Plan, TRANSPOSE_COST, block_of_terms, piece};
-use super::tile::{Finish, Kernels, Segment, Tile};
+use super::plan::{Plan, TRANSPOSE_COST, block_of_terms, piece};
+use super::tile::{Finish, Kernels, Tile};
 
 /// A product `C[rows, columns] = scalars · columns`, and what is done with its sums.
 #[derive(Clone, Copy)]
-pub(in crate::backend::cpu) struct Product<'a> {
+pub(super) struct Product<'a> {
     /// The left operand.
-    pub(in crate::backend::cpu) scalars: Scalars<'a>,
+    pub(super) scalars: Scalars<'a>,
     /// The right operand.
-    pub(in crate::backend::cpu) columns: Columns<'a>,
+    pub(super) columns: Columns<'a>,
     /// How many columns.
-    pub(in crate::backend::cpu) width: usize,
+    pub(super) width: usize,
     /// Whether C is stored as `[columns, rows]`.
-    pub(in crate::backend::cpu) transposed: bool,
+    pub(super) transposed: bool,
     /// Add to what C holds.
-    pub(in crate::backend::cpu) add: bool,
+    pub(super) add: bool,
     /// A value for each column, or for each row of the product where C is stored transposed.
-    pub(in crate::backend::cpu) bias: Option<&'a [f32]>,
+    pub(super) bias: Option<&'a [f32]>,
     /// Cut off below zero at the end.
-    pub(in crate::backend::cpu) relu: bool,
+    pub(super) relu: bool,
 }
 
 impl Product<'_> {
     /// Estimated work with `K`'s kernels, to compare ways to compute the same thing.
     pub(super) fn cost<K: Kernels>(&self) -> usize {
-        let (rows, terms) = (self.scalars.rows.count(), self.scalars.terms.count());
+        let (rows, terms) = (self.scalars.rows, self.scalars.terms);
         let mut cost = self.plan::<K>().cost;
         if matches!(self.columns, Columns::Transposed(_)) {
             cost += TRANSPOSE_COST * terms * self.width;
@@ -40,13 +40,8 @@ impl Product<'_> {
     }
 
     fn plan<K: Kernels>(&self) -> Plan {
-        let rows = self.scalars.rows;
-        Plan::new(
-            (rows.count() / rows.run(), rows.run()),
-            self.width,
-            self.scalars.terms.count(),
-            (K::LANES, K::MOST_ROWS),
-        )
+        let Scalars { rows, terms, .. } = self.scalars;
+        Plan::new(rows, self.width, terms, (K::LANES, K::MOST_ROWS))
     }
 
     /// Computes it. There must be a row, a column and a term.
@@ -54,7 +49,7 @@ impl Product<'_> {
     /// # Safety
     /// The machine has `K`'s instructions.
     pub(super) unsafe fn run<K: Kernels>(&self, output: &mut [f32]) {
-        let (rows, terms) = (self.scalars.rows.count(), self.scalars.terms.count());
+        let (rows, terms) = (self.scalars.rows, self.scalars.terms);
         assert_eq!(output.len(), rows * self.width, "matmul: length of c");
         assert_eq!(
             self.columns.len(),
@@ -74,18 +69,15 @@ impl Product<'_> {
             .width
             .div_ceil(self.width.div_ceil(most_width))
             .next_multiple_of(panel);
-        let mut segments = [Segment::default(); MOST_TERMS];
         WORKSPACE.with_borrow_mut(|workspace| {
             let packed = workspace.get().as_mut_ptr().cast::<f32>();
             for first_column in (0..self.width).step_by(most_width) {
                 let width = most_width.min(self.width - first_column);
                 for first_term in (0..terms).step_by(block) {
                     let count = block.min(terms - first_term);
-                    let used = self.segments(first_term, count, &mut segments);
                     let last = first_term + count == terms;
                     let part = Part {
                         plan,
-                        segments: &segments[..used],
                         terms: (first_term, count),
                         columns: (first_column, width),
                         add: self.add || first_term > 0,
@@ -100,28 +92,10 @@ impl Product<'_> {
         });
     }
 
-    /// Cuts terms into evenly spaced segments; how many there are.
-    fn segments(&self, first: usize, count: usize, segments: &mut [Segment]) -> usize {
-        let run = self.scalars.terms.run();
-        let (mut term, mut used) = (first, 0);
-        while term < first + count {
-            let length = (run - term % run).min(first + count - term);
-            segments[used] = Segment {
-                offset: self.scalars.terms.offset(term),
-                count: length,
-            };
-            used += 1;
-            term += length;
-        }
-        used
-    }
-
     /// One block of terms of one block of columns.
     unsafe fn run_part<K: Kernels>(&self, part: &Part<'_>, packed: *mut f32, output: *mut f32) {
         let (first_term, terms) = part.terms;
         let (first_column, width) = part.columns;
-        let rows = self.scalars.rows;
-        let runs = rows.count() / rows.run();
         let vectors = width.div_ceil(K::LANES);
         let panels = vectors.div_ceil(part.plan.vectors);
         let source = match self.columns {
@@ -129,7 +103,7 @@ impl Product<'_> {
                 // SAFETY: inside `data`.
                 let start = unsafe { data.as_ptr().add(first_term * self.width + first_column) };
                 let side_by_side = panels == 1 && self.width == vectors * K::LANES;
-                if runs * part.plan.tiles <= FEW_TILES || side_by_side {
+                if part.plan.tiles <= FEW_TILES || side_by_side {
                     Source::Direct(start)
                 } else {
                     Source::PackOnFirstUse(start)
@@ -144,10 +118,10 @@ impl Product<'_> {
                     unsafe {
                         let from = data
                             .as_ptr()
-                            .add((first_column + first) * self.scalars.terms.count() + first_term);
+                            .add((first_column + first) * self.scalars.terms + first_term);
                         K::transpose_in(
                             from,
-                            self.scalars.terms.count(),
+                            self.scalars.terms,
                             (columns, terms),
                             packed.add(first * terms),
                             count * K::LANES,
@@ -158,47 +132,44 @@ impl Product<'_> {
             }
         };
         let mut first_use = true;
-        for run in 0..runs {
-            for index in 0..part.plan.tiles {
-                let (first_row, count) = piece(rows.run(), part.plan.tiles, index);
-                let first_row = run * rows.run() + first_row;
-                for panel in 0..panels {
-                    let (vector, panel_vectors) = piece(vectors, panels, panel);
-                    let first = vector * K::LANES;
-                    let valid = (panel_vectors * K::LANES).min(width - first);
-                    // SAFETY: a packed panel begins after `first` whole columns of `terms`.
-                    let at = unsafe { packed.add(first * terms) };
-                    let (columns, column_stride, pack) = match source {
-                        Source::Direct(start) => (start.wrapping_add(first), self.width, false),
-                        Source::PackOnFirstUse(start) if first_use => {
-                            (start.wrapping_add(first), self.width, true)
-                        }
-                        _ => (at.cast_const(), panel_vectors * K::LANES, false),
-                    };
-                    // A packed panel is whole; what is beyond the last column is never stored.
-                    let tile = Tile {
-                        scalars: self.scalars.start().wrapping_add(rows.offset(first_row)),
-                        row_stride: rows.stride(),
-                        term_stride: self.scalars.terms.stride(),
-                        segments: part.segments,
-                        columns,
-                        column_stride,
-                        packed: at,
-                        last: valid - (panel_vectors - 1) * K::LANES,
-                        output,
-                        output_stride: self.width,
-                        finish: Finish {
-                            add: part.add,
-                            bias: std::ptr::null(),
-                            relu: part.relu,
-                        },
-                    };
-                    let place = (first_row, count, first_column + first, valid);
-                    // SAFETY: the tile lies inside the operands and C.
-                    unsafe { self.run_tile::<K>(tile, place, panel_vectors, pack, part.bias) }
-                }
-                first_use = false;
+        for index in 0..part.plan.tiles {
+            let (first_row, count) = piece(self.scalars.rows, part.plan.tiles, index);
+            for panel in 0..panels {
+                let (vector, panel_vectors) = piece(vectors, panels, panel);
+                let first = vector * K::LANES;
+                let valid = (panel_vectors * K::LANES).min(width - first);
+                // SAFETY: a packed panel begins after `first` whole columns of `terms`.
+                let at = unsafe { packed.add(first * terms) };
+                let (columns, column_stride, pack) = match source {
+                    Source::Direct(start) => (start.wrapping_add(first), self.width, false),
+                    Source::PackOnFirstUse(start) if first_use => {
+                        (start.wrapping_add(first), self.width, true)
+                    }
+                    _ => (at.cast_const(), panel_vectors * K::LANES, false),
+                };
+                // A packed panel is whole; what is beyond the last column is never stored.
+                let tile = Tile {
+                    scalars: self.scalars.at(first_row, first_term),
+                    row_stride: self.scalars.row_stride,
+                    term_stride: self.scalars.term_stride,
+                    terms,
+                    columns,
+                    column_stride,
+                    packed: at,
+                    last: valid - (panel_vectors - 1) * K::LANES,
+                    output,
+                    output_stride: self.width,
+                    finish: Finish {
+                        add: part.add,
+                        bias: std::ptr::null(),
+                        relu: part.relu,
+                    },
+                };
+                let place = (first_row, count, first_column + first, valid);
+                // SAFETY: the tile lies inside the operands and C.
+                unsafe { self.run_tile::<K>(tile, place, panel_vectors, pack, part.bias) }
             }
+            first_use = false;
         }
     }
 
@@ -206,7 +177,7 @@ impl Product<'_> {
     #[inline(always)]
     unsafe fn run_tile<K: Kernels>(
         &self,
-        mut tile: Tile<'_>,
+        mut tile: Tile,
         (row, rows, column, columns): (usize, usize, usize, usize),
         vectors: usize,
         pack: bool,
@@ -226,7 +197,7 @@ impl Product<'_> {
             }
             let mut scratch = Scratch([0.0; SCRATCH_ELEMENTS]);
             let sums = scratch.0.as_mut_ptr();
-            let all_rows = self.scalars.rows.count();
+            let all_rows = self.scalars.rows;
             let output = tile.output.add(column * all_rows + row);
             let finish = Finish {
                 bias: bias_at(row),
@@ -250,7 +221,6 @@ impl Product<'_> {
 /// One block of terms of one block of columns.
 struct Part<'a> {
     plan: Plan,
-    segments: &'a [Segment],
     /// First and count.
     terms: (usize, usize),
     /// First and count.
@@ -287,7 +257,7 @@ struct Scratch([f32; SCRATCH_ELEMENTS]);
 /// A cache line of the workspace.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line([f32; 16]);
+struct Line(#[expect(dead_code, reason = "read and written as elements")] [f32; 16]);
 
 /// Packed panels of the thread's product at hand: allocated by its first product.
 #[derive(Default)]

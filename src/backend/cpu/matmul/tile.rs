@@ -5,15 +5,15 @@ use super::vector::{MOST_LANES, Portable, Vector};
 /// Where a tile's sums go and what happens to them on the way. All pointers and strides are of
 /// `f32` elements.
 #[derive(Clone, Copy)]
-pub(super) struct Tile<'a> {
+pub(super) struct Tile {
     /// The scalar operand at the tile's first row.
     pub(super) scalars: *const f32,
     /// Elements between rows.
     pub(super) row_stride: usize,
-    /// Elements between terms of a segment.
+    /// Elements between terms.
     pub(super) term_stride: usize,
-    /// The terms to sum, in order.
-    pub(super) segments: &'a [Segment],
+    /// How many terms.
+    pub(super) terms: usize,
     /// The vector operand at the first term and the tile's first column.
     pub(super) columns: *const f32,
     /// Elements between terms.
@@ -28,15 +28,6 @@ pub(super) struct Tile<'a> {
     pub(super) output_stride: usize,
     /// What is done to the sums.
     pub(super) finish: Finish,
-}
-
-/// Terms that lie evenly spaced.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Segment {
-    /// Elements from a row's start to the first term.
-    pub(super) offset: usize,
-    /// How many terms.
-    pub(super) count: usize,
 }
 
 /// `C = relu(C + sum + bias)`, each part if asked for.
@@ -58,36 +49,34 @@ pub(super) struct Finish {
 /// `packed` holds `VECTORS` whole vectors per term if `PACK`.
 #[inline(always)]
 unsafe fn sum_tile<V: Vector, const ROWS: usize, const VECTORS: usize, const PACK: bool>(
-    tile: &Tile<'_>,
+    tile: &Tile,
 ) {
     // SAFETY: by the caller's promise.
     unsafe {
         let mask = V::mask(tile.last);
         let mut sums = [[V::zero(); VECTORS]; ROWS];
         let (mut columns, mut packed) = (tile.columns, tile.packed);
-        for segment in tile.segments {
-            let mut scalars = tile.scalars.add(segment.offset);
-            for _ in 0..segment.count {
-                let mut vectors = [V::zero(); VECTORS];
-                for v in 0..VECTORS - 1 {
-                    vectors[v] = V::load(columns.add(v * V::LANES));
-                }
-                vectors[VECTORS - 1] = V::load_masked(columns.add((VECTORS - 1) * V::LANES), mask);
-                if PACK {
-                    for v in 0..VECTORS {
-                        vectors[v].store(packed.add(v * V::LANES));
-                    }
-                    packed = packed.add(VECTORS * V::LANES);
-                }
-                for row in 0..ROWS {
-                    let scalar = V::splat(*scalars.add(row * tile.row_stride));
-                    for v in 0..VECTORS {
-                        sums[row][v] = sums[row][v].add_product(scalar, vectors[v]);
-                    }
-                }
-                scalars = scalars.add(tile.term_stride);
-                columns = columns.add(tile.column_stride);
+        let mut scalars = tile.scalars;
+        for _ in 0..tile.terms {
+            let mut vectors = [V::zero(); VECTORS];
+            for v in 0..VECTORS - 1 {
+                vectors[v] = V::load(columns.add(v * V::LANES));
             }
+            vectors[VECTORS - 1] = V::load_masked(columns.add((VECTORS - 1) * V::LANES), mask);
+            if PACK {
+                for v in 0..VECTORS {
+                    vectors[v].store(packed.add(v * V::LANES));
+                }
+                packed = packed.add(VECTORS * V::LANES);
+            }
+            for row in 0..ROWS {
+                let scalar = V::splat(*scalars.add(row * tile.row_stride));
+                for v in 0..VECTORS {
+                    sums[row][v] = sums[row][v].add_product(scalar, vectors[v]);
+                }
+            }
+            scalars = scalars.wrapping_add(tile.term_stride);
+            columns = columns.wrapping_add(tile.column_stride);
         }
         let place = |row, v| tile.output.add(row * tile.output_stride + v * V::LANES);
         let load = |from: *const f32, v| {
@@ -222,7 +211,7 @@ pub(super) trait Kernels {
     /// Rows that fit the registers beside 1, 2, .. vectors.
     const MOST_ROWS: &'static [usize];
 
-    unsafe fn sum_tile(rows: usize, vectors: usize, pack: bool, tile: &Tile<'_>);
+    unsafe fn sum_tile(rows: usize, vectors: usize, pack: bool, tile: &Tile);
     unsafe fn transpose_in(
         from: *const f32,
         stride: usize,
@@ -246,10 +235,10 @@ macro_rules! kernels {
             const LANES: usize = <$set as Vector>::LANES;
             const MOST_ROWS: &'static [usize] = &$most;
 
-            unsafe fn sum_tile(rows: usize, vectors: usize, pack: bool, tile: &Tile<'_>) {
+            unsafe fn sum_tile(rows: usize, vectors: usize, pack: bool, tile: &Tile) {
                 $(#[$features])?
                 unsafe fn compiled<const ROWS: usize, const VECTORS: usize, const PACK: bool>(
-                    tile: &Tile<'_>,
+                    tile: &Tile,
                 ) {
                     // SAFETY: the promise is the caller's.
                     unsafe { sum_tile::<$set, ROWS, VECTORS, PACK>(tile) }
