@@ -209,6 +209,7 @@ impl<B: Backend> Layer<B> for Conv2DLayer<B> {
         };
         let kernel = B::slice(parameters, self.kernel.clone());
         let bias = self.bias.clone().map(|bias| B::slice(parameters, bias));
+        let x = B::slice(x, 0..B::len(x));
         let tensors = Convolution { x, kernel, bias };
         let workspace = B::view_mut(&mut self.workspace);
         self.epilogue
