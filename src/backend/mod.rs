@@ -21,11 +21,11 @@ pub use activation::{Activate, Activation, DropoutKey, Saved};
 pub use convolution::{ConvGeometry, Convolution, Convolve, Padding};
 pub use fixed_point::FixedPoint;
 pub use lookup::Lookup;
-pub use loss::Losses;
+pub use loss::{Compared, Loss, Losses};
 pub use matmul::{Form, Matmul, MatmulShape};
 pub use memory::{BackendError, Element, Memory, Region, RegionOwner};
 pub use normalization::{Affine, Normalize, Normalized};
-pub use pooling::{Pool, PoolGeometry, Pooling};
+pub use pooling::Pool;
 pub use update::Update;
 
 /// Every kernel family; what layers, models, optimizers and the trainer are generic over.

@@ -1,5 +1,9 @@
 //! The end of a model: loss, its gradient, and the metric.
 
+use super::{MicroBatch, Report};
+use crate::backend::{Activation, Backend, Compared, Loss, View, ViewMut};
+use crate::data::Targets;
+use crate::layers::{Build, Context, LayerError, Shape};
 use crate::named::registry;
 
 registry! {
@@ -86,6 +90,126 @@ impl LossReduction {
         match self.denominator(weight_sum, rows) {
             0.0 => 0.0,
             denominator => denominator.recip(),
+        }
+    }
+}
+
+/// The end of a model for one loss: keeps the gradient of the outputs between forward and backward.
+pub struct Head<B: Backend> {
+    loss: Loss,
+    target_width: usize,
+    outputs: usize,
+    gradient: B::Buffer<f32>,
+}
+
+impl<B: Backend> Head<B> {
+    /// For rows of `output` that are compared with `targets`.
+    ///
+    /// # Errors
+    /// If the last layer's output does not fit the loss and the targets.
+    pub fn new(
+        build: &mut Build<'_, B>,
+        spec: &LossSpec,
+        targets: &Targets,
+        output: &Shape,
+    ) -> Result<Self, LayerError> {
+        let outputs = output.elements();
+        let wanted = match (targets, spec) {
+            (Targets::Classes(classes), LossSpec::SoftmaxCrossEntropy(_)) => classes.len(),
+            (Targets::Classes(classes), LossSpec::SigmoidCrossEntropy(_)) if classes.len() == 2 => {
+                1
+            }
+            (Targets::Classes(classes), _) => {
+                return Err(build.argument_error(format!(
+                    "the loss {} cannot tell {} classes apart; use softmax_cross_entropy",
+                    spec.name(),
+                    classes.len()
+                )));
+            }
+            (Targets::Numbers(width), _) => *width,
+        };
+        if outputs != wanted {
+            return Err(build.argument_error(format!(
+                "it gives {outputs} outputs {output}, but the data and the loss {} need {wanted}",
+                spec.name()
+            )));
+        }
+        let gradient = build
+            .backend
+            .allocate("loss gradient", build.max_rows * outputs)?;
+        Ok(Self {
+            loss: spec.kernel(),
+            target_width: targets.width(),
+            outputs,
+            gradient,
+        })
+    }
+
+    /// Numbers per row of targets.
+    pub fn target_width(&self) -> usize {
+        self.target_width
+    }
+
+    /// Compares `outputs` (logits where the loss is a cross entropy) of `cx.rows` rows with the
+    /// targets, writes the report and, in training, the gradient.
+    pub fn forward(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        outputs: View<'_, B>,
+        batch: &MicroBatch<'_, B>,
+        report: Report<'_, B>,
+    ) {
+        let len = cx.rows * self.outputs;
+        let gradient = B::slice_mut(B::view_mut(&mut self.gradient), 0..len);
+        let compared = Compared {
+            outputs: B::slice(outputs, 0..len),
+            targets: B::slice(batch.targets, 0..cx.rows * self.target_width),
+            weights: batch.weights.map(|weights| B::slice(weights, 0..cx.rows)),
+        };
+        let gradient = cx.is_training().then_some(gradient);
+        cx.backend
+            .loss(self.loss, cx.rows, compared, report, gradient);
+    }
+
+    /// The gradient of the outputs of the last `forward` over `rows` rows, for backward to overwrite.
+    pub fn gradient(&mut self, rows: usize) -> ViewMut<'_, B> {
+        B::slice_mut(B::view_mut(&mut self.gradient), 0..rows * self.outputs)
+    }
+
+    /// What the outputs predict: probabilities for cross entropies, else themselves.
+    pub fn predict(&self, cx: &mut Context<'_, B>, outputs: View<'_, B>, out: ViewMut<'_, B>) {
+        match self.loss {
+            Loss::SoftmaxCrossEntropy { .. } => cx.backend.softmax(self.outputs, outputs, out),
+            Loss::SigmoidCrossEntropy { .. } => {
+                cx.backend.activate(Activation::Sigmoid, outputs, out);
+            }
+            _ => cx.backend.copy(outputs, out),
+        }
+    }
+}
+
+impl LossSpec {
+    /// Whether its targets are classes; those of the others are numbers.
+    pub fn is_classification(&self) -> bool {
+        matches!(
+            self,
+            Self::SoftmaxCrossEntropy(_) | Self::SigmoidCrossEntropy(_)
+        )
+    }
+
+    fn kernel(&self) -> Loss {
+        match self {
+            Self::SoftmaxCrossEntropy(spec) => Loss::SoftmaxCrossEntropy {
+                smoothing: spec.label_smoothing as f32,
+            },
+            Self::SigmoidCrossEntropy(spec) => Loss::SigmoidCrossEntropy {
+                smoothing: spec.label_smoothing as f32,
+            },
+            Self::SquaredError(_) => Loss::SquaredError,
+            Self::AbsoluteError(_) => Loss::AbsoluteError,
+            Self::Huber(spec) => Loss::Huber {
+                delta: spec.delta as f32,
+            },
         }
     }
 }

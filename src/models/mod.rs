@@ -1,11 +1,13 @@
 //! Models: what the trainer drives. A stack of layers with a loss, or a user's own.
 
 mod head;
+mod sequential;
 
 pub use head::{
-    AbsoluteError, Huber, LossReduction, LossSpec, SigmoidCrossEntropy, SoftmaxCrossEntropy,
+    AbsoluteError, Head, Huber, LossReduction, LossSpec, SigmoidCrossEntropy, SoftmaxCrossEntropy,
     SquaredError,
 };
+pub use sequential::Sequential;
 
 use crate::backend::{Backend, Memory, View, ViewMut};
 use crate::layers::{Context, Shape, StateTensor};
@@ -46,6 +48,9 @@ pub trait Model<B: Backend>: Send {
 
     /// Shape of one row of output.
     fn output(&self) -> &Shape;
+
+    /// Numbers per row of targets.
+    fn target_width(&self) -> usize;
 
     /// Runs the micro-batch through the layers and the loss, and writes the report.
     fn forward(

@@ -1,6 +1,7 @@
 //! Why training stopped.
 
 use crate::backend::BackendError;
+use crate::checkpoint::CheckpointError;
 use crate::comm::CommError;
 use crate::optim::StepError;
 
@@ -31,6 +32,9 @@ pub enum TrainError {
         /// The first tensor, in forward order, that holds a value that is not finite.
         tensor: String,
     },
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// A model whose backward leaves a gradient out.
     #[error(
         "backward did not finish the gradient of '{tensor}': a model hands over every tensor in every micro-batch"

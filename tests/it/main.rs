@@ -10,5 +10,4 @@ mod collectives;
 mod comm;
 mod checkpoint;
 mod convolution;
-mod pooling;
 mod tidy;
