@@ -135,7 +135,7 @@ tests() { # NAME COMMAND...
 # Passed and failed tests in a log of `cargo test`, `cargo nextest` or scripts/test-mpi.sh.
 count() { # LOG
     awk '
-        /^test result:/ || /^(openmpi|mpich): [0-9]+ passed/ {
+        /^test result:/ || /^mpi (openmpi|mpich): [0-9]+ passed/ {
             for (i = 2; i <= NF; i++) {
                 if ($i ~ /^passed/) ok += $(i - 1)
                 if ($i ~ /^failed/) bad += $(i - 1)

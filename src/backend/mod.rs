@@ -25,7 +25,7 @@ pub use loss::{Compared, Loss, Losses};
 pub use matmul::{Form, Matmul, MatmulShape};
 pub use memory::{BackendError, Element, Memory, Region, RegionOwner};
 pub use normalization::{Affine, Normalize, Normalized};
-pub use pooling::Pool;
+pub use pooling::{Pool, PoolGeometry, Pooling};
 pub use update::Update;
 
 /// Every kernel family; what layers, models, optimizers and the trainer are generic over.

@@ -4,6 +4,7 @@ use super::{
     Activate, BatchNorm, Dense, Dropout, Elu, Embedding, Flatten, LayerError, LayerNorm, LeakyRelu,
     Residual, Softmax,
 };
+use super::{AveragePooling2D, Conv2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D};
 use super::{Build, Built, Shape};
 use crate::backend::Backend;
 use crate::named::registry;
@@ -16,6 +17,11 @@ registry! {
         LeakyRelu(LeakyRelu) = "leaky_relu": "a slope for negative values",
         Elu(Elu) = "elu": "an exponential for negative values",
         Softmax(Softmax) = "softmax": "probabilities over the last dimension",
+        Conv2D(Conv2D) = "conv2d": "every output from a window of the image",
+        MaxPooling2D(MaxPooling2D) = "max_pooling2d": "the largest value of each window",
+        AveragePooling2D(AveragePooling2D) = "average_pooling2d": "the mean of each window",
+        GlobalMaxPooling2D(GlobalMaxPooling2D) = "global_max_pooling2d": "the largest value of each channel",
+        GlobalAveragePooling2D(GlobalAveragePooling2D) = "global_average_pooling2d": "the mean of each channel",
         Flatten(Flatten) = "flatten": "all dimensions as one",
         Dropout(Dropout) = "dropout": "sets a random share of its input to zero in training",
         BatchNorm(BatchNorm) = "batch_normalization":
@@ -36,6 +42,11 @@ macro_rules! each {
             LayerSpec::LeakyRelu($spec) => $body,
             LayerSpec::Elu($spec) => $body,
             LayerSpec::Softmax($spec) => $body,
+            LayerSpec::Conv2D($spec) => $body,
+            LayerSpec::MaxPooling2D($spec) => $body,
+            LayerSpec::AveragePooling2D($spec) => $body,
+            LayerSpec::GlobalMaxPooling2D($spec) => $body,
+            LayerSpec::GlobalAveragePooling2D($spec) => $body,
             LayerSpec::Flatten($spec) => $body,
             LayerSpec::Dropout($spec) => $body,
             LayerSpec::BatchNorm($spec) => $body,

@@ -60,6 +60,7 @@ pub(crate) fn all_collectives<T: Subject>(communicator: &mut dyn Communicator, l
         range: MARGIN..MARGIN + len,
     };
     let fill = |value: &dyn Fn(usize) -> i64| {
+        // SAFETY: no collective runs, and no other reference to the region is alive.
         let cells = unsafe { region.slice_mut(0..region.len()) };
         cells.fill(T::whole(101));
         for (at, cell) in cells[MARGIN..][..len].iter_mut().enumerate() {
@@ -67,6 +68,7 @@ pub(crate) fn all_collectives<T: Subject>(communicator: &mut dyn Communicator, l
         }
     };
     let check = |what: &str, range: std::ops::Range<usize>, value: &dyn Fn(usize) -> i64| {
+        // SAFETY: no collective runs, and no other reference to the region is alive.
         let cells = unsafe { region.slice(0..region.len()) };
         for at in range {
             let (found, expected) = (cells[MARGIN + at], T::whole(value(at)));
@@ -130,11 +132,13 @@ pub(crate) fn same_bits_everywhere(communicator: &mut dyn Communicator, len: usi
     });
     let values: Vec<f32> = (0..len).map(|at| real_value(rank, at)).collect();
     for region in [&once, &twice] {
+        // SAFETY: no collective runs, and no other reference to the region is alive.
         unsafe { region.slice_mut(0..len) }.copy_from_slice(&values);
     }
     communicator.all_reduce(&spans[0]).unwrap();
     communicator.reduce_scatter(&spans[1]).unwrap();
     communicator.all_gather(&spans[1]).unwrap();
+    // SAFETY: no collective runs, and no other reference to the region is alive.
     let (sums, parts) = unsafe { (once.slice(0..len), twice.slice(0..len)) };
     for at in 0..len {
         let values = (0..world).map(|rank| f64::from(real_value(rank, at)));
@@ -169,6 +173,7 @@ pub(crate) fn half_sums(communicator: &mut dyn Communicator, len: usize) {
     let (rank, world) = (communicator.rank(), communicator.world());
     let value = |rank, at| bf16::from_f32(real_value(rank, at));
     let region = communicator.allocate_bf16(len).unwrap();
+    // SAFETY: no collective runs, and no other reference to the region is alive.
     let cells = unsafe { region.slice_mut(0..len) };
     cells
         .iter_mut()
@@ -180,6 +185,7 @@ pub(crate) fn half_sums(communicator: &mut dyn Communicator, len: usize) {
             range: 0..len,
         })
         .unwrap();
+    // SAFETY: no collective runs, and no other reference to the region is alive.
     let sums = unsafe { region.slice(0..len) };
     for (at, sum) in sums.iter().enumerate() {
         let values = (0..world).map(|rank| value(rank, at).to_f32());
@@ -208,6 +214,7 @@ fn agree_on(communicator: &mut dyn Communicator, bits: impl Iterator<Item = u64>
     });
     let (rank, world) = (communicator.rank(), communicator.world());
     let region = communicator.allocate_i64(world).unwrap();
+    // SAFETY: no collective runs, and no other reference to the region is alive.
     unsafe { region.slice_mut(0..world)[rank] = hash as i64 };
     communicator
         .all_gather(&Span {
@@ -215,6 +222,7 @@ fn agree_on(communicator: &mut dyn Communicator, bits: impl Iterator<Item = u64>
             range: 0..world,
         })
         .unwrap();
+    // SAFETY: no collective runs, and no other reference to the region is alive.
     let hashes = unsafe { region.slice(0..world) };
     assert!(
         hashes.iter().all(|&other| other == hash as i64),

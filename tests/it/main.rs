@@ -10,4 +10,5 @@ mod collectives;
 mod comm;
 mod checkpoint;
 mod convolution;
+mod pooling;
 mod tidy;

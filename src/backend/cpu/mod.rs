@@ -4,6 +4,7 @@ mod activation;
 mod buffer;
 mod convolution;
 mod fixed_point;
+mod instructions;
 mod lookup;
 mod loss;
 mod matmul;
@@ -15,17 +16,38 @@ mod update;
 use std::ops::Range;
 
 pub use buffer::Buffer;
+pub use instructions::InstructionSet;
 
 use super::{BackendError, Element, Memory, Region};
 
 /// One CPU thread that stands in for a device.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Cpu {}
+#[derive(Debug, Clone, Copy)]
+pub struct Cpu {
+    instructions: InstructionSet,
+}
 
 impl Cpu {
     /// A backend for the calling thread.
     pub fn new() -> Self {
-        Self {}
+        let instructions = InstructionSet::detect();
+        Self { instructions }
+    }
+
+    /// A backend that uses `instructions` even where there are faster ones; `None` where the
+    /// machine lacks them.
+    pub fn with_instructions(instructions: InstructionSet) -> Option<Self> {
+        instructions.is_available().then_some(Self { instructions })
+    }
+
+    /// What its kernels use.
+    pub fn instructions(&self) -> InstructionSet {
+        self.instructions
+    }
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -125,6 +147,6 @@ impl Memory for Cpu {
     }
 
     fn fingerprint(&self) -> String {
-        "cpu".to_owned()
+        format!("cpu {}", self.instructions.name())
     }
 }

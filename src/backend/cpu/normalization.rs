@@ -85,12 +85,12 @@ impl Normalize for Cpu {
         scale: Option<&[f32]>,
         dy: &[f32],
         sums: &mut [f32],
-        mut dx: Option<&mut [f32]>,
+        dx: Option<&mut [f32]>,
     ) {
         assert_eq!(x.len(), dy.len(), "normalize_rows_backward: lengths differ");
         let columns = sums.len() / 2;
         row_gradient_sums(columns, x, moments, dy, sums);
-        let Some(dx) = dx.as_deref_mut() else { return };
+        let Some(dx) = dx else { return };
         let rows = x.chunks_exact(columns).zip(dy.chunks_exact(columns));
         let outputs = dx.chunks_exact_mut(columns).zip(moments.chunks_exact(2));
         for ((x, dy), (dx, moments)) in rows.zip(outputs) {

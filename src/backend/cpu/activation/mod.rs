@@ -271,11 +271,11 @@ mod tests {
             .collect();
         let mut all = vec![1.0; columns];
         Cpu::new().sum_rows(columns, &x, &mut all, Accumulate::Set);
-        for column in 0..columns {
+        for (column, &together) in all.iter().enumerate() {
             let alone: Vec<f32> = x.iter().skip(column).step_by(columns).copied().collect();
             let mut sum = [0.0];
             Cpu::new().sum_rows(1, &alone, &mut sum, Accumulate::Set);
-            assert_eq!(sum[0], all[column]);
+            assert_eq!(sum[0], together);
             let exact: f64 = alone.iter().map(|&x| f64::from(x)).sum();
             assert!((f64::from(sum[0]) - exact).abs() < 1e-4);
         }

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Matrix products of this machine's CPU against oneDNN's and MKL's, one thread each, alternating in
+# one run: a table of GFLOP/s and of the ratio of median times. Arguments go to the benchmark, for
+# example `avx2` to use that instruction set.
+# MKL_LIBRARY names an installed libmkl_rt to use; otherwise MKL is installed under target/peers.
+set -eu
+cd "$(dirname "$0")/../.."
+
+find_library() {
+    ldconfig -p | awk -v name="$1" '$1 == name { print $NF; exit }'
+}
+
+if [ -z "$(find_library libdnnl.so.2)" ]; then
+    if [ "$(id -u)" = 0 ]; then
+        apt-get install --yes --no-install-recommends libdnnl-dev
+    else
+        echo "oneDNN is missing; install it: sudo apt-get install libdnnl-dev" >&2
+        exit 1
+    fi
+fi
+
+mkl=${MKL_LIBRARY:-}
+if [ -z "$mkl" ]; then
+    peers=target/peers
+    [ -x $peers/bin/pip ] || python3 -m venv $peers
+    ls $peers/lib/libmkl_rt.so* >/dev/null 2>&1 || $peers/bin/pip install --quiet mkl
+    mkl=$(ls "$PWD"/$peers/lib/libmkl_rt.so* | head -n 1)
+fi
+
+cargo build --release --example bench_matmul
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 MKL_THREADING_LAYER=SEQUENTIAL
+LD_LIBRARY_PATH=$(dirname "$mkl")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} \
+    exec target/release/examples/bench_matmul \
+    "onednn=$(find_library libdnnl.so.2)" "mkl=$mkl" "$@"
