@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::Shape;
+use super::{Built, Shape};
 use crate::backend::{Backend, BackendError};
-use crate::params::{Group, Initializer, Layout};
+use crate::params::{Group, Initializer, Layout, Tensor};
 
 /// A layer that cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,23 @@ pub struct StateTensor {
     pub momentum: f32,
 }
 
+/// A built layer as people are told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerSummary {
+    /// Unique name.
+    pub name: String,
+    /// Name of the kind in the registry.
+    pub kind: &'static str,
+    /// Layers it lies in: 0 for one of the model's own.
+    pub depth: usize,
+    /// Shape of one row of its output.
+    pub output: Shape,
+    /// Number of parameters, those of layers in it included.
+    pub parameters: usize,
+    /// Number of elements of non-trainable state, those of layers in it included.
+    pub state: usize,
+}
+
 /// Everything that is collected while a model's layers are built.
 pub struct Build<'a, B: Backend> {
     /// Where buffers are allocated.
@@ -63,6 +80,8 @@ pub struct Build<'a, B: Backend> {
     previous: String,
     keys: u32,
     base: usize,
+    summary: Vec<LayerSummary>,
+    depth: usize,
 }
 
 impl<'a, B: Backend> Build<'a, B> {
@@ -78,7 +97,44 @@ impl<'a, B: Backend> Build<'a, B> {
             previous: "input".to_owned(),
             keys: 0,
             base: 0,
+            summary: Vec::new(),
+            depth: 0,
         }
+    }
+
+    /// Builds a layer by `body`, between [`Self::begin`] and an entry in the summary.
+    pub(super) fn layer(
+        &mut self,
+        kind: &'static str,
+        chosen: Option<&str>,
+        body: impl FnOnce(&mut Self) -> Result<Built<B>, LayerError>,
+    ) -> Result<Built<B>, LayerError> {
+        self.begin(kind, chosen);
+        let entry = self.summary.len();
+        let (tensors, states) = (self.layout.tensors().len(), self.states.len());
+        self.summary.push(LayerSummary {
+            name: self.current.clone(),
+            kind,
+            depth: self.depth,
+            output: Shape::default(),
+            parameters: 0,
+            state: 0,
+        });
+        self.depth += 1;
+        let built = body(self)?;
+        self.depth -= 1;
+        let own = &self.layout.tensors()[tensors..];
+        let summary = &mut self.summary[entry];
+        summary.output = built.output.clone();
+        summary.parameters = own.iter().map(Tensor::len).sum();
+        let own = &self.states[states..];
+        summary.state = own.iter().map(|state| state.range.len()).sum();
+        Ok(built)
+    }
+
+    /// The layers built so far from their specs, in forward order, each before those in it.
+    pub fn summary(&self) -> &[LayerSummary] {
+        &self.summary
     }
 
     /// Starts a layer. Its name is `chosen`, or the kind's, made unique as Keras does it: `dense`,
@@ -170,5 +226,50 @@ impl<'a, B: Backend> Build<'a, B> {
     /// What was collected: parameters and state.
     pub fn finish(self) -> (Layout, Vec<StateTensor>) {
         (self.layout, self.states)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::Cpu;
+    use crate::layers::{LayerSpec, Stack};
+
+    #[test]
+    fn the_summary_counts_what_each_layer_and_those_in_it_hold() {
+        let layers: Vec<LayerSpec> = serde_json::from_str(
+            r#"[
+                {"kind": "dense", "units": 6, "name": "first"},
+                {"kind": "residual", "layers": [
+                    {"kind": "batch_normalization"},
+                    {"kind": "dense", "units": 6}
+                ]},
+                {"kind": "dense", "units": 2}
+            ]"#,
+        )
+        .unwrap();
+        let mut backend = Cpu::new();
+        let mut build = Build::new(&mut backend, 1);
+        Stack::new(&mut build, &layers, &Shape::from([5])).unwrap();
+        let show = |layer: &LayerSummary| {
+            let LayerSummary {
+                name,
+                kind,
+                depth,
+                output,
+                parameters,
+                state,
+            } = layer;
+            format!("{depth} {name} {kind} {output} {parameters} {state}")
+        };
+        let shown: Vec<_> = build.summary().iter().map(show).collect();
+        let expected = [
+            "0 first dense [6] 36 0",
+            "0 residual residual [6] 54 12",
+            "1 batch_normalization batch_normalization [6] 12 12",
+            "1 dense dense [6] 42 0",
+            "0 dense_1 dense [2] 14 0",
+        ];
+        assert_eq!(shown, expected);
     }
 }

@@ -64,8 +64,12 @@ impl LayerSpec {
         build: &mut Build<'_, B>,
         input: &Shape,
     ) -> Result<Built<B>, LayerError> {
-        build.begin(self.name(), each!(self, spec => spec.name.as_deref()));
-        each!(self, spec => spec.build(build, input))
+        let name = each!(self, spec => spec.name.as_deref());
+        build.layer(
+            self.name(),
+            name,
+            |build| each!(self, spec => spec.build(build, input)),
+        )
     }
 
     /// Whether its last step is a softmax, and the layer without it; `None` where nothing is left.
