@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::EvaluateRecord;
+
 /// Where a person reads: the standard error stream. Cloning gives another handle to it.
 ///
 /// Everything that writes there while a bar is drawn goes through it, so that neither garbles the
@@ -72,6 +74,8 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     steps: Range<u64>,
     begun: Instant,
+    logged: Option<String>,
+    evaluated: Option<String>,
 }
 
 impl Progress {
@@ -91,6 +95,8 @@ impl Progress {
             bar,
             steps,
             begun: Instant::now(),
+            logged: None,
+            evaluated: None,
         }
     }
 
@@ -106,18 +112,36 @@ impl Progress {
         let done = tick.step.saturating_sub(self.steps.start);
         let remaining = self.steps.end.saturating_sub(tick.step);
         let left = time_left(self.begun.elapsed(), done, remaining);
+        let numbers = numbers(tick, left);
         if let Some(bar) = &self.bar {
             bar.set_position(tick.step);
-            bar.set_message(numbers(tick, left));
-        } else if matches!(self.console.kind, Kind::Lines) {
-            let line = format!(
-                "step {}/{}  {}\n",
-                tick.step,
-                self.steps.end,
-                numbers(tick, left)
-            );
+        } else if let Kind::Lines = self.console.kind {
+            let line = format!("step {}/{}  {numbers}\n", tick.step, self.steps.end);
             // A reader that went away must not stop training.
             let _ = self.console.write_all(line.as_bytes());
+        }
+        self.logged = Some(numbers);
+        self.show();
+    }
+
+    /// Shows the outcome of an evaluation: behind the numbers on the bar, or as a line.
+    pub fn evaluation(&mut self, record: &EvaluateRecord) {
+        let outcome = outcome(record);
+        if let Kind::Lines = self.console.kind {
+            let line = format!("step {}/{}  {outcome}\n", record.step, self.steps.end);
+            // A reader that went away must not stop training.
+            let _ = self.console.write_all(line.as_bytes());
+        }
+        self.evaluated = Some(outcome);
+        self.show();
+    }
+
+    /// Draws the last numbers on the bar.
+    fn show(&self) {
+        if let Some(bar) = &self.bar {
+            let parts = [&self.logged, &self.evaluated];
+            let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
+            bar.set_message(parts.join("  "));
         }
     }
 
@@ -141,6 +165,19 @@ fn numbers(tick: &Tick, left: Option<Duration>) -> String {
         "epoch {}  loss {:.4}  {:.0} samples/s{left}",
         tick.epoch, tick.loss, tick.samples_per_second
     )
+}
+
+/// `test accuracy 0.9750  test loss 0.0812`
+fn outcome(record: &EvaluateRecord) -> String {
+    let metric = |(name, value): (&String, &f64)| {
+        format!("{} {} {value:.4}", record.data, name.replace('_', " "))
+    };
+    record
+        .metrics
+        .iter()
+        .map(metric)
+        .collect::<Vec<_>>()
+        .join("  ")
 }
 
 /// How long the remaining steps take at the pace up to now.
@@ -214,6 +251,18 @@ mod tests {
             bar.message().starts_with("epoch 2  loss 0.1235"),
             "{}",
             bar.message()
+        );
+        progress.evaluation(&EvaluateRecord {
+            step: 30,
+            epoch: 2,
+            data: "test".to_owned(),
+            rows: 360,
+            metrics: [("loss".to_owned(), 0.5), ("accuracy".to_owned(), 0.975)].into(),
+        });
+        let message = bar.message();
+        assert!(
+            message.ends_with("left  test accuracy 0.9750  test loss 0.5000"),
+            "{message}"
         );
         progress.step(31);
         assert_eq!(bar.position(), 31);
