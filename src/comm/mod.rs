@@ -8,7 +8,11 @@ mod direct;
 mod endpoint;
 mod gate;
 mod hierarchical;
+pub mod launcher;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 mod options;
+mod presence;
 mod ring;
 mod sim;
 pub mod testing;
