@@ -3,6 +3,7 @@
 //! [`Communicator`] is what the trainer's reducer thread drives: collectives over registered memory
 //! ([`Region`]), called in the same order on every rank by one thread per rank.
 
+mod agree;
 mod cells;
 mod direct;
 mod endpoint;
@@ -23,6 +24,7 @@ mod wait;
 use std::ops::Range;
 use std::time::Duration;
 
+pub use agree::{Disagreement, agree};
 pub use options::{CollectiveChoice, Options};
 pub use sim::Link;
 pub use thread::threads;

@@ -21,6 +21,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/backend/cpu/mod.rs",
     "src/backend/cpu/simd.rs",
     "src/backend/memory.rs",
+    "src/comm/agree.rs",
     "src/comm/cells.rs",
     "src/comm/endpoint.rs",
     "src/comm/gate.rs",
