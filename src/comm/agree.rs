@@ -14,7 +14,7 @@ pub enum Disagreement {
     #[error(
         "{} {} another {field} than most: '{theirs}' on rank {}, '{ours}' on rank {majority}; start \
          every rank with the same program, run file and data",
-        ranks(.ranks),
+        listed(.ranks),
         if .ranks.len() == 1 { "has" } else { "have" },
         .ranks[0]
     )]
@@ -36,7 +36,7 @@ pub enum Disagreement {
 }
 
 /// "rank 2", or "ranks 1, 3".
-fn ranks(ranks: &[usize]) -> String {
+fn listed(ranks: &[usize]) -> String {
     let list = ranks
         .iter()
         .map(usize::to_string)
