@@ -42,6 +42,19 @@ pub enum Dtype {
     I64,
 }
 
+/// How gradients are added over micro-batches and ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReduceMode {
+    /// As fixed-point integers: the same bits for any number of ranks and any bucket size.
+    #[default]
+    Exact,
+    /// As floats: the fastest on GPUs.
+    F32,
+    /// As 16-bit floats between ranks: half the bytes, 8 bits of precision.
+    Bf16,
+}
+
 /// A range of a registered region: what a collective works on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
