@@ -26,7 +26,10 @@ pub use matmul::{Form, Matmul, MatmulShape};
 pub use memory::{BackendError, Element, Memory, Region, RegionOwner};
 pub use normalization::{Affine, Normalize, Normalized};
 pub use pooling::{Pool, PoolGeometry, Pooling};
-pub use update::Update;
+pub use update::{
+    AdagradRule, AdamRule, FtrlRule, LambRule, LarsRule, LionRule, Preparation, RmsPropRule,
+    SgdRule, Update,
+};
 
 /// Every kernel family; what layers, models, optimizers and the trainer are generic over.
 pub trait Backend:

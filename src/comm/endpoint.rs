@@ -131,27 +131,7 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
         let bytes = len.saturating_mul(size_of::<E>());
         let allocation = self
             .sharing
-            .allocate(bytes, &self.gate, self.ring.transport());
-        // All ranks go on in the same way, whatever went wrong on one of them.
-        let got = self.ring.all(&self.everybody, allocation.is_ok())?;
-        let allocation = allocation?;
-        if !got {
-            let problem = "another rank could not".to_owned();
-            return Err(CommError::Memory {
-                rank: self.rank(),
-                bytes,
-                problem,
-            });
-        }
-        let shared = allocation.memories.len() == self.gate.ranks().len();
-        let shared = self.ring.all(&self.everybody, shared)?;
-        if !shared && self.algorithm != Algorithm::Ring {
-            tracing::warn!(
-                rank = self.rank(),
-                bytes,
-                "the ranks of a host cannot share this memory; it is summed by messages"
-            );
-        }
+            .allocate(bytes, &self.gate, self.ring.transport())?;
         let memories: Vec<Cells<E>> = allocation
             .memories
             .iter()
@@ -167,6 +147,7 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
                 Arc::clone(&keep),
             )
         };
+        let shared = memories.len() == self.gate.ranks().len();
         let memories = E::register(memories);
         self.regions.push(Registered {
             memories,
@@ -197,13 +178,6 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
             Memories::I64(memories) => self.run_on(collective, span, memories, region),
         };
         self.regions = regions;
-        self.noting_failure(result)
-    }
-
-    fn noting_failure<R>(&mut self, result: Result<R, CommError>) -> Result<R, CommError> {
-        if result.is_err() {
-            self.ring.transport().spoil();
-        }
         result
     }
 
@@ -306,23 +280,16 @@ impl<T: Transport, S: Sharing> Communicator for Endpoint<T, S> {
         self.algorithm
     }
 
-    fn is_thread_bound(&self) -> bool {
-        self.ring.is_thread_bound()
-    }
-
     fn allocate_f32(&mut self, len: usize) -> Result<Region<f32>, CommError> {
-        let result = self.allocate(len);
-        self.noting_failure(result)
+        self.allocate(len)
     }
 
     fn allocate_bf16(&mut self, len: usize) -> Result<Region<bf16>, CommError> {
-        let result = self.allocate(len);
-        self.noting_failure(result)
+        self.allocate(len)
     }
 
     fn allocate_i64(&mut self, len: usize) -> Result<Region<i64>, CommError> {
-        let result = self.allocate(len);
-        self.noting_failure(result)
+        self.allocate(len)
     }
 
     fn all_reduce(&mut self, span: &Span) -> Result<(), CommError> {
@@ -345,14 +312,11 @@ impl<T: Transport, S: Sharing> Communicator for Endpoint<T, S> {
         if self.world() == 1 {
             return Ok(());
         }
-        let entered = self.ring.transport().enter("barrier");
-        let result = entered.and_then(|()| match self.algorithm {
+        self.ring.transport().enter("barrier")?;
+        match self.algorithm {
             Algorithm::Direct => self.gate.meet(self.ring.transport()),
-            Algorithm::Ring | Algorithm::Hierarchical => {
-                self.ring.all(&self.everybody, true).map(drop)
-            }
-        });
-        self.noting_failure(result)
+            Algorithm::Ring | Algorithm::Hierarchical => self.ring.barrier(&self.everybody),
+        }
     }
 
     fn abort(&mut self, reason: &str) {

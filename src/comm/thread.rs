@@ -14,7 +14,6 @@ use super::direct::MOST;
 use super::endpoint::{Allocation, Endpoint, Sharing};
 use super::gate::Gate;
 use super::options::{Hosts, Options};
-use super::presence::Presence;
 use super::transport::{Landing, SLOTS, Transport};
 use super::wait::{Bell, Watch, wait};
 use super::{CommError, Communicator};
@@ -75,7 +74,7 @@ struct Shared {
     link: Option<super::Link>,
     start: Instant,
     stopped: OnceLock<(usize, String)>,
-    ranks: Vec<Seat>,
+    ranks: Vec<Presence>,
     /// From rank `a` to rank `b` at `a * world + b`.
     mailboxes: Vec<Mailbox>,
     lobbies: Vec<Arc<Lobby>>,
@@ -83,11 +82,14 @@ struct Shared {
     kept: Mutex<Vec<Arc<HeapMemory>>>,
 }
 
-/// What one rank shows the others.
+/// How far a rank has come.
 #[derive(Default)]
-struct Seat {
+struct Presence {
     bell: Bell,
-    presence: Presence,
+    /// Collectives begun.
+    entered: AtomicU64,
+    /// Zero while the rank is there; then the first collective it takes no part in.
+    left_before: AtomicU64,
 }
 
 /// What the ranks of one (pretended) host share.
@@ -129,7 +131,7 @@ impl Shared {
             link: options.link,
             start: Instant::now(),
             stopped: OnceLock::new(),
-            ranks: (0..world).map(|_| Seat::default()).collect(),
+            ranks: (0..world).map(|_| Presence::default()).collect(),
             mailboxes: (0..world * world).map(|_| Mailbox::default()).collect(),
             lobbies: (0..hosts.count()).map(lobby).collect(),
             kept: Mutex::default(),
@@ -161,8 +163,6 @@ pub(crate) struct Threads {
     shared: Arc<Shared>,
     operation: &'static str,
     entered: u64,
-    /// Whether a collective has failed here.
-    spoilt: bool,
     /// For each slot, the receiver and the number of the message.
     sends: [Option<(usize, u64)>; SLOTS],
     /// For each slot, the sender, the number of the message and where it goes.
@@ -180,7 +180,6 @@ impl Threads {
             rank,
             operation: "start",
             entered: 0,
-            spoilt: false,
             sends: [None; SLOTS],
             receives: [None; SLOTS],
             sent: vec![0; shared.world],
@@ -197,8 +196,8 @@ impl Threads {
     }
 
     fn ring_all(&self) {
-        for seat in &self.shared.ranks {
-            seat.bell.ring();
+        for presence in &self.shared.ranks {
+            presence.bell.ring();
         }
         for lobby in &self.shared.lobbies {
             // SAFETY: a gate begins with its bell, which is all atomics.
@@ -233,8 +232,11 @@ impl Watch for Threads {
                 reason: reason.clone(),
             });
         }
-        let gone = |seat: &Seat| seat.presence.is_gone(self.entered);
-        match self.shared.ranks.iter().position(gone) {
+        let left = |presence: &Presence| {
+            let left = presence.left_before.load(Ordering::Acquire);
+            left != 0 && left <= self.entered
+        };
+        match self.shared.ranks.iter().position(left) {
             Some(rank) => {
                 let reason = format!("it left before {} was over", self.operation);
                 Err(CommError::Aborted { rank, reason })
@@ -244,10 +246,8 @@ impl Watch for Threads {
     }
 
     fn missing(&mut self) -> Option<usize> {
-        self.shared
-            .ranks
-            .iter()
-            .position(|seat| seat.presence.is_behind(self.entered))
+        let late = |other: &Presence| other.entered.load(Ordering::Acquire) < self.entered;
+        self.shared.ranks.iter().position(late)
     }
 
     fn operation(&self) -> &'static str {
@@ -271,7 +271,9 @@ impl Transport for Threads {
     fn enter(&mut self, operation: &'static str) -> Result<(), CommError> {
         self.operation = operation;
         self.entered += 1;
-        self.shared.ranks[self.rank].presence.enter(self.entered);
+        self.shared.ranks[self.rank]
+            .entered
+            .store(self.entered, Ordering::Release);
         self.check()
     }
 
@@ -363,10 +365,6 @@ impl Transport for Threads {
     fn abort(&mut self, reason: &str) {
         self.stop(reason);
     }
-
-    fn spoil(&mut self) {
-        self.spoilt = true;
-    }
 }
 
 impl Drop for Threads {
@@ -374,8 +372,10 @@ impl Drop for Threads {
         if std::thread::panicking() {
             self.stop("its thread panicked");
         }
-        let next = self.entered + u64::from(!self.spoilt);
-        self.shared.ranks[self.rank].presence.leave(next);
+        let next = self.entered + 1;
+        self.shared.ranks[self.rank]
+            .left_before
+            .store(next, Ordering::Release);
         self.ring_all();
     }
 }

@@ -1,5 +1,8 @@
 //! Adagrad (Duchi et al., 2011).
 
+use super::elementwise::{Call, Parts, Rule};
+use crate::backend::{AdagradRule, Backend};
+
 /// `a += g^2; p -= lr * g / (sqrt(a) + epsilon)`.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -22,5 +25,34 @@ impl Default for Adagrad {
             epsilon: 1e-7,
             weight_decay: 0.0,
         }
+    }
+}
+
+impl Rule for Adagrad {
+    fn state_names(&self) -> &'static [&'static str] {
+        &["accumulator"]
+    }
+
+    fn initial(&self) -> f64 {
+        self.initial_accumulator
+    }
+
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    fn apply<B: Backend>(&self, call: Call<'_, B>) {
+        let rule = AdagradRule {
+            preparation: call.preparation,
+            rate: call.rate as f32,
+            epsilon: self.epsilon as f32,
+        };
+        let Parts {
+            backend,
+            p,
+            g,
+            state: [a],
+        } = call.parts();
+        backend.adagrad(rule, p, g, a);
     }
 }

@@ -1,5 +1,8 @@
 //! Adam (Kingma & Ba, 2015) and AdamW (Loshchilov & Hutter, 2019).
 
+use super::elementwise::{Call, Parts, Rule};
+use crate::backend::{AdamRule, Backend};
+
 /// `p -= lr * sqrt(1 - beta_2^t) / (1 - beta_1^t) * m / (sqrt(v) + epsilon)`, where `m` and `v` are
 /// moving averages of the gradient and its square.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -61,5 +64,46 @@ impl Default for AdamW {
             epsilon,
             weight_decay: 0.004,
         }
+    }
+}
+
+impl From<AdamW> for Adam {
+    fn from(spec: AdamW) -> Self {
+        Self {
+            learning_rate: spec.learning_rate,
+            beta_1: spec.beta_1,
+            beta_2: spec.beta_2,
+            epsilon: spec.epsilon,
+            weight_decay: spec.weight_decay,
+        }
+    }
+}
+
+impl Rule for Adam {
+    fn state_names(&self) -> &'static [&'static str] {
+        &["m", "v"]
+    }
+
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    fn apply<B: Backend>(&self, call: Call<'_, B>) {
+        let correction_1 = 1.0 - self.beta_1.powf(call.t);
+        let correction_2 = 1.0 - self.beta_2.powf(call.t);
+        let rule = AdamRule {
+            preparation: call.preparation,
+            rate: (call.rate * correction_2.sqrt() / correction_1) as f32,
+            mix_1: (1.0 - self.beta_1) as f32,
+            mix_2: (1.0 - self.beta_2) as f32,
+            epsilon: self.epsilon as f32,
+        };
+        let Parts {
+            backend,
+            p,
+            g,
+            state: [m, v],
+        } = call.parts();
+        backend.adam(rule, p, g, m, v);
     }
 }

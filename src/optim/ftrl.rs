@@ -1,5 +1,8 @@
 //! Follow the regularised leader (McMahan et al., 2013).
 
+use super::elementwise::{Call, Parts, Rule};
+use crate::backend::{Backend, FtrlRule};
+
 /// `n' = n + g^2; z += g - (n'^-power - n^-power) / lr * p`, then `p = 0` where `|z| <= l1`, else
 /// `p = (sign(z) * l1 - z) / (n'^-power / lr + beta / lr + 2 * l2)`.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -35,5 +38,41 @@ impl Default for Ftrl {
             beta: 0.0,
             weight_decay: 0.0,
         }
+    }
+}
+
+impl Rule for Ftrl {
+    fn state_names(&self) -> &'static [&'static str] {
+        &["accumulator", "linear"]
+    }
+
+    fn initial(&self) -> f64 {
+        self.initial_accumulator
+    }
+
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    fn apply<B: Backend>(&self, call: Call<'_, B>) {
+        // At rate 0, as at the start of a warm-up, nothing moves; the formula would divide by it.
+        if call.rate == 0.0 {
+            return;
+        }
+        let rule = FtrlRule {
+            preparation: call.preparation,
+            slowness: call.rate.recip() as f32,
+            power: -self.learning_rate_power as f32,
+            l1: self.l1 as f32,
+            ridge: (2.0 * self.l2 + self.beta / call.rate) as f32,
+            shrinkage: (2.0 * self.l2_shrinkage) as f32,
+        };
+        let Parts {
+            backend,
+            p,
+            g,
+            state: [n, z],
+        } = call.parts();
+        backend.ftrl(rule, p, g, n, z);
     }
 }

@@ -7,18 +7,21 @@
 mod adagrad;
 mod adam;
 mod clip;
+mod elementwise;
 mod ftrl;
 mod lamb;
 mod lars;
 mod lion;
+mod norms;
 mod rmsprop;
 mod schedule;
+mod segments;
 mod sgd;
 mod spec;
 
 pub use adagrad::Adagrad;
 pub use adam::{Adam, AdamW};
-pub use clip::ClipSpec;
+pub use clip::{Clip, ClipSpec, Clipped};
 pub use ftrl::Ftrl;
 pub use lamb::Lamb;
 pub use lars::Lars;
@@ -28,6 +31,7 @@ pub use schedule::{
     Constant, Cosine, Exponential, InverseTime, Piecewise, Polynomial, ScheduleError, ScheduleSpec,
     Warmup,
 };
+pub use segments::{blocks, segments};
 pub use sgd::Sgd;
 pub use spec::OptimizerSpec;
 

@@ -1,5 +1,8 @@
 //! RMSprop (Tieleman & Hinton, 2012), as Keras and as TensorFlow 1 have it.
 
+use super::elementwise::{Call, Parts, Rule};
+use crate::backend::{Backend, RmsPropRule};
+
 /// `s = rho * s + (1 - rho) * g^2; p -= lr * g / sqrt(s + epsilon)`.
 ///
 /// Centred, the square of the average gradient is taken from `s`. With momentum the quotient is
@@ -47,6 +50,79 @@ impl Default for RmsProp {
             centered: false,
             initial_mean_square: 0.0,
             weight_decay: 0.0,
+        }
+    }
+}
+
+impl Rule for RmsProp {
+    fn state_names(&self) -> &'static [&'static str] {
+        match (self.centered, self.momentum == 0.0) {
+            (false, true) => &["mean_square"],
+            (false, false) => &["mean_square", "momentum"],
+            (true, true) => &["mean_square", "mean"],
+            (true, false) => &["mean_square", "mean", "momentum"],
+        }
+    }
+
+    fn initial(&self) -> f64 {
+        self.initial_mean_square
+    }
+
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    fn apply<B: Backend>(&self, call: Call<'_, B>) {
+        let (inner, outer) = match self.epsilon_placement {
+            EpsilonPlacement::UnderRoot => (self.epsilon, 0.0),
+            EpsilonPlacement::BesideRoot => (0.0, self.epsilon),
+        };
+        let rule = RmsPropRule {
+            preparation: call.preparation,
+            rate: call.rate as f32,
+            rho: self.rho as f32,
+            mix: (1.0 - self.rho) as f32,
+            inner: inner as f32,
+            outer: outer as f32,
+            momentum: self.momentum as f32,
+        };
+        match (self.centered, self.momentum == 0.0) {
+            (false, true) => {
+                let Parts {
+                    backend,
+                    p,
+                    g,
+                    state: [s],
+                } = call.parts();
+                backend.rms_prop(rule, p, g, s, None, None);
+            }
+            (false, false) => {
+                let Parts {
+                    backend,
+                    p,
+                    g,
+                    state: [s, v],
+                } = call.parts();
+                backend.rms_prop(rule, p, g, s, None, Some(v));
+            }
+            (true, true) => {
+                let Parts {
+                    backend,
+                    p,
+                    g,
+                    state: [s, a],
+                } = call.parts();
+                backend.rms_prop(rule, p, g, s, Some(a), None);
+            }
+            (true, false) => {
+                let Parts {
+                    backend,
+                    p,
+                    g,
+                    state: [s, a, v],
+                } = call.parts();
+                backend.rms_prop(rule, p, g, s, Some(a), Some(v));
+            }
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Stochastic gradient descent.
 
+use super::elementwise::{Call, Parts, Rule};
+use crate::backend::{Backend, SgdRule};
+
 /// `p -= lr * g`, with momentum `v = momentum * v - lr * g; p += v`.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +24,39 @@ impl Default for Sgd {
             momentum: 0.0,
             nesterov: false,
             weight_decay: 0.0,
+        }
+    }
+}
+
+impl Rule for Sgd {
+    fn state_names(&self) -> &'static [&'static str] {
+        match self.momentum == 0.0 {
+            true => &[],
+            false => &["momentum"],
+        }
+    }
+
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    fn apply<B: Backend>(&self, call: Call<'_, B>) {
+        let rule = SgdRule {
+            preparation: call.preparation,
+            rate: call.rate as f32,
+            momentum: self.momentum as f32,
+            nesterov: self.nesterov,
+        };
+        if self.momentum == 0.0 {
+            call.backend.sgd(rule, call.p, call.g);
+        } else {
+            let Parts {
+                backend,
+                p,
+                g,
+                state: [v],
+            } = call.parts();
+            backend.sgd_momentum(rule, p, g, v);
         }
     }
 }

@@ -1,7 +1,12 @@
 //! The registry of optimizers.
 
-use super::{Adagrad, Adam, AdamW, Ftrl, Lamb, Lars, Lion, RmsProp, Sgd};
+use super::elementwise::{Elementwise, Rule};
+use super::lamb::LambOptimizer;
+use super::lars::LarsOptimizer;
+use super::{Adagrad, Adam, AdamW, Ftrl, Lamb, Lars, Lion, Optimizer, RmsProp, Segment, Sgd};
+use crate::backend::{Backend, BackendError};
 use crate::named::registry;
+use crate::params::Layout;
 
 registry! {
     /// An optimizer with its settings; defaults are Keras's where Keras has it.
@@ -46,4 +51,38 @@ impl OptimizerSpec {
     pub fn learning_rate(&self) -> f64 {
         each!(self, spec => spec.learning_rate)
     }
+
+    /// The optimizer for a rank that steps `segments` of `layout`.
+    ///
+    /// Every step must be given the same segments.
+    pub fn build<B: Backend>(
+        &self,
+        backend: &mut B,
+        layout: &Layout,
+        segments: &[Segment],
+    ) -> Result<Box<dyn Optimizer<B>>, BackendError> {
+        match *self {
+            Self::Sgd(spec) => elementwise(spec, backend, segments),
+            Self::Adam(spec) => elementwise(spec, backend, segments),
+            Self::AdamW(spec) => elementwise(Adam::from(spec), backend, segments),
+            Self::Adagrad(spec) => elementwise(spec, backend, segments),
+            Self::RmsProp(spec) => elementwise(spec, backend, segments),
+            Self::Ftrl(spec) => elementwise(spec, backend, segments),
+            Self::Lamb(spec) => Ok(Box::new(LambOptimizer::new(
+                spec, backend, layout, segments,
+            )?)),
+            Self::Lars(spec) => Ok(Box::new(LarsOptimizer::new(
+                spec, backend, layout, segments,
+            )?)),
+            Self::Lion(spec) => elementwise(spec, backend, segments),
+        }
+    }
+}
+
+fn elementwise<B: Backend, R: Rule>(
+    rule: R,
+    backend: &mut B,
+    segments: &[Segment],
+) -> Result<Box<dyn Optimizer<B>>, BackendError> {
+    Ok(Box::new(Elementwise::new(rule, backend, segments)?))
 }

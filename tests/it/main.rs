@@ -11,7 +11,4 @@ mod comm;
 mod checkpoint;
 mod convolution;
 mod pooling;
-mod golden;
-mod gradient;
-mod layers;
 mod tidy;

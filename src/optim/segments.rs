@@ -1,0 +1,163 @@
+//! Which elements of the arenas belong to which tensor and state.
+//!
+//! Two tensors of 100 and 70 elements lie at `0..100` and `128..198`: four blocks of 64 elements.
+//! A rank that owns `0..64` and `128..256` steps the segments `0..64` and `128..198`; its state is
+//! 192 elements long, and the second segment's state is `64..134`. Padding between segments is zero
+//! everywhere and every rule keeps it so, which is why neighbours can be stepped in one call.
+
+use std::ops::Range;
+
+use super::Segment;
+use crate::params::{ALIGNMENT, Group, Layout};
+
+/// The segments of a rank that steps the arena ranges `owned`: the whole arena, or its shards.
+///
+/// State is laid out like the owned ranges one after another, padding included.
+///
+/// # Panics
+/// If a range does not start and end at multiples of [`ALIGNMENT`], or they do not rise.
+pub fn segments(layout: &Layout, owned: &[Range<usize>]) -> Vec<Segment> {
+    let (mut segments, mut state, mut end) = (Vec::new(), 0, 0);
+    for range in owned {
+        assert!(
+            range.start.is_multiple_of(ALIGNMENT) && range.end.is_multiple_of(ALIGNMENT),
+            "owned range {range:?} is not made of whole blocks"
+        );
+        assert!(
+            end <= range.start && range.start <= range.end,
+            "owned range {range:?} after {end}"
+        );
+        end = range.end;
+        segments.extend(
+            layout
+                .intersect(range.clone())
+                .map(|(index, tensor, part)| {
+                    let start = state + part.start - range.start;
+                    Segment {
+                        tensor: index,
+                        group: tensor.group,
+                        first_block: part.start / ALIGNMENT,
+                        state: start..start + part.len(),
+                        arena: part,
+                    }
+                }),
+        );
+        state += range.len();
+    }
+    segments
+}
+
+/// Number of blocks of all tensors: the length of the sums that norms are made of.
+pub fn blocks(layout: &Layout) -> usize {
+    layout.end() / ALIGNMENT
+}
+
+/// Length of state arrays for `segments`.
+pub(super) fn state_len(segments: &[Segment]) -> usize {
+    segments
+        .last()
+        .map_or(0, |last| last.state.end.next_multiple_of(ALIGNMENT))
+}
+
+/// Segments that one kernel call can step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Run {
+    /// The group of all of them, if groups matter.
+    pub(super) group: Group,
+    /// Place in the parameter and gradient arenas, inner padding included.
+    pub(super) arena: Range<usize>,
+    /// Place in the state arrays.
+    pub(super) state: Range<usize>,
+    /// Index of its first block.
+    pub(super) first_block: usize,
+}
+
+impl Run {
+    /// Its blocks.
+    pub(super) fn blocks(&self) -> Range<usize> {
+        self.first_block..self.first_block + self.arena.len().div_ceil(ALIGNMENT)
+    }
+}
+
+/// Whether a rule treats the groups alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Groups {
+    /// Runs may span groups.
+    Alike,
+    /// Runs stay within a group.
+    Apart,
+}
+
+/// The fewest runs that cover `segments`, in order.
+pub(super) fn runs(segments: &[Segment], groups: Groups) -> impl Iterator<Item = Run> {
+    let mut rest = segments;
+    std::iter::from_fn(move || {
+        let (first, mut tail) = rest.split_first()?;
+        let mut run = Run {
+            group: first.group,
+            arena: first.arena.clone(),
+            state: first.state.clone(),
+            first_block: first.first_block,
+        };
+        while let Some((next, behind)) = tail.split_first()
+            && (groups == Groups::Alike || next.group == run.group)
+            && next.arena.start == run.arena.end.next_multiple_of(ALIGNMENT)
+            && next.state.start == run.state.end.next_multiple_of(ALIGNMENT)
+        {
+            run.arena.end = next.arena.end;
+            run.state.end = next.state.end;
+            tail = behind;
+        }
+        rest = tail;
+        Some(run)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::Zeros;
+
+    fn layout() -> Layout {
+        let mut layout = Layout::default();
+        for (name, len, group) in [
+            ("a", 100, Group::Decay),
+            ("b", 70, Group::NoDecay),
+            ("empty", 0, Group::Decay),
+            ("c", 64, Group::Decay),
+        ] {
+            layout.push(name.to_owned(), &[len], Zeros {}.into(), group);
+        }
+        layout
+    }
+
+    #[test]
+    fn shards_keep_blocks_and_pack_state() {
+        let layout = layout();
+        assert_eq!(blocks(&layout), 5);
+        let found = segments(&layout, &[0..64, 128..320, 320..384]);
+        let expected = [
+            (0, Group::Decay, 0..64, 0..64, 0),
+            (1, Group::NoDecay, 128..198, 64..134, 2),
+            (3, Group::Decay, 256..320, 192..256, 4),
+        ];
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|s| (s.tensor, s.group, s.arena, s.state, s.first_block))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn neighbours_are_stepped_together() {
+        let layout = layout();
+        let all = segments(&layout, &[0..192, 192..320]);
+        let alike: Vec<_> = runs(&all, Groups::Alike).collect();
+        assert_eq!(alike.len(), 1);
+        assert_eq!((&alike[0].arena, alike[0].blocks()), (&(0..320), 0..5));
+        assert_eq!(runs(&all, Groups::Apart).count(), 3);
+        let split = segments(&layout, &[0..64, 128..320]);
+        let split: Vec<_> = runs(&split, Groups::Alike).map(|run| run.arena).collect();
+        assert_eq!(split, [0..64, 128..320]);
+    }
+}
