@@ -3,6 +3,7 @@
 mod board;
 mod error;
 mod exact;
+mod inference;
 mod launch;
 mod metrics;
 mod progress;
@@ -13,6 +14,7 @@ mod run_folder;
 pub use board::Totals;
 pub use error::TrainError;
 pub use exact::Scales;
+pub use inference::Inference;
 pub use launch::{Connect, RankError, run_rank, run_threads};
 pub use metrics::{EvaluateRecord, MetricsWriter, Record, StartRecord, TrainRecord, read_metrics};
 pub use progress::{Console, Progress, Tick};
