@@ -82,6 +82,13 @@ impl<T: Copy> Cells<T> {
 }
 
 impl Cells<u8> {
+    /// The first byte.
+    pub(crate) fn first(self) -> u8 {
+        assert!(self.len > 0, "no first byte");
+        // SAFETY: in bounds; nobody writes it meanwhile by the maker's promise.
+        unsafe { self.start.read() }
+    }
+
     /// The same memory as elements.
     ///
     /// # Panics

@@ -131,7 +131,27 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
         let bytes = len.saturating_mul(size_of::<E>());
         let allocation = self
             .sharing
-            .allocate(bytes, &self.gate, self.ring.transport())?;
+            .allocate(bytes, &self.gate, self.ring.transport());
+        // All ranks go on in the same way, whatever went wrong on one of them.
+        let got = self.ring.all(&self.everybody, allocation.is_ok())?;
+        let allocation = allocation?;
+        if !got {
+            let problem = "another rank could not".to_owned();
+            return Err(CommError::Memory {
+                rank: self.rank(),
+                bytes,
+                problem,
+            });
+        }
+        let shared = allocation.memories.len() == self.gate.ranks().len();
+        let shared = self.ring.all(&self.everybody, shared)?;
+        if !shared && self.algorithm != Algorithm::Ring {
+            tracing::warn!(
+                rank = self.rank(),
+                bytes,
+                "the ranks of a host cannot share this memory; it is summed by messages"
+            );
+        }
         let memories: Vec<Cells<E>> = allocation
             .memories
             .iter()
@@ -147,7 +167,6 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
                 Arc::clone(&keep),
             )
         };
-        let shared = memories.len() == self.gate.ranks().len();
         let memories = E::register(memories);
         self.regions.push(Registered {
             memories,
@@ -178,6 +197,13 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
             Memories::I64(memories) => self.run_on(collective, span, memories, region),
         };
         self.regions = regions;
+        self.noting_failure(result)
+    }
+
+    fn noting_failure<R>(&mut self, result: Result<R, CommError>) -> Result<R, CommError> {
+        if result.is_err() {
+            self.ring.transport().spoil();
+        }
         result
     }
 
@@ -280,16 +306,23 @@ impl<T: Transport, S: Sharing> Communicator for Endpoint<T, S> {
         self.algorithm
     }
 
+    fn is_thread_bound(&self) -> bool {
+        self.ring.is_thread_bound()
+    }
+
     fn allocate_f32(&mut self, len: usize) -> Result<Region<f32>, CommError> {
-        self.allocate(len)
+        let result = self.allocate(len);
+        self.noting_failure(result)
     }
 
     fn allocate_bf16(&mut self, len: usize) -> Result<Region<bf16>, CommError> {
-        self.allocate(len)
+        let result = self.allocate(len);
+        self.noting_failure(result)
     }
 
     fn allocate_i64(&mut self, len: usize) -> Result<Region<i64>, CommError> {
-        self.allocate(len)
+        let result = self.allocate(len);
+        self.noting_failure(result)
     }
 
     fn all_reduce(&mut self, span: &Span) -> Result<(), CommError> {
@@ -312,11 +345,14 @@ impl<T: Transport, S: Sharing> Communicator for Endpoint<T, S> {
         if self.world() == 1 {
             return Ok(());
         }
-        self.ring.transport().enter("barrier")?;
-        match self.algorithm {
+        let entered = self.ring.transport().enter("barrier");
+        let result = entered.and_then(|()| match self.algorithm {
             Algorithm::Direct => self.gate.meet(self.ring.transport()),
-            Algorithm::Ring | Algorithm::Hierarchical => self.ring.barrier(&self.everybody),
-        }
+            Algorithm::Ring | Algorithm::Hierarchical => {
+                self.ring.all(&self.everybody, true).map(drop)
+            }
+        });
+        self.noting_failure(result)
     }
 
     fn abort(&mut self, reason: &str) {

@@ -3,12 +3,17 @@
 //! [`Communicator`] is what the trainer's reducer thread drives: collectives over registered memory
 //! ([`Region`]), called in the same order on every rank by one thread per rank.
 
+mod agree;
 mod cells;
 mod direct;
 mod endpoint;
 mod gate;
 mod hierarchical;
+pub mod launcher;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 mod options;
+mod presence;
 mod ring;
 mod sim;
 pub mod testing;
@@ -19,6 +24,7 @@ mod wait;
 use std::ops::Range;
 use std::time::Duration;
 
+pub use agree::{Disagreement, agree};
 pub use options::{CollectiveChoice, Options};
 pub use sim::Link;
 pub use thread::threads;
@@ -34,6 +40,19 @@ pub enum Dtype {
     Bf16,
     /// 64-bit integer, wrapping: the fixed point of exact sums, and the carrier of 64-bit patterns.
     I64,
+}
+
+/// How gradients are added over micro-batches and ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReduceMode {
+    /// As fixed-point integers: the same bits for any number of ranks and any bucket size.
+    #[default]
+    Exact,
+    /// As floats: the fastest on GPUs.
+    F32,
+    /// As 16-bit floats between ranks: half the bytes, 8 bits of precision.
+    Bf16,
 }
 
 /// A range of a registered region: what a collective works on.

@@ -51,6 +51,8 @@ pub struct Options {
     pub patience: Duration,
     /// A slow network between thread ranks that every message passes.
     pub link: Option<Link>,
+    /// Most bytes of memory that a rank may share with processes of its host; beyond, messages.
+    pub shared_memory_limit: Option<usize>,
 }
 
 impl Default for Options {
@@ -61,6 +63,7 @@ impl Default for Options {
             chunk: 256 << 10,
             patience: Duration::from_secs(300),
             link: None,
+            shared_memory_limit: None,
         }
     }
 }

@@ -109,6 +109,11 @@ impl<T: Transport> Ring<T> {
         self.transport.rank()
     }
 
+    /// Whether it must stay on the thread that made it.
+    pub(crate) fn is_thread_bound(&self) -> bool {
+        self.transport.is_thread_bound()
+    }
+
     /// Runs `steps` over `own`, of which `piece(i)` belongs to member `i` of the group.
     pub(crate) fn run<E: Summand>(
         &mut self,
@@ -228,30 +233,31 @@ impl<T: Transport> Ring<T> {
         self.finish_sends()
     }
 
-    /// Waits for all `ranks`: in round `k` everybody hears from the rank `2^k` to the left, and so
-    /// from all after the logarithm of their number. (Hensgen, Finkel and Manber, "Two algorithms
-    /// for barrier synchronization", 1988.)
-    pub(crate) fn barrier(&mut self, ranks: &[usize]) -> Result<(), CommError> {
+    /// Waits for all `ranks` and says whether `yes` on all of them. In round `k` everybody hears
+    /// from the rank `2^k` to the left, and so from all after the logarithm of their number.
+    /// (Hensgen, Finkel and Manber, "Two algorithms for barrier synchronization", 1988.)
+    pub(crate) fn all(&mut self, ranks: &[usize], yes: bool) -> Result<bool, CommError> {
+        static ANSWERS: [u8; 2] = [0, 1];
         let world = ranks.len();
         let own = ranks
             .iter()
             .position(|&rank| rank == self.rank())
             .unwrap_or(0);
-        static WORD: u8 = 0;
-        // SAFETY: messages only read it, whenever that is.
-        let word = unsafe { Cells::new((&raw const WORD).cast_mut(), 1) };
-        let mut distance = 1;
+        let (mut everybody, mut distance) = (yes, 1);
         while distance < world {
+            let answer = &raw const ANSWERS[usize::from(everybody)];
+            // SAFETY: messages only read it, whenever that is.
+            let answer = unsafe { Cells::new(answer.cast_mut(), 1) };
             let left = ranks[(own + world - distance) % world];
+            self.transport.start_receive(0, left, Landing::Glimpse(1))?;
             self.transport
-                .start_receive(0, left, Landing::Glimpse(word.len()))?;
+                .start_send(0, ranks[(own + distance) % world], answer)?;
             self.transport
-                .start_send(0, ranks[(own + distance) % world], word)?;
-            self.transport.finish_receive(0, &mut |_| {})?;
+                .finish_receive(0, &mut |message| everybody &= message.first() != 0)?;
             self.transport.finish_send(0)?;
             distance *= 2;
         }
-        Ok(())
+        Ok(everybody)
     }
 }
 

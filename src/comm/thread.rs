@@ -14,6 +14,7 @@ use super::direct::MOST;
 use super::endpoint::{Allocation, Endpoint, Sharing};
 use super::gate::Gate;
 use super::options::{Hosts, Options};
+use super::presence::Presence;
 use super::transport::{Landing, SLOTS, Transport};
 use super::wait::{Bell, Watch, wait};
 use super::{CommError, Communicator};
@@ -74,7 +75,7 @@ struct Shared {
     link: Option<super::Link>,
     start: Instant,
     stopped: OnceLock<(usize, String)>,
-    ranks: Vec<Presence>,
+    ranks: Vec<Seat>,
     /// From rank `a` to rank `b` at `a * world + b`.
     mailboxes: Vec<Mailbox>,
     lobbies: Vec<Arc<Lobby>>,
@@ -82,14 +83,11 @@ struct Shared {
     kept: Mutex<Vec<Arc<HeapMemory>>>,
 }
 
-/// How far a rank has come.
+/// What one rank shows the others.
 #[derive(Default)]
-struct Presence {
+struct Seat {
     bell: Bell,
-    /// Collectives begun.
-    entered: AtomicU64,
-    /// Zero while the rank is there; then the first collective it takes no part in.
-    left_before: AtomicU64,
+    presence: Presence,
 }
 
 /// What the ranks of one (pretended) host share.
@@ -131,7 +129,7 @@ impl Shared {
             link: options.link,
             start: Instant::now(),
             stopped: OnceLock::new(),
-            ranks: (0..world).map(|_| Presence::default()).collect(),
+            ranks: (0..world).map(|_| Seat::default()).collect(),
             mailboxes: (0..world * world).map(|_| Mailbox::default()).collect(),
             lobbies: (0..hosts.count()).map(lobby).collect(),
             kept: Mutex::default(),
@@ -163,6 +161,8 @@ pub(crate) struct Threads {
     shared: Arc<Shared>,
     operation: &'static str,
     entered: u64,
+    /// Whether a collective has failed here.
+    spoilt: bool,
     /// For each slot, the receiver and the number of the message.
     sends: [Option<(usize, u64)>; SLOTS],
     /// For each slot, the sender, the number of the message and where it goes.
@@ -180,6 +180,7 @@ impl Threads {
             rank,
             operation: "start",
             entered: 0,
+            spoilt: false,
             sends: [None; SLOTS],
             receives: [None; SLOTS],
             sent: vec![0; shared.world],
@@ -196,8 +197,8 @@ impl Threads {
     }
 
     fn ring_all(&self) {
-        for presence in &self.shared.ranks {
-            presence.bell.ring();
+        for seat in &self.shared.ranks {
+            seat.bell.ring();
         }
         for lobby in &self.shared.lobbies {
             // SAFETY: a gate begins with its bell, which is all atomics.
@@ -232,11 +233,8 @@ impl Watch for Threads {
                 reason: reason.clone(),
             });
         }
-        let left = |presence: &Presence| {
-            let left = presence.left_before.load(Ordering::Acquire);
-            left != 0 && left <= self.entered
-        };
-        match self.shared.ranks.iter().position(left) {
+        let gone = |seat: &Seat| seat.presence.is_gone(self.entered);
+        match self.shared.ranks.iter().position(gone) {
             Some(rank) => {
                 let reason = format!("it left before {} was over", self.operation);
                 Err(CommError::Aborted { rank, reason })
@@ -246,8 +244,10 @@ impl Watch for Threads {
     }
 
     fn missing(&mut self) -> Option<usize> {
-        let late = |other: &Presence| other.entered.load(Ordering::Acquire) < self.entered;
-        self.shared.ranks.iter().position(late)
+        self.shared
+            .ranks
+            .iter()
+            .position(|seat| seat.presence.is_behind(self.entered))
     }
 
     fn operation(&self) -> &'static str {
@@ -271,9 +271,7 @@ impl Transport for Threads {
     fn enter(&mut self, operation: &'static str) -> Result<(), CommError> {
         self.operation = operation;
         self.entered += 1;
-        self.shared.ranks[self.rank]
-            .entered
-            .store(self.entered, Ordering::Release);
+        self.shared.ranks[self.rank].presence.enter(self.entered);
         self.check()
     }
 
@@ -365,6 +363,10 @@ impl Transport for Threads {
     fn abort(&mut self, reason: &str) {
         self.stop(reason);
     }
+
+    fn spoil(&mut self) {
+        self.spoilt = true;
+    }
 }
 
 impl Drop for Threads {
@@ -372,10 +374,8 @@ impl Drop for Threads {
         if std::thread::panicking() {
             self.stop("its thread panicked");
         }
-        let next = self.entered + 1;
-        self.shared.ranks[self.rank]
-            .left_before
-            .store(next, Ordering::Release);
+        let next = self.entered + u64::from(!self.spoilt);
+        self.shared.ranks[self.rank].presence.leave(next);
         self.ring_all();
     }
 }

@@ -45,6 +45,11 @@ pub(crate) trait Transport: Watch + Send {
     /// Number of ranks.
     fn world(&self) -> usize;
 
+    /// Whether it must stay on the thread that made it.
+    fn is_thread_bound(&self) -> bool {
+        false
+    }
+
     /// Counts a collective in, so that a rank that waits in vain can tell who has not begun it.
     fn enter(&mut self, operation: &'static str) -> Result<(), CommError>;
 
@@ -66,4 +71,8 @@ pub(crate) trait Transport: Watch + Send {
 
     /// Tells all other ranks that this one gives up.
     fn abort(&mut self, reason: &str);
+
+    /// Notes that the current collective failed on this rank: when it leaves, others that wait for
+    /// its part are told.
+    fn spoil(&mut self);
 }

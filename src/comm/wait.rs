@@ -90,6 +90,7 @@ pub(crate) fn wait(
 }
 
 /// Waits until `poll` says so, where nobody rings: by looking ever less often.
+#[cfg(feature = "mpi")]
 pub(crate) fn poll<W: Watch + ?Sized>(
     watch: &mut W,
     mut poll: impl FnMut(&mut W) -> Result<bool, CommError>,

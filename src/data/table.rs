@@ -1,5 +1,9 @@
 //! A data set in memory.
 
+use std::ops::Range;
+
+use sha2::{Digest, Sha256};
+
 use crate::layers::Shape;
 
 /// What a row's target is.
@@ -37,4 +41,49 @@ pub struct Table {
     pub weights: Option<Vec<f32>>,
     /// Number of rows.
     pub rows: usize,
+}
+
+impl Table {
+    /// A table of `rows` rows that has no numbers yet.
+    pub fn empty(shape: Shape, target_kind: Targets, rows: usize) -> Self {
+        Self {
+            shape,
+            features: Vec::new(),
+            target_kind,
+            targets: Vec::new(),
+            weights: None,
+            rows,
+        }
+    }
+
+    /// Features of some rows, `[rows, shape]`.
+    pub fn features(&self, rows: Range<usize>) -> &[f32] {
+        let width = self.shape.elements();
+        &self.features[rows.start * width..rows.end * width]
+    }
+
+    /// Targets of some rows, `[rows, target width]`.
+    pub fn targets(&self, rows: Range<usize>) -> &[f32] {
+        let width = self.target_kind.width();
+        &self.targets[rows.start * width..rows.end * width]
+    }
+
+    /// SHA-256 of all numbers and what they mean: what ranks compare.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(format!(
+            "{} {:?} {}",
+            self.shape, self.target_kind, self.rows
+        ));
+        for numbers in [&self.features, &self.targets]
+            .into_iter()
+            .chain(&self.weights)
+        {
+            hash.update(bytemuck::cast_slice(numbers));
+        }
+        hash.finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
 }

@@ -32,6 +32,16 @@ fn random_uniform() -> Initializer {
 const MOST_INDICES: usize = 1 << 24;
 
 impl Embedding {
+    /// Vectors of `output_dim` numbers for indices below `input_dim`, everything else by default.
+    pub fn new(input_dim: usize, output_dim: usize) -> Self {
+        Self {
+            name: None,
+            input_dim,
+            output_dim,
+            embeddings_initializer: random_uniform(),
+        }
+    }
+
     pub(super) fn build<B: Backend>(
         &self,
         build: &mut Build<'_, B>,

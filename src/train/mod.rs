@@ -19,5 +19,5 @@ pub use launch::{Connect, RankError, run_rank, run_threads};
 pub use metrics::{EvaluateRecord, MetricsWriter, Record, StartRecord, TrainRecord, read_metrics};
 pub use progress::{Console, Progress, Tick};
 pub use reducer::{Connection, Job, Reducer};
-pub use reduction::{ReduceMode, Reduction, ReductionOptions};
+pub use reduction::{Reduction, ReductionOptions};
 pub use run_folder::{Existing, RunFolder, RunFolderError};

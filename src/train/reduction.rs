@@ -12,21 +12,8 @@ use half::bf16;
 use super::exact::Scales;
 use super::reducer::{Job, Reducer};
 use crate::backend::{Accumulate, Backend, Region, View, ViewMut};
-use crate::comm::{CommError, Span};
+use crate::comm::{CommError, ReduceMode, Span};
 use crate::params::{ALIGNMENT, GradSink, Layout, buckets, partition};
-
-/// How gradients are added over micro-batches and ranks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReduceMode {
-    /// As fixed-point integers: the same bits for any number of ranks and any bucket size.
-    #[default]
-    Exact,
-    /// As floats: the fastest on GPUs.
-    F32,
-    /// As 16-bit floats between ranks: half the bytes, 8 bits of precision.
-    Bf16,
-}
 
 /// What [`Reduction::new`] needs to know.
 #[derive(Debug, Clone, Copy)]

@@ -232,5 +232,5 @@ fn agree_on(communicator: &mut dyn Communicator, bits: impl Iterator<Item = u64>
 
 /// Lengths that matter: none, one, fewer than ranks, not a multiple of anything, several chunks.
 pub(crate) fn lengths(world: usize) -> Vec<usize> {
-    vec![0, 1, world - 1, world, 2 * world + 1, 1000, 4099]
+    vec![0, 1, world - 1, world, 2 * world + 1, 700]
 }

@@ -11,4 +11,7 @@ mod comm;
 mod checkpoint;
 mod convolution;
 mod pooling;
+mod golden;
+mod gradient;
+mod layers;
 mod tidy;

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Builds and runs the tests of MPI ranks under one MPI, on 1 to 4 ranks.
+#
+#   scripts/test-mpi.sh openmpi|mpich
+#
+# Fails if anything does not pass or cannot run; the last line says how many ran.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+implementation=${1:?openmpi or mpich}
+target=target/$implementation
+passed=0
+
+# The binding is generated for one MPI: each has its own target folder.
+MPICC=mpicc.$implementation
+command -v "$MPICC" >/dev/null || MPICC=mpicc
+export MPICC
+program=$(cargo test --quiet --features mpi --target-dir "$target" --test mpi --no-run \
+    --message-format json | sed -n 's/.*"executable":"\([^"]*\/mpi-[^"]*\)".*/\1/p' | tail -n 1)
+[ -x "$program" ] || { echo "the MPI test did not build" >&2; exit 1; }
+
+start() { timeout 120 scripts/mpirun.sh "$implementation" "$@"; }
+
+fail() {
+    echo "mpi $implementation: $1" >&2
+    exit 1
+}
+
+for ranks in 1 2 3 4; do
+    output=$(start "$ranks" "$program") || fail "failed on $ranks ranks: $output"
+    echo "$output"
+    count=$(sed -n "s/.* ranks $ranks: \([0-9]*\) passed\$/\1/p" <<<"$output")
+    [ "${count:-0}" -gt 0 ] || fail "no test ran on $ranks ranks"
+    passed=$((passed + count))
+done
+
+# What happens when a rank fails: `expect NAME RANKS LINES PATTERN` wants so many matching lines
+# and an end in time.
+expect() {
+    local output begun=$SECONDS
+    output=$(start "$2" "$program" "$1" 2>&1) || true
+    [ $((SECONDS - begun)) -lt 30 ] || fail "$1 on $2 ranks took $((SECONDS - begun)) s"
+    [ "$(grep -c "$4" <<<"$output")" -ge "$3" ] || fail "$1 on $2 ranks: $output"
+    passed=$((passed + 1))
+}
+expect abort 3 2 '^rank [01]: rank 2 stopped: disk full'
+expect timeout 3 6 '^rank [01]: all-reduce: rank 2 did not arrive within 500ms'
+expect panic 3 1 'on purpose'
+
+# A rank that is killed leaves nothing: its memory never had a name.
+before=$(ls /dev/shm)
+start 2 "$program" kill >/dev/null 2>&1 && fail "a killed rank went unnoticed"
+left=$(comm -13 <(echo "$before") <(ls /dev/shm) | grep -c ringstep || true)
+[ "$left" = 0 ] || fail "$left files left in /dev/shm"
+passed=$((passed + 1))
+
+echo "mpi $implementation: $passed passed"

@@ -1,0 +1,336 @@
+//! From a table to the micro-batches of each step.
+//!
+//! Which rows a step trains on is a function of the seed and the global step alone. Ten rows in
+//! global batches of four are three steps an epoch: places 0..4, 4..8, 8..10 of that epoch's order.
+//! A global batch is cut into micro-batches of consecutive places, and those are shared out over the
+//! ranks by [`partition`]; so another number of ranks computes the same micro-batches, and a run can
+//! go on at any step with any number of them.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Table;
+use crate::params::partition;
+use crate::random::Stream;
+
+/// Shares that wait for the trainer, besides the one it works on.
+const AHEAD: usize = 2;
+
+/// Which rows every step trains on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sampler {
+    /// Rows of the table, at least 1.
+    pub rows: usize,
+    /// Rows of a step over all ranks, at least 1; the last step of an epoch has what is left.
+    pub global_batch: usize,
+    /// Rows that go through the model together, at least 1.
+    pub micro_batch: usize,
+    /// Key of the order.
+    pub seed: u64,
+    /// Whether each epoch has its own random order, instead of the table's.
+    pub shuffle: bool,
+}
+
+impl Sampler {
+    /// Steps that pass over all rows once.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.rows.div_ceil(self.global_batch) as u64
+    }
+
+    /// Places of `step` in its epoch's order.
+    fn places(&self, step: u64) -> Range<usize> {
+        let batch = (step % self.steps_per_epoch()) as usize;
+        let start = batch * self.global_batch;
+        start..(start + self.global_batch).min(self.rows)
+    }
+
+    /// Writes the order of `epoch` to `order`: row numbers by place (Fisher and Yates' shuffle).
+    fn order(&self, epoch: u64, order: &mut Vec<u32>) {
+        order.clear();
+        order.extend(0..self.rows as u32);
+        if self.shuffle {
+            let mut stream = Stream::new(self.seed, &format!("order of epoch {epoch}"));
+            for last in (1..self.rows).rev() {
+                order.swap(last, stream.below(last as u32 + 1) as usize);
+            }
+        }
+    }
+}
+
+/// What one rank computes of one step.
+#[derive(Debug)]
+pub struct Share {
+    /// The global step.
+    pub step: u64,
+    /// Micro-batches of the whole global batch.
+    pub total_micro_batches: usize,
+    /// Rows of the whole global batch.
+    pub total_rows: usize,
+    micro_batch: usize,
+    /// Places of this rank's rows in the global batch.
+    places: Range<usize>,
+    features: Vec<f32>,
+    targets: Vec<f32>,
+    weights: Option<Vec<f32>>,
+    width: usize,
+    target_width: usize,
+}
+
+/// The rows of one micro-batch, on the host.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rows<'a> {
+    /// How many.
+    pub rows: usize,
+    /// Place of the first in the global batch.
+    pub first_sample: usize,
+    /// `[rows, features]`
+    pub features: &'a [f32],
+    /// `[rows, target width]`
+    pub targets: &'a [f32],
+    /// `[rows]`
+    pub weights: Option<&'a [f32]>,
+}
+
+impl Share {
+    fn empty(table: &Table, micro_batch: usize) -> Self {
+        Self {
+            step: 0,
+            total_micro_batches: 0,
+            total_rows: 0,
+            micro_batch,
+            places: 0..0,
+            features: Vec::new(),
+            targets: Vec::new(),
+            weights: table.weights.as_ref().map(|_| Vec::new()),
+            width: table.shape.elements(),
+            target_width: table.target_kind.width(),
+        }
+    }
+
+    /// The share of `rank` of `world` in `step`, read from `table` in the order given.
+    fn fill(
+        &mut self,
+        table: &Table,
+        sampler: &Sampler,
+        order: &[u32],
+        step: u64,
+        (rank, world): (usize, usize),
+    ) {
+        let batch = sampler.places(step);
+        self.step = step;
+        self.total_rows = batch.len();
+        self.total_micro_batches = batch.len().div_ceil(self.micro_batch);
+        let own = partition(self.total_micro_batches, world, rank);
+        let end = |micro_batch: usize| (micro_batch * self.micro_batch).min(batch.len());
+        self.places = end(own.start)..end(own.end);
+        self.features.clear();
+        self.targets.clear();
+        self.weights.iter_mut().for_each(Vec::clear);
+        for place in self.places.clone() {
+            let row = order[batch.start + place] as usize;
+            self.features
+                .extend_from_slice(table.features(row..row + 1));
+            self.targets.extend_from_slice(table.targets(row..row + 1));
+            if let (Some(weights), Some(all)) = (&mut self.weights, &table.weights) {
+                weights.push(all[row]);
+            }
+        }
+    }
+
+    /// This rank's micro-batches, in order.
+    pub fn micro_batches(&self) -> impl ExactSizeIterator<Item = Rows<'_>> {
+        let count = self.places.len().div_ceil(self.micro_batch);
+        (0..count).map(|index| {
+            let start = index * self.micro_batch;
+            let rows = start..(start + self.micro_batch).min(self.places.len());
+            let part = |width: usize| rows.start * width..rows.end * width;
+            Rows {
+                rows: rows.len(),
+                first_sample: self.places.start + start,
+                features: &self.features[part(self.width)],
+                targets: &self.targets[part(self.target_width)],
+                weights: self.weights.as_ref().map(|weights| &weights[rows.clone()]),
+            }
+        })
+    }
+}
+
+/// Reads shares on a thread of its own, ahead of the trainer, into buffers that are used again.
+#[derive(Debug)]
+pub struct Prefetch {
+    shares: Receiver<Share>,
+    used: SyncSender<Share>,
+    waited: Duration,
+}
+
+impl Prefetch {
+    /// Reads the shares of rank `rank` of `world` for `steps` of the table.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(
+        table: Arc<Table>,
+        sampler: Sampler,
+        (rank, world): (usize, usize),
+        steps: Range<u64>,
+    ) -> std::io::Result<Self> {
+        let (filled, shares) = sync_channel(AHEAD);
+        let (used, empty) = sync_channel(AHEAD + 1);
+        for _ in 0..AHEAD + 1 {
+            // The receiver is right here.
+            let _ = used.send(Share::empty(&table, sampler.micro_batch));
+        }
+        thread::Builder::new()
+            .name(format!("rank-{rank}-data"))
+            .spawn(move || {
+                read(&table, &sampler, (rank, world), steps, &empty, &filled);
+            })?;
+        Ok(Self {
+            shares,
+            used,
+            waited: Duration::ZERO,
+        })
+    }
+
+    /// The next step's share; `None` after the last.
+    pub fn next_share(&mut self) -> Option<Share> {
+        let start = Instant::now();
+        let share = self.shares.recv().ok();
+        self.waited += start.elapsed();
+        share
+    }
+
+    /// Gives a share's buffers back.
+    pub fn recycle(&self, share: Share) {
+        // After the last step nobody wants it any more.
+        let _ = self.used.send(share);
+    }
+
+    /// How long the trainer has waited for data since the last call of this.
+    pub fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+}
+
+/// The thread: ends when all is read or nobody listens.
+fn read(
+    table: &Table,
+    sampler: &Sampler,
+    rank: (usize, usize),
+    steps: Range<u64>,
+    empty: &Receiver<Share>,
+    filled: &SyncSender<Share>,
+) {
+    let mut order = Vec::new();
+    let mut ordered = None;
+    for step in steps {
+        let epoch = step / sampler.steps_per_epoch();
+        if ordered != Some(epoch) {
+            sampler.order(epoch, &mut order);
+            ordered = Some(epoch);
+        }
+        let Ok(mut share) = empty.recv() else { return };
+        share.fill(table, sampler, &order, step, rank);
+        if filled.send(share).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Targets;
+
+    fn table(rows: usize) -> Arc<Table> {
+        let features = (0..rows * 3).map(|i| i as f32).collect();
+        let targets = (0..rows).map(|i| i as f32).collect();
+        Arc::new(Table {
+            features,
+            targets,
+            weights: Some((0..rows).map(|i| i as f32 * 0.5).collect()),
+            ..Table::empty([3].into(), Targets::Numbers(1), rows)
+        })
+    }
+
+    fn sampler(rows: usize, global_batch: usize, micro_batch: usize) -> Sampler {
+        Sampler {
+            rows,
+            global_batch,
+            micro_batch,
+            seed: 9,
+            shuffle: true,
+        }
+    }
+
+    /// (first sample, rows) and targets of each micro-batch of each step.
+    fn stream(
+        sampler: &Sampler,
+        rank: (usize, usize),
+        steps: Range<u64>,
+    ) -> Vec<Vec<(usize, Vec<f32>)>> {
+        let mut prefetch =
+            Prefetch::start(table(sampler.rows), sampler.clone(), rank, steps).unwrap();
+        let mut all = Vec::new();
+        while let Some(share) = prefetch.next_share() {
+            let rows = |rows: Rows<'_>| {
+                assert_eq!(rows.features.len(), rows.rows * 3);
+                assert_eq!(rows.features[0], rows.targets[0] * 3.0);
+                assert_eq!(rows.weights.unwrap()[0], rows.targets[0] * 0.5);
+                (rows.first_sample, rows.targets.to_vec())
+            };
+            all.push(share.micro_batches().map(rows).collect());
+            prefetch.recycle(share);
+        }
+        all
+    }
+
+    #[test]
+    fn the_ranks_together_read_the_global_batch_in_order() {
+        for (rows, batch, micro) in [(10, 4, 1), (10, 4, 3), (7, 7, 2), (5, 64, 8), (100, 30, 7)] {
+            let sampler = sampler(rows, batch, micro);
+            let alone = stream(&sampler, (0, 1), 0..6);
+            for world in 2..7 {
+                let ranks: Vec<_> = (0..world)
+                    .map(|rank| stream(&sampler, (rank, world), 0..6))
+                    .collect();
+                for step in 0..6 {
+                    let together: Vec<_> =
+                        ranks.iter().flat_map(|rank| rank[step].clone()).collect();
+                    assert_eq!(together, alone[step], "{world} ranks, step {step}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_epoch_has_every_row_once_and_its_own_order() {
+        let sampler = sampler(10, 4, 2);
+        let stream = stream(&sampler, (0, 1), 0..6);
+        let epoch = |steps: Range<usize>| -> Vec<f32> {
+            stream[steps]
+                .iter()
+                .flatten()
+                .flat_map(|(_, targets)| targets.clone())
+                .collect()
+        };
+        let (first, second) = (epoch(0..3), epoch(3..6));
+        assert_ne!(first, second);
+        for mut order in [first, second] {
+            order.sort_by(f32::total_cmp);
+            assert_eq!(order, (0..10).map(|i| i as f32).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_stream_begun_later_is_the_same_stream() {
+        let sampler = sampler(23, 5, 2);
+        let whole = stream(&sampler, (1, 3), 0..20);
+        for start in [1, 4, 5, 13] {
+            assert_eq!(stream(&sampler, (1, 3), start..20), whole[start as usize..]);
+        }
+    }
+}

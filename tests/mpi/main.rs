@@ -1,0 +1,244 @@
+//! Collectives of MPI processes. Not for `cargo test` alone: `scripts/test-mpi.sh` starts it under
+//! `mpirun`, without arguments for all that must succeed, and with the name of a failure to see how
+//! it ends.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a rank that panics ends all ranks, which is a failed test"
+)]
+#![expect(clippy::print_stdout, reason = "what passed is this program's output")]
+
+#[path = "../collectives/mod.rs"]
+mod collectives;
+
+use std::time::{Duration, Instant};
+
+use half::bf16;
+use ringstep::comm::launcher::{Launcher, detect};
+use ringstep::comm::{Algorithm, CollectiveChoice, CommError, Communicator, Options, Span, mpi};
+
+use collectives::{all_collectives, half_sums, lengths, same_bits_everywhere};
+
+fn main() {
+    let launcher = detect(|name| std::env::var(name).ok());
+    let open = |options: &Options| mpi::connect(options, launcher.as_ref()).unwrap();
+    // Keeps MPI initialised between tests.
+    let mut whole = open(&patient());
+    match std::env::args().nth(1).as_deref() {
+        None => {
+            let passed = everything(whole.world(), &launcher, &open);
+            whole.barrier().unwrap();
+            if whole.rank() == 0 {
+                println!(
+                    "{} ranks {}: {passed} passed",
+                    mpi::library(),
+                    whole.world()
+                );
+            }
+        }
+        Some("abort") => abort(whole.as_mut()),
+        Some("timeout") => timeout(&open),
+        Some("panic") => panic(whole.as_mut()),
+        Some("kill") => kill(whole.as_mut()),
+        Some(other) => panic!("unknown test '{other}'"),
+    }
+}
+
+fn patient() -> Options {
+    Options {
+        chunk: 1024,
+        patience: Duration::from_secs(60),
+        ..Options::default()
+    }
+}
+
+/// The ways to run `world` ranks, and what they must come to.
+fn ways(world: usize) -> Vec<(Options, Algorithm)> {
+    let with = |choice| patient().with_collective(choice);
+    let mut ways = vec![
+        (patient(), Algorithm::Direct),
+        (with(CollectiveChoice::Ring), Algorithm::Ring),
+        (
+            Options {
+                chunk: 64,
+                ..with(CollectiveChoice::Ring)
+            },
+            Algorithm::Ring,
+        ),
+        (
+            with(CollectiveChoice::Hierarchical),
+            Algorithm::Hierarchical,
+        ),
+        // No memory can be shared: messages, whatever was chosen.
+        (
+            Options {
+                shared_memory_limit: Some(0),
+                ..patient()
+            },
+            Algorithm::Direct,
+        ),
+    ];
+    if world > 1 {
+        let split = |hosts: &[usize]| Options {
+            hosts: hosts.to_vec(),
+            ..patient()
+        };
+        let algorithm = if world == 2 {
+            Algorithm::Ring
+        } else {
+            Algorithm::Hierarchical
+        };
+        ways.push((split(&[1, world - 1]), algorithm));
+        ways.push((split(&[world.div_ceil(2), world / 2]), algorithm));
+        ways.push((
+            Options {
+                shared_memory_limit: Some(20_000),
+                ..ways[5].0.clone()
+            },
+            algorithm,
+        ));
+    }
+    ways
+}
+
+/// Runs all that must succeed and counts it.
+fn everything(
+    world: usize,
+    launcher: &Option<Launcher>,
+    open: &dyn Fn(&Options) -> Box<dyn Communicator>,
+) -> usize {
+    let mut passed = 0;
+    for (options, algorithm) in ways(world) {
+        let mut communicator = open(&options);
+        let communicator = communicator.as_mut();
+        assert_eq!(
+            (communicator.world(), communicator.algorithm()),
+            (world, algorithm)
+        );
+        assert!(communicator.is_thread_bound());
+        for len in lengths(world) {
+            all_collectives::<f32>(communicator, len);
+            all_collectives::<bf16>(communicator, len);
+            all_collectives::<i64>(communicator, len);
+        }
+        passed += 1;
+        // Without shared memory direct sums go through the ring, in its order.
+        if options.shared_memory_limit.is_none() {
+            same_bits_everywhere(communicator, 5000);
+            half_sums(communicator, 5000);
+            passed += 1;
+        }
+    }
+    if world > 1 {
+        passed += usize::from(refuses_what_does_not_fit(world, launcher));
+    }
+    passed
+}
+
+fn refuses_what_does_not_fit(world: usize, launcher: &Option<Launcher>) -> bool {
+    let mut wrong = launcher.clone().unwrap();
+    wrong.world = Some(world + 1);
+    let problem = |result: Result<Box<dyn Communicator>, CommError>| match result {
+        Ok(_) => panic!("connected"),
+        Err(error) => error.to_string(),
+    };
+    let error = problem(mpi::connect(&patient(), Some(&wrong)));
+    assert!(
+        error.contains(&format!("but MPI counts {world}")),
+        "{error}"
+    );
+    let options = Options {
+        hosts: vec![world, 1],
+        ..patient()
+    };
+    let error = problem(mpi::connect(&options, None));
+    assert!(error.contains("do not add up"), "{error}");
+    true
+}
+
+/// The last rank gives up; all others say so.
+fn abort(communicator: &mut dyn Communicator) {
+    let region = communicator.allocate_f32(100_000).unwrap();
+    let last = communicator.world() - 1;
+    if communicator.rank() == last {
+        communicator.abort("disk full");
+    } else {
+        let error = communicator
+            .all_reduce(&whole(region.id(), 100_000))
+            .unwrap_err();
+        assert_eq!(error.to_string(), format!("rank {last} stopped: disk full"));
+        println!("rank {}: {error}", communicator.rank());
+    }
+    // A rank that ends without finalising ends the others: let them speak first.
+    std::thread::sleep(Duration::from_secs(1));
+}
+
+/// The last rank does not come; all others name it in time, on one host and on two.
+fn timeout(open: &dyn Fn(&Options) -> Box<dyn Communicator>) {
+    let patience = Duration::from_millis(500);
+    let mut communicators = [
+        open(&Options {
+            patience,
+            ..patient()
+        }),
+        open(
+            &Options {
+                patience,
+                ..patient()
+            }
+            .with_collective(CollectiveChoice::Ring),
+        ),
+        open(&Options {
+            patience,
+            hosts: vec![1, open(&patient()).world() - 1],
+            ..patient()
+        }),
+    ];
+    let last = communicators[0].world() - 1;
+    let regions = communicators
+        .each_mut()
+        .map(|c| c.allocate_f32(5000).unwrap());
+    if communicators[0].rank() == last {
+        std::thread::sleep(Duration::from_secs(4));
+        return;
+    }
+    for (communicator, region) in communicators.iter_mut().zip(regions) {
+        let start = Instant::now();
+        let error = communicator
+            .all_reduce(&whole(region.id(), 5000))
+            .unwrap_err();
+        assert!(start.elapsed() < 3 * patience, "{:?}", start.elapsed());
+        match error {
+            CommError::Timeout { rank, .. } => assert_eq!(rank, last, "{error}"),
+            _ => panic!("{error}"),
+        }
+        println!("rank {}: {error}", communicator.rank());
+    }
+    std::thread::sleep(Duration::from_secs(2));
+}
+
+/// The last rank panics; nobody waits for it.
+fn panic(communicator: &mut dyn Communicator) {
+    let last = communicator.world() - 1;
+    assert!(communicator.rank() != last, "on purpose");
+    communicator.barrier().unwrap();
+}
+
+/// The last rank is killed while memory is shared.
+fn kill(communicator: &mut dyn Communicator) {
+    let region = communicator.allocate_f32(100_000).unwrap();
+    communicator
+        .all_reduce(&whole(region.id(), 100_000))
+        .unwrap();
+    if communicator.rank() == communicator.world() - 1 {
+        unsafe { libc::raise(libc::SIGKILL) };
+    }
+    communicator.barrier().unwrap();
+}
+
+fn whole(region: usize, len: usize) -> Span {
+    Span {
+        region,
+        range: 0..len,
+    }
+}
