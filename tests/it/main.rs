@@ -14,4 +14,5 @@ mod pooling;
 mod golden;
 mod gradient;
 mod layers;
+mod reference;
 mod tidy;
