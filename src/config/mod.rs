@@ -1,1 +1,236 @@
-//! To be written.
+//! What a user typed (a run file and `--set` overrides) and what it means ([`RunConfig`]).
+//!
+//! The run file is TOML with sections `[data]`, `[model]` and `[train]`. Every mistake in it is
+//! reported with its line, and unknown names with the nearest known one. [`RunConfig::to_toml`]
+//! writes the resolved configuration, every default spelled out, as a run file again.
+
+mod data_section;
+mod deserialize;
+mod document;
+mod error;
+mod explain;
+mod file;
+mod train_section;
+
+use std::path::Path;
+
+pub use document::Override;
+pub use error::ConfigError;
+
+use crate::comm::{CollectiveChoice, ReduceMode};
+use crate::data::{DataConfig, Task};
+use crate::layers::LayerSpec;
+use crate::models::{LossReduction, LossSpec};
+use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
+use file::RunFile;
+
+/// Everything that defines a run, all defaults filled in.
+///
+/// As serde sees it, it is a run file: equal configurations serialise equally.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "RunFile", try_from = "RunFile")]
+pub struct RunConfig {
+    /// Name of the run's folder.
+    pub name: String,
+    /// What is learned from.
+    pub data: DataConfig,
+    /// What learns.
+    pub model: ModelConfig,
+    /// How it learns.
+    pub train: TrainConfig,
+}
+
+/// A stack of layers and what it is judged by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// What is minimised.
+    pub loss: LossSpec,
+    /// The layers, in forward order.
+    pub layers: Vec<LayerSpec>,
+}
+
+/// How a model is trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainConfig {
+    /// Rows of one step, over all ranks; at least 1.
+    pub global_batch: usize,
+    /// Rows that go through the model together; at least 1, at most `global_batch`.
+    pub micro_batch: usize,
+    /// When training is over.
+    pub length: Length,
+    /// Key of all randomness; at most 2^63 - 1.
+    pub seed: u64,
+    /// Number of ranks, at least 1.
+    pub ranks: usize,
+    /// How gradients are added.
+    pub reduce: ReduceMode,
+    /// How rows' losses become one number.
+    pub loss_reduction: LossReduction,
+    /// The update rule.
+    pub optimizer: OptimizerSpec,
+    /// How the learning rate changes over the steps.
+    pub schedule: ScheduleSpec,
+    /// Bounds on the gradient.
+    pub clip: Option<ClipSpec>,
+    /// Whether the learning rate is multiplied by the number of ranks.
+    pub scale_rate_with_ranks: bool,
+    /// Whether each rank steps only its shard of the parameters (ZeRO-1).
+    pub sharded: bool,
+    /// Size of a gradient bucket in MiB, above 0.
+    pub bucket_mib: f64,
+    /// How ranks exchange gradients.
+    pub collective: CollectiveChoice,
+    /// Steps between two lines of the log, at least 1.
+    pub log_every: u64,
+    /// When the test split is evaluated; always after the last step.
+    pub evaluate_every: Cadence,
+    /// When a checkpoint is written; always after the last step.
+    pub checkpoint_every: Cadence,
+    /// How many checkpoints are kept, the newest first; at least 1.
+    pub keep: usize,
+    /// The best checkpoint by this is kept, too.
+    pub best: Option<BestMetric>,
+}
+
+/// When training is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// After this many steps, at least 1.
+    Steps(u64),
+    /// After this many passes over the training rows, at least 1.
+    Epochs(u64),
+}
+
+impl Length {
+    /// Number of steps when an epoch has `steps_per_epoch` of them.
+    pub fn steps(self, steps_per_epoch: u64) -> u64 {
+        match self {
+            Self::Steps(steps) => steps,
+            Self::Epochs(epochs) => epochs.saturating_mul(steps_per_epoch),
+        }
+    }
+}
+
+/// How often something happens during training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cadence {
+    /// At the end of every epoch: `"epoch"`.
+    Epoch,
+    /// After every so many steps, at least 1.
+    Steps(u64),
+    /// Only when training ends: `0`.
+    End,
+}
+
+impl Cadence {
+    /// Whether it is due once `done` steps of the run are done, the end of the run apart.
+    pub fn is_due(self, done: u64, steps_per_epoch: u64) -> bool {
+        match self {
+            Self::Epoch => done.is_multiple_of(steps_per_epoch),
+            Self::Steps(steps) => done.is_multiple_of(steps),
+            Self::End => false,
+        }
+    }
+}
+
+impl serde::Serialize for Cadence {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Epoch => serializer.serialize_str("epoch"),
+            Self::Steps(steps) => serializer.serialize_u64(*steps),
+            Self::End => serializer.serialize_u64(0),
+        }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Cadence {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Cadence;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number of steps (0: only at the end) or \"epoch\"")
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, steps: u64) -> Result<Cadence, E> {
+                Ok(match steps {
+                    0 => Cadence::End,
+                    steps => Cadence::Steps(steps),
+                })
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, steps: i64) -> Result<Cadence, E> {
+                match u64::try_from(steps) {
+                    Ok(steps) => self.visit_u64(steps),
+                    Err(_) => Err(E::invalid_value(
+                        serde::de::Unexpected::Signed(steps),
+                        &self,
+                    )),
+                }
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Cadence, E> {
+                match text {
+                    "epoch" => Ok(Cadence::Epoch),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// What makes a checkpoint the best one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BestMetric {
+    /// The highest accuracy on the test split.
+    Accuracy,
+    /// The lowest loss on the test split.
+    Loss,
+}
+
+impl TrainConfig {
+    /// Size of a gradient bucket in bytes, at least 4.
+    pub fn bucket_bytes(&self) -> usize {
+        ((self.bucket_mib * f64::from(1 << 20)) as usize).max(4)
+    }
+}
+
+impl RunConfig {
+    /// Reads the run file at `path` and applies `overrides`, the last one winning.
+    ///
+    /// Relative paths in the file count from its folder, those in overrides from the current
+    /// directory. The run is called after the file, or after its folder where the file is called
+    /// `run.toml`.
+    ///
+    /// # Errors
+    /// For the first thing that is wrong, with its line or override.
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        file::read(path, &text, overrides)
+    }
+
+    /// What the label is for, by the loss: cross entropies tell classes apart.
+    pub fn task(&self) -> Task {
+        match self.model.loss {
+            LossSpec::SoftmaxCrossEntropy(_) | LossSpec::SigmoidCrossEntropy(_) => {
+                Task::Classification
+            }
+            LossSpec::SquaredError(_) | LossSpec::AbsoluteError(_) | LossSpec::Huber(_) => {
+                Task::Regression
+            }
+        }
+    }
+
+    /// The configuration as a run file, every default spelled out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("tables with string keys and numbers within TOML's range")
+    }
+}

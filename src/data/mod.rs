@@ -1,7 +1,9 @@
 //! Data: sources read into tables, and the pipeline that turns a table into micro-batches.
 
+mod config;
 mod pipeline;
 mod table;
 
+pub use config::{CsvSource, DataConfig, IdxPair, IdxSource, Source, Split, Task};
 pub use pipeline::{Prefetch, Rows, Sampler, Share};
 pub use table::{Table, Targets};

@@ -15,4 +15,5 @@ mod golden;
 mod gradient;
 mod layers;
 mod reference;
+mod config;
 mod tidy;

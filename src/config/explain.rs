@@ -1,0 +1,147 @@
+//! From a fault and the way to it to a message in the words of the run file.
+
+use super::ConfigError;
+use super::deserialize::{Error, Fault};
+use super::document::{Document, KIND, Node, Value};
+use super::file::Problem;
+
+/// A node on the way from the root to a fault.
+struct Stop<'a> {
+    /// `model.layers entry 2.units`
+    name: String,
+    at: usize,
+    node: &'a Node,
+}
+
+/// The message for a tree that does not have the right form.
+pub(super) fn explain(document: &Document, error: Error) -> ConfigError {
+    let stops = walk(&document.root, &error.path);
+    let (last, above) = stops.split_last().expect("a walk starts at the root");
+    let at = document.place(last.at);
+    let key = last.name.clone();
+    match error.fault {
+        Fault::UnknownKey {
+            key: unknown,
+            known,
+        } => ConfigError::UnknownKey {
+            at,
+            hint: hint(&unknown, &known),
+            key: unknown,
+            table: above.last().map_or_else(String::new, describe),
+        },
+        Fault::UnknownName { name, known } => ConfigError::UnknownName {
+            at,
+            subject: match above.last().and_then(|table| kind_of_what(&key, table)) {
+                Some(what) => format!("unknown {what} kind"),
+                None => format!("{key}: unknown name"),
+            },
+            hint: hint(&name, &known),
+            name,
+        },
+        Fault::WrongValue { found, expected } => ConfigError::Value {
+            at,
+            key,
+            problem: format!("expected {expected}, found {found}"),
+        },
+        Fault::MissingKey(missing) if above.is_empty() => ConfigError::Missing {
+            at: document.file().to_owned(),
+            problem: format!("missing section [{missing}]"),
+        },
+        Fault::MissingKey(missing) => ConfigError::Missing {
+            at,
+            problem: format!("missing key '{missing}' in {}", describe(last)),
+        },
+        Fault::Other(problem) => ConfigError::Value { at, key, problem },
+    }
+}
+
+/// The message for values that cannot be together, or at all.
+pub(super) fn locate(document: &Document, problem: Problem) -> ConfigError {
+    let mut node = &document.root;
+    let mut at = None;
+    for part in problem.key {
+        if let Some(entry) = node.entry(part) {
+            at = Some(entry.at);
+            node = &entry.node;
+        }
+    }
+    let at = at.map_or_else(|| document.file().to_owned(), |at| document.place(at));
+    if problem.missing {
+        return ConfigError::Missing {
+            at,
+            problem: problem.text,
+        };
+    }
+    ConfigError::Value {
+        at,
+        key: problem.key.join("."),
+        problem: problem.text,
+    }
+}
+
+fn walk<'a>(root: &'a Node, path: &[usize]) -> Vec<Stop<'a>> {
+    let mut stops = vec![Stop {
+        name: String::new(),
+        at: root.at,
+        node: root,
+    }];
+    for &index in path {
+        let last = &stops[stops.len() - 1];
+        let next = match &last.node.value {
+            Value::Array(items) => Stop {
+                name: format!("{} entry {}", last.name, index + 1),
+                at: items[index].at,
+                node: &items[index],
+            },
+            Value::Table(entries) => Stop {
+                name: match last.name.as_str() {
+                    "" => entries[index].key.clone(),
+                    name => format!("{name}.{}", entries[index].key),
+                },
+                at: entries[index].at,
+                node: &entries[index].node,
+            },
+            _ => break,
+        };
+        stops.push(next);
+    }
+    stops
+}
+
+/// `[train]`, or `model.layers entry 2 (dense)`.
+fn describe(table: &Stop<'_>) -> String {
+    let kind = match table.node.get(KIND).map(|node| &node.value) {
+        Some(Value::String(kind)) => format!(" ({kind})"),
+        _ => String::new(),
+    };
+    match table.name.as_str() {
+        "" => "the run file; its sections are [data], [model] and [train]".to_owned(),
+        name if name.contains(" entry ") => format!("{name}{kind}"),
+        name => format!("[{name}]{kind}"),
+    }
+}
+
+/// `layer` for an entry of `model.layers`, `optimizer` for `train.optimizer`, where `key` is a kind.
+fn kind_of_what(key: &str, table: &Stop<'_>) -> Option<String> {
+    let is_kind = key.rsplit('.').next() == Some(KIND);
+    let name = table.name.rsplit('.').next().unwrap_or_default();
+    is_kind.then(|| match table.name.starts_with("model.layers") {
+        true => "layer".to_owned(),
+        false => name.to_owned(),
+    })
+}
+
+/// The nearest known name, or, where none is near, all.
+fn hint(name: &str, known: &[String]) -> String {
+    let nearest = known
+        .iter()
+        .map(|other| (strsim::damerau_levenshtein(name, other), other))
+        .min();
+    match nearest {
+        None => String::new(),
+        Some((distance, other)) if distance <= (name.len() / 3).max(2) => {
+            format!("; did you mean '{other}'?")
+        }
+        Some(_) => format!("; known are {}", known.join(", ")),
+    }
+}

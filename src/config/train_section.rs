@@ -1,0 +1,171 @@
+//! The run file's `[train]`.
+
+use serde::{Deserialize, Serialize};
+
+use super::file::{Problem, at_least_one, invalid};
+use super::{BestMetric, Cadence, Length, TrainConfig};
+use crate::comm::{CollectiveChoice, ReduceMode};
+use crate::models::LossReduction;
+use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
+
+/// Rows of a micro-batch unless the run file says otherwise.
+const MICRO_BATCH: usize = 32;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TrainSection {
+    global_batch: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    micro_batch: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epochs: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ranks: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reduce: Option<ReduceMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_reduction: Option<LossReduction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scale_rate_with_ranks: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zero: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bucket_mib: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collective: Option<CollectiveChoice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_every: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evaluate_every: Option<Cadence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint_every: Option<Cadence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best: Option<BestMetric>,
+    optimizer: OptimizerSpec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule: Option<ScheduleSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clip: Option<ClipSpec>,
+}
+
+impl TrainSection {
+    pub(super) fn check(self) -> Result<TrainConfig, Problem> {
+        at_least_one(self.global_batch as u64, &["train", "global_batch"])?;
+        let micro_batch = self
+            .micro_batch
+            .unwrap_or(MICRO_BATCH.min(self.global_batch));
+        at_least_one(micro_batch as u64, &["train", "micro_batch"])?;
+        if micro_batch > self.global_batch {
+            return Err(invalid(
+                &["train", "micro_batch"],
+                format!(
+                    "{micro_batch} is more than global_batch = {}; a global batch is cut into \
+                     micro-batches",
+                    self.global_batch
+                ),
+            ));
+        }
+        let length = match (self.steps, self.epochs) {
+            (Some(steps), None) => Length::Steps(at_least_one(steps, &["train", "steps"])?),
+            (None, Some(epochs)) => Length::Epochs(at_least_one(epochs, &["train", "epochs"])?),
+            (Some(_), Some(_)) => {
+                return Err(invalid(
+                    &["train", "epochs"],
+                    "steps is given, too; keep one of them",
+                ));
+            }
+            (None, None) => {
+                return Err(Problem {
+                    key: &["train"],
+                    text: "missing key 'steps' or 'epochs' in [train]: how long to train"
+                        .to_owned(),
+                    missing: true,
+                });
+            }
+        };
+        let sharded = match self.zero.unwrap_or(0) {
+            0 => false,
+            1 => true,
+            other => {
+                let text = format!("expected 0 (off) or 1 (ZeRO-1), found {other}");
+                return Err(invalid(&["train", "zero"], text));
+            }
+        };
+        let bucket_mib = self.bucket_mib.unwrap_or(25.0);
+        if !bucket_mib.is_finite() || bucket_mib <= 0.0 {
+            return Err(invalid(
+                &["train", "bucket_mib"],
+                "expected a number above 0",
+            ));
+        }
+        let schedule = self.schedule.unwrap_or_default();
+        if let Err(problem) = schedule.check() {
+            return Err(invalid(&["train", "schedule"], problem.to_string()));
+        }
+        if let Some(ClipSpec::Value(limit) | ClipSpec::GlobalNorm(limit)) = self.clip
+            && (limit.is_nan() || limit <= 0.0)
+        {
+            return Err(invalid(&["train", "clip"], "expected a number above 0"));
+        }
+        Ok(TrainConfig {
+            global_batch: self.global_batch,
+            micro_batch,
+            length,
+            seed: self.seed.unwrap_or(0),
+            ranks: at_least_one(self.ranks.unwrap_or(1) as u64, &["train", "ranks"])? as usize,
+            reduce: self.reduce.unwrap_or_default(),
+            loss_reduction: self.loss_reduction.unwrap_or_default(),
+            optimizer: self.optimizer,
+            schedule,
+            clip: self.clip,
+            scale_rate_with_ranks: self.scale_rate_with_ranks.unwrap_or(false),
+            sharded,
+            bucket_mib,
+            collective: self.collective.unwrap_or_default(),
+            log_every: at_least_one(self.log_every.unwrap_or(10), &["train", "log_every"])?,
+            evaluate_every: self.evaluate_every.unwrap_or(Cadence::Epoch),
+            checkpoint_every: self.checkpoint_every.unwrap_or(Cadence::Epoch),
+            keep: at_least_one(self.keep.unwrap_or(3) as u64, &["train", "keep"])? as usize,
+            best: self.best,
+        })
+    }
+}
+
+impl From<TrainConfig> for TrainSection {
+    fn from(train: TrainConfig) -> Self {
+        Self {
+            global_batch: train.global_batch,
+            micro_batch: Some(train.micro_batch),
+            steps: match train.length {
+                Length::Steps(steps) => Some(steps),
+                Length::Epochs(_) => None,
+            },
+            epochs: match train.length {
+                Length::Steps(_) => None,
+                Length::Epochs(epochs) => Some(epochs),
+            },
+            seed: Some(train.seed),
+            ranks: Some(train.ranks),
+            reduce: Some(train.reduce),
+            loss_reduction: Some(train.loss_reduction),
+            scale_rate_with_ranks: Some(train.scale_rate_with_ranks),
+            zero: Some(train.sharded.into()),
+            bucket_mib: Some(train.bucket_mib),
+            collective: Some(train.collective),
+            log_every: Some(train.log_every),
+            evaluate_every: Some(train.evaluate_every),
+            checkpoint_every: Some(train.checkpoint_every),
+            keep: Some(train.keep),
+            best: train.best,
+            optimizer: train.optimizer,
+            schedule: Some(train.schedule),
+            clip: train.clip,
+        }
+    }
+}
