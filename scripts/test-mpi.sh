@@ -44,7 +44,7 @@ expect() {
     passed=$((passed + 1))
 }
 expect abort 3 2 '^rank [01]: rank 2 stopped: disk full'
-expect timeout 3 6 '^rank [01]: all-reduce: rank 2 did not arrive within 500ms'
+expect timeout 3 6 '^rank [01]: .*all-reduce: rank 2 did not arrive within 500ms'
 expect panic 3 1 'on purpose'
 
 # A rank that is killed leaves nothing: its memory never had a name.

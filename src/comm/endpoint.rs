@@ -201,8 +201,8 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
     }
 
     fn noting_failure<R>(&mut self, result: Result<R, CommError>) -> Result<R, CommError> {
-        if result.is_err() {
-            self.ring.transport().spoil();
+        if let Err(cause) = &result {
+            self.ring.transport().spoil(cause);
         }
         result
     }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use agree::{Disagreement, agree};
 pub use options::{CollectiveChoice, Options};
-pub use sim::Link;
+pub use sim::{Fault, Faulty, Link};
 pub use thread::threads;
 
 use crate::backend::Region;

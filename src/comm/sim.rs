@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use half::bf16;
+
+use super::{Algorithm, CommError, Communicator, Span};
+use crate::backend::Region;
+
 /// A slow link out of every rank: a message occupies it for its length over the bandwidth, after
 /// the messages before it, and arrives a latency later. Waiting for it costs no processor time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,6 +23,130 @@ impl Link {
     pub(crate) fn pass(&self, bytes: usize, now: Duration, busy: Duration) -> (Duration, Duration) {
         let sent = now.max(busy) + Duration::from_secs_f64(bytes as f64 / self.bandwidth);
         (sent, sent + self.latency)
+    }
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The rank comes late.
+    Delay(Duration),
+    /// The rank leaves the world without a word; this call and all after it fail.
+    Die,
+    /// The rank goes on as if the collective had run.
+    Stray,
+}
+
+/// A communicator that fails on cue, to see what others make of it.
+pub struct Faulty {
+    rank: usize,
+    world: usize,
+    algorithm: Algorithm,
+    /// Nothing once it is dead.
+    inner: Option<Box<dyn Communicator>>,
+    script: Vec<(usize, Fault)>,
+    calls: usize,
+}
+
+impl Faulty {
+    /// `inner`, with each fault of `script` at its collective, counted from 0; allocations do not
+    /// count.
+    pub fn new(inner: Box<dyn Communicator>, script: Vec<(usize, Fault)>) -> Self {
+        Self {
+            rank: inner.rank(),
+            world: inner.world(),
+            algorithm: inner.algorithm(),
+            inner: Some(inner),
+            script,
+            calls: 0,
+        }
+    }
+
+    fn alive(&mut self) -> Result<&mut Box<dyn Communicator>, CommError> {
+        let rank = self.rank;
+        self.inner.as_mut().ok_or_else(|| CommError::Transport {
+            operation: "scripted fault",
+            rank,
+            problem: "this rank is dead".to_owned(),
+        })
+    }
+
+    fn run(
+        &mut self,
+        collective: impl FnOnce(&mut dyn Communicator) -> Result<(), CommError>,
+    ) -> Result<(), CommError> {
+        let call = self.calls;
+        self.calls += 1;
+        match self
+            .script
+            .iter()
+            .find(|(at, _)| *at == call)
+            .map(|(_, fault)| *fault)
+        {
+            Some(Fault::Delay(delay)) => std::thread::sleep(delay),
+            Some(Fault::Die) => self.inner = None,
+            Some(Fault::Stray) => return Ok(()),
+            None => {}
+        }
+        collective(self.alive()?.as_mut())
+    }
+}
+
+impl Communicator for Faulty {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world(&self) -> usize {
+        self.world
+    }
+
+    fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    fn is_thread_bound(&self) -> bool {
+        self.inner
+            .as_ref()
+            .is_some_and(|inner| inner.is_thread_bound())
+    }
+
+    fn allocate_f32(&mut self, len: usize) -> Result<Region<f32>, CommError> {
+        self.alive()?.allocate_f32(len)
+    }
+
+    fn allocate_bf16(&mut self, len: usize) -> Result<Region<bf16>, CommError> {
+        self.alive()?.allocate_bf16(len)
+    }
+
+    fn allocate_i64(&mut self, len: usize) -> Result<Region<i64>, CommError> {
+        self.alive()?.allocate_i64(len)
+    }
+
+    fn all_reduce(&mut self, span: &Span) -> Result<(), CommError> {
+        self.run(|inner| inner.all_reduce(span))
+    }
+
+    fn reduce_scatter(&mut self, span: &Span) -> Result<(), CommError> {
+        self.run(|inner| inner.reduce_scatter(span))
+    }
+
+    fn all_gather(&mut self, span: &Span) -> Result<(), CommError> {
+        self.run(|inner| inner.all_gather(span))
+    }
+
+    fn broadcast(&mut self, span: &Span, root: usize) -> Result<(), CommError> {
+        self.run(|inner| inner.broadcast(span, root))
+    }
+
+    fn barrier(&mut self) -> Result<(), CommError> {
+        self.run(|inner| inner.barrier())
+    }
+
+    fn abort(&mut self, reason: &str) {
+        if let Some(inner) = &mut self.inner {
+            inner.abort(reason);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::endpoint::{Allocation, Endpoint, Sharing};
 use super::gate::Gate;
 use super::options::{Hosts, Options};
 use super::presence::Presence;
-use super::transport::{Landing, SLOTS, Transport};
+use super::transport::{Landing, SLOTS, Transport, blame};
 use super::wait::{Bell, Watch, wait};
 use super::{CommError, Communicator};
 use crate::backend::RegionOwner;
@@ -190,9 +190,9 @@ impl Threads {
         }
     }
 
-    fn stop(&self, reason: &str) {
+    fn stop(&self, rank: usize, reason: String) {
         // Only the first to give up is the cause.
-        let _ = self.shared.stopped.set((self.rank, reason.to_owned()));
+        let _ = self.shared.stopped.set((rank, reason));
         self.ring_all();
     }
 
@@ -361,18 +361,20 @@ impl Transport for Threads {
     }
 
     fn abort(&mut self, reason: &str) {
-        self.stop(reason);
+        self.stop(self.rank, reason.to_owned());
     }
 
-    fn spoil(&mut self) {
+    fn spoil(&mut self, cause: &CommError) {
         self.spoilt = true;
+        let (rank, reason) = blame(cause, self.rank);
+        self.stop(rank, reason);
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.stop("its thread panicked");
+            self.stop(self.rank, "its thread panicked".to_owned());
         }
         let next = self.entered + u64::from(!self.spoilt);
         self.shared.ranks[self.rank].presence.leave(next);

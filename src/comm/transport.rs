@@ -72,7 +72,15 @@ pub(crate) trait Transport: Watch + Send {
     /// Tells all other ranks that this one gives up.
     fn abort(&mut self, reason: &str);
 
-    /// Notes that the current collective failed on this rank: when it leaves, others that wait for
-    /// its part are told.
-    fn spoil(&mut self);
+    /// Notes that the current collective failed on this rank: nobody may count on its part, and the
+    /// others learn the cause.
+    fn spoil(&mut self, cause: &CommError);
+}
+
+/// Whom a failure is to be blamed on when others are told: its cause, not who passes it on.
+pub(crate) fn blame(cause: &CommError, rank: usize) -> (usize, String) {
+    match cause {
+        CommError::Aborted { rank, reason } => (*rank, reason.clone()),
+        _ => (rank, cause.to_string()),
+    }
 }

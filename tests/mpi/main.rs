@@ -208,10 +208,13 @@ fn timeout(open: &dyn Fn(&Options) -> Box<dyn Communicator>) {
             .all_reduce(&whole(region.id(), 5000))
             .unwrap_err();
         assert!(start.elapsed() < 3 * patience, "{:?}", start.elapsed());
-        match error {
-            CommError::Timeout { rank, .. } => assert_eq!(rank, last, "{error}"),
-            _ => panic!("{error}"),
-        }
+        // Its own time was over, or another rank's first.
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("rank {last} did not arrive")),
+            "{error}"
+        );
         println!("rank {}: {error}", communicator.rank());
     }
     std::thread::sleep(Duration::from_secs(2));

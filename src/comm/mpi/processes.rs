@@ -10,7 +10,7 @@ use crate::backend::cpu::Buffer;
 use crate::comm::CommError;
 use crate::comm::cells::Cells;
 use crate::comm::options::{Hosts, Options};
-use crate::comm::transport::{Landing, SLOTS, Transport};
+use crate::comm::transport::{Landing, SLOTS, Transport, blame};
 use crate::comm::wait::{Watch, poll};
 
 /// Tag of data.
@@ -304,7 +304,12 @@ impl Transport for Processes {
         }
     }
 
-    fn spoil(&mut self) {
+    fn spoil(&mut self, cause: &CommError) {
+        match blame(cause, self.rank()) {
+            (rank, reason) if rank == self.rank() => self.abort(&reason),
+            // Ranks of other hosts hear it from the one that gave up.
+            (rank, reason) => self.block.announce(rank, &reason),
+        }
         self.session.spoil();
     }
 }
