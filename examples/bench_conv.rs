@@ -103,7 +103,9 @@ impl Network {
             pooling: pooling.expect("it fits"),
             gradients: values.clone(),
             values,
-            kernels: weights.map(|(inputs, outputs)| numbers(inputs * outputs)).into(),
+            kernels: weights
+                .map(|(inputs, outputs)| numbers(inputs * outputs))
+                .into(),
             biases: weights.map(|(_, outputs)| numbers(outputs)).into(),
             workspace: vec![0.0; workspaces[0].max(workspaces[1])],
         }

@@ -2,7 +2,7 @@
 //! image stands.
 
 use proptest::prelude::*;
-use ringstep::backend::cpu::Cpu;
+use ringstep::backend::cpu::{Cpu, InstructionSet};
 use ringstep::backend::{Accumulate, Activation, ConvGeometry, Convolution, Convolve, Padding};
 
 /// Numbers in -1..1 that look random and are the same everywhere.
@@ -15,6 +15,7 @@ fn numbers(len: usize, seed: u32) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
+#[derive(Debug, PartialEq)]
 struct Run {
     y: Vec<f32>,
     dkernel: Vec<f32>,
@@ -23,7 +24,17 @@ struct Run {
 
 /// All three kernels, with a workspace full of NaN: nothing may be read that was not written.
 fn run(g: &ConvGeometry, x: &[f32], kernel: &[f32], bias: Option<&[f32]>, dy: &[f32]) -> Run {
-    let mut cpu = Cpu::new();
+    run_on(Cpu::new(), g, x, kernel, bias, dy)
+}
+
+fn run_on(
+    mut cpu: Cpu,
+    g: &ConvGeometry,
+    x: &[f32],
+    kernel: &[f32],
+    bias: Option<&[f32]>,
+    dy: &[f32],
+) -> Run {
     let mut run = Run {
         y: vec![f32::NAN; g.rows * g.out_elements()],
         dkernel: vec![f32::NAN; g.kernel_elements()],
@@ -165,6 +176,26 @@ fn an_image_gives_the_same_bits_wherever_it_stands() {
             assert_eq!(single.y, all.y[y_row..][..g.out_elements()]);
             assert_eq!(single.dx, all.dx[x_row..][..g.in_elements()]);
         }
+    }
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    for (image, filters, padding) in [
+        ([7, 6, 3], 20, Padding::Same),
+        ([5, 5, 20], 33, Padding::Valid),
+    ] {
+        let g = geometry(5, image, filters, padding);
+        let x = numbers(g.rows * g.in_elements(), 1);
+        let kernel = numbers(g.kernel_elements(), 2);
+        let bias = numbers(g.out_channels, 3);
+        let dy = numbers(g.rows * g.out_elements(), 4);
+        let runs: Vec<Run> = InstructionSet::ALL
+            .into_iter()
+            .filter_map(Cpu::with_instructions)
+            .map(|cpu| run_on(cpu, &g, &x, &kernel, Some(&bias), &dy))
+            .collect();
+        assert!(runs.iter().all(|run| *run == runs[0]));
     }
 }
 

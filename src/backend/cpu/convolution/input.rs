@@ -9,6 +9,7 @@
 
 use super::tile::{Gathered, MOST_ROWS, Tiles};
 use crate::backend::ConvGeometry;
+use crate::backend::cpu::simd::vectorized;
 
 /// Places of a group of images' rows.
 const GROUP_PLACES: usize = 96;
@@ -179,19 +180,21 @@ fn multiply(
     }
 }
 
-/// `dx += ` what the windows of one row of one image contribute, from the window's left to its
-/// right.
-fn add_windows(g: &ConvGeometry, windows: &[f32], dx: &mut [f32]) {
-    let channels = g.in_channels;
-    for kernel_column in 0..g.kernel_width {
-        for (column, window) in windows.chunks_exact(window_elements(g)).enumerate() {
-            let at = column * g.stride_width + kernel_column;
-            if let Some(at) = at.checked_sub(g.pad_left).filter(|&at| at < g.in_width) {
-                let dx = &mut dx[at * channels..][..channels];
-                let window = &window[kernel_column * channels..][..channels];
-                dx.iter_mut()
-                    .zip(window)
-                    .for_each(|(dx, &window)| *dx += window);
+vectorized! {
+    /// `dx += ` what the windows of one row of one image contribute, from the window's left to its
+    /// right.
+    fn add_windows(g: &ConvGeometry, windows: &[f32], dx: &mut [f32]) {
+        let channels = g.in_channels;
+        for kernel_column in 0..g.kernel_width {
+            for (column, window) in windows.chunks_exact(window_elements(g)).enumerate() {
+                let at = column * g.stride_width + kernel_column;
+                if let Some(at) = at.checked_sub(g.pad_left).filter(|&at| at < g.in_width) {
+                    let dx = &mut dx[at * channels..][..channels];
+                    let window = &window[kernel_column * channels..][..channels];
+                    for (dx, &window) in dx.iter_mut().zip(window) {
+                        *dx += window;
+                    }
+                }
             }
         }
     }

@@ -6,7 +6,6 @@
 //! first copied into a frame of zeros.
 
 mod input;
-mod lanes;
 mod tile;
 
 use super::Cpu;
@@ -24,7 +23,7 @@ const PANEL_ELEMENTS: usize = 1 << 17;
 
 impl Convolve for Cpu {
     fn convolution_workspace(&self, geometry: &ConvGeometry) -> usize {
-        let tiles = Tiles::detect();
+        let tiles = Tiles::of(self.instructions);
         let panel = panel_elements(&tiles, geometry);
         let forward = Frame::new(geometry).elements() + panel.0 + panel.1;
         forward.max(input::workspace(&tiles, geometry))
@@ -39,7 +38,7 @@ impl Convolve for Cpu {
         workspace: &mut [f32],
     ) {
         check(geometry, x, kernel, y);
-        let tiles = Tiles::detect();
+        let tiles = Tiles::of(self.instructions);
         let frame = Frame::new(geometry);
         let (panel, padded_bias) = panel_elements(&tiles, geometry);
         let (framed, rest) = workspace.split_at_mut(frame.elements());
@@ -70,7 +69,7 @@ impl Convolve for Cpu {
         workspace: &mut [f32],
     ) {
         check(geometry, x, dkernel, dy);
-        let tiles = Tiles::detect();
+        let tiles = Tiles::of(self.instructions);
         let frame = Frame::new(geometry);
         let framed = &mut workspace[..frame.elements()];
         if write == Accumulate::Set {
@@ -114,7 +113,14 @@ impl Convolve for Cpu {
         workspace: &mut [f32],
     ) {
         check(geometry, dx, kernel, dy);
-        input::backward(&Tiles::detect(), geometry, kernel, dy, dx, workspace);
+        input::backward(
+            &Tiles::of(self.instructions),
+            geometry,
+            kernel,
+            dy,
+            dx,
+            workspace,
+        );
     }
 }
 

@@ -4,7 +4,10 @@
 //! of the kernel, one run of `kernel_width * channels` neighbours; so a patch matrix never has to
 //! be written out, it is a list of places where rows of it start.
 
-use super::lanes::{Lanes, Portable};
+use crate::backend::cpu::InstructionSet;
+#[cfg(target_arch = "x86_64")]
+use crate::backend::cpu::matmul::vector::{Avx2, Avx512};
+use crate::backend::cpu::matmul::vector::{Portable, Vector};
 
 /// Most rows of a tile.
 pub(super) const MOST_ROWS: usize = 14;
@@ -81,20 +84,20 @@ pub(super) struct Tiles {
 }
 
 macro_rules! tiles {
-    ($name:ident, $lanes:ty, $($feature:literal)?, [$(($rows:literal, $vectors:literal)),*]) => {
+    ($name:ident, $set:ty, $($feature:literal)?, [$(($rows:literal, $vectors:literal)),*]) => {
         pub(super) static $name: Tiles = {
             $(#[target_feature(enable = $feature)])?
             unsafe fn gathered<const M: usize, const N: usize>(of: &Gathered<'_>, out: *mut f32) {
                 // SAFETY: the caller's promises are the same.
-                unsafe { gathered_tile::<$lanes, M, N>(of, out) }
+                unsafe { gathered_tile::<$set, M, N>(of, out) }
             }
             $(#[target_feature(enable = $feature)])?
             unsafe fn outer<const M: usize, const N: usize>(of: &Outer<'_>, out: *mut f32) {
                 // SAFETY: the caller's promises are the same.
-                unsafe { outer_tile::<$lanes, M, N>(of, out) }
+                unsafe { outer_tile::<$set, M, N>(of, out) }
             }
             Tiles {
-                lanes: <$lanes as Lanes>::COUNT,
+                lanes: <$set as Vector>::LANES,
                 rows: &[$($rows),*],
                 gathered: &[$(gathered::<$rows, $vectors>),*],
                 outer: &[$(outer::<$rows, $vectors>),*],
@@ -105,28 +108,25 @@ macro_rules! tiles {
 
 tiles!(PORTABLE, Portable, , [(8, 1), (4, 2)]);
 #[cfg(target_arch = "x86_64")]
-tiles!(AVX2, super::lanes::Avx2, "avx2,fma", [(12, 1), (6, 2)]);
+tiles!(AVX2, Avx2, "avx2,fma", [(12, 1), (6, 2)]);
 #[cfg(target_arch = "x86_64")]
 tiles!(
     AVX512,
-    super::lanes::Avx512,
+    Avx512,
     "avx512f",
     [(14, 1), (12, 2), (8, 3), (6, 4)]
 );
 
 impl Tiles {
-    /// The widest the CPU at hand can run.
-    pub(super) fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                return AVX512;
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return AVX2;
-            }
+    /// Those of `instructions`, which the machine must have.
+    pub(super) fn of(instructions: InstructionSet) -> Self {
+        match instructions {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => AVX512,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => AVX2,
+            _ => PORTABLE,
         }
-        PORTABLE
     }
 
     /// Registers that `columns` take.
@@ -157,8 +157,8 @@ impl Tiles {
             of.bias
                 .is_none_or(|bias| bias.len() >= vectors * self.lanes)
         );
-        // SAFETY: only `detect` and tests hand out tiles, those the CPU can run; every read and
-        // write is inside its slice by the assertions.
+        // SAFETY: a `Cpu` has only instructions that the machine has; every read and write is inside
+        // its slice by the assertions.
         unsafe { self.gathered[vectors - 1](of, out.as_mut_ptr()) }
     }
 
@@ -190,7 +190,7 @@ impl Tiles {
 /// The CPU has the instruction set of `V`; all of `of` lies in its slices, which
 /// [`Tiles::gathered`] checks.
 #[inline(always)]
-unsafe fn gathered_tile<V: Lanes, const M: usize, const N: usize>(
+unsafe fn gathered_tile<V: Vector, const M: usize, const N: usize>(
     of: &Gathered<'_>,
     out: *mut f32,
 ) {
@@ -198,12 +198,12 @@ unsafe fn gathered_tile<V: Lanes, const M: usize, const N: usize>(
     // written, so that every row is computed by the same instructions.
     unsafe {
         let present = |i| if i < of.rows { i } else { 0 };
-        let last = of.columns - (N - 1) * V::COUNT;
+        let last = V::mask(of.columns - (N - 1) * V::LANES);
         let a = of.a.as_ptr();
         let mut sums: [[V; N]; M] = match of.bias {
             Some(bias) => {
                 let bias = bias.as_ptr();
-                [std::array::from_fn(|j| V::load(bias.add(j * V::COUNT))); M]
+                [std::array::from_fn(|j| V::load(bias.add(j * V::LANES))); M]
             }
             None => std::array::from_fn(|i| load_row::<V, N>(out.add(present(i) * of.pitch), last)),
         };
@@ -212,14 +212,14 @@ unsafe fn gathered_tile<V: Lanes, const M: usize, const N: usize>(
             let rows: [*const f32; M] =
                 std::array::from_fn(|i| a.add(of.starts[present(i)] + run * of.run_pitch));
             for k in 0..of.run {
-                let right: [V; N] = std::array::from_fn(|j| V::load(panel.add(j * V::COUNT)));
+                let right: [V; N] = std::array::from_fn(|j| V::load(panel.add(j * V::LANES)));
                 for i in 0..M {
                     let left = V::splat(*rows[i].add(k));
                     for j in 0..N {
                         sums[i][j] = sums[i][j].add_product(left, right[j]);
                     }
                 }
-                panel = panel.add(N * V::COUNT);
+                panel = panel.add(N * V::LANES);
             }
         }
         for (i, &sums) in sums.iter().enumerate() {
@@ -234,14 +234,14 @@ unsafe fn gathered_tile<V: Lanes, const M: usize, const N: usize>(
 /// The CPU has the instruction set of `V`; all of `of` lies in its slices, which
 /// [`Tiles::outer`] checks.
 #[inline(always)]
-unsafe fn outer_tile<V: Lanes, const M: usize, const N: usize>(of: &Outer<'_>, out: *mut f32) {
+unsafe fn outer_tile<V: Vector, const M: usize, const N: usize>(of: &Outer<'_>, out: *mut f32) {
     // SAFETY: the caller's promise; as above for rows that are not there.
     unsafe {
         let present = |i| if i < of.rows { i } else { 0 };
-        let last = of.columns - (N - 1) * V::COUNT;
+        let last = V::mask(of.columns - (N - 1) * V::LANES);
         let a = of.a.as_ptr();
         let offsets: [*const f32; M] = std::array::from_fn(|i| a.add(of.offsets[present(i)]));
-        let mut sums = [[V::splat(0.0); N]; M];
+        let mut sums = [[V::zero(); N]; M];
         let mut b = of.b.as_ptr();
         for line in 0..of.images * of.lines {
             let mut at = line / of.lines * of.image + line % of.lines * of.line;
@@ -268,34 +268,36 @@ unsafe fn outer_tile<V: Lanes, const M: usize, const N: usize>(of: &Outer<'_>, o
     }
 }
 
-/// `N` registers, of the last one only `last` lanes.
+/// `N` registers, of the last one only the lanes in `mask`.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, and so many numbers can be read.
 #[inline(always)]
-unsafe fn load_row<V: Lanes, const N: usize>(from: *const f32, last: usize) -> [V; N] {
+unsafe fn load_row<V: Vector, const N: usize>(from: *const f32, mask: V::Mask) -> [V; N] {
     // SAFETY: the caller's promise.
     unsafe {
         std::array::from_fn(|j| {
-            let from = from.add(j * V::COUNT);
+            let from = from.add(j * V::LANES);
             if j + 1 < N {
                 V::load(from)
             } else {
-                V::load_first(from, last)
+                V::load_masked(from, mask)
             }
         })
     }
 }
 
-/// Writes `N` registers, of the last one only `last` lanes.
+/// Writes `N` registers, of the last one only the lanes in `mask`.
 ///
 /// # Safety
 /// The CPU has the instruction set of `V`, and so many numbers can be written.
 #[inline(always)]
-unsafe fn store_row<V: Lanes, const N: usize>(row: [V; N], to: *mut f32, last: usize) {
-    for (j, lanes) in row.into_iter().enumerate() {
-        let count = if j + 1 < N { V::COUNT } else { last };
-        // SAFETY: the caller's promise.
-        unsafe { lanes.store_first(to.add(j * V::COUNT), count) }
+unsafe fn store_row<V: Vector, const N: usize>(row: [V; N], to: *mut f32, mask: V::Mask) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (j, vector) in row[..N - 1].iter().enumerate() {
+            vector.store(to.add(j * V::LANES));
+        }
+        row[N - 1].store_masked(to.add((N - 1) * V::LANES), mask);
     }
 }

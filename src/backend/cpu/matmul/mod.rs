@@ -10,7 +10,7 @@ mod operand;
 mod plan;
 mod product;
 mod tile;
-mod vector;
+pub(super) mod vector;
 
 use operand::{Columns, Scalars};
 use product::Product;

@@ -8,7 +8,7 @@
 /// # Safety
 /// Every function needs the instruction set's features on the machine; pointers must be valid for
 /// all lanes, or for the first `count` of them where a mask is given.
-pub(super) trait Vector: Copy {
+pub(in crate::backend::cpu) trait Vector: Copy {
     /// Lanes of a register.
     const LANES: usize;
     /// Selects the first lanes of a register.
@@ -32,11 +32,11 @@ pub(super) trait Vector: Copy {
 }
 
 /// Lanes of the widest register.
-pub(super) const MOST_LANES: usize = 16;
+pub(in crate::backend::cpu) const MOST_LANES: usize = 16;
 
 /// Eight lanes in plain Rust.
 #[derive(Clone, Copy)]
-pub(super) struct Portable([f32; 8]);
+pub(in crate::backend::cpu) struct Portable([f32; 8]);
 
 impl Vector for Portable {
     const LANES: usize = 8;
@@ -112,7 +112,7 @@ impl Vector for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(in crate::backend::cpu) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -122,11 +122,11 @@ mod x86 {
 
     /// Sixteen lanes.
     #[derive(Clone, Copy)]
-    pub(in super::super) struct Avx512(__m512);
+    pub(in crate::backend::cpu) struct Avx512(__m512);
 
     /// Eight lanes.
     #[derive(Clone, Copy)]
-    pub(in super::super) struct Avx2(__m256);
+    pub(in crate::backend::cpu) struct Avx2(__m256);
 
     // SAFETY (of every block): the trait's contract is the one of the instruction.
     impl Vector for Avx512 {
