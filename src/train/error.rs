@@ -1,8 +1,11 @@
 //! Why training stopped.
 
 use crate::backend::BackendError;
-use crate::checkpoint::CheckpointError;
-use crate::comm::CommError;
+use super::RunFolderError;
+use crate::checkpoint::{CheckpointError, FileError};
+use crate::comm::{CommError, Disagreement};
+use crate::data::DataError;
+use crate::layers::LayerError;
 use crate::optim::StepError;
 
 /// Why training stopped.
@@ -35,6 +38,21 @@ pub enum TrainError {
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A file cannot be written or read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The run's folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] RunFolderError),
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model cannot be built.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The ranks were not started alike.
+    #[error(transparent)]
+    Disagreement(#[from] Disagreement),
     /// A model whose backward leaves a gradient out.
     #[error(
         "backward did not finish the gradient of '{tensor}': a model hands over every tensor in every micro-batch"

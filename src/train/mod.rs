@@ -2,22 +2,31 @@
 
 mod board;
 mod error;
+mod evaluate;
 mod exact;
 mod inference;
+mod fit;
 mod launch;
 mod metrics;
 mod progress;
 mod reducer;
 mod reduction;
 mod run_folder;
+mod session;
+mod snapshot;
+mod trainer;
 
 pub use board::Totals;
 pub use error::TrainError;
+pub use evaluate::Evaluation;
 pub use exact::Scales;
 pub use inference::Inference;
+pub use fit::Outcome;
 pub use launch::{Connect, RankError, run_rank, run_threads};
 pub use metrics::{EvaluateRecord, MetricsWriter, Record, StartRecord, TrainRecord, read_metrics};
 pub use progress::{Console, Progress, Tick};
 pub use reducer::{Connection, Job, Reducer};
 pub use reduction::{Reduction, ReductionOptions};
 pub use run_folder::{Existing, RunFolder, RunFolderError};
+pub use session::{Begin, Ranks, RunData, Session};
+pub use trainer::{StepReport, Trainer, TrainerOptions};

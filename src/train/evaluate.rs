@@ -1,0 +1,75 @@
+//! The loss and metric of a whole table, in file order, shared out over the ranks.
+
+use std::sync::Arc;
+
+use super::board::{Board, Totals};
+use super::{TrainError, Trainer};
+use crate::backend::Backend;
+use crate::data::Table;
+use crate::layers::{Context, Mode};
+use crate::models::{MicroBatch, Model, REPORT};
+use crate::params::partition;
+
+/// A table with what it takes to evaluate it again and again.
+pub struct Evaluation {
+    table: Arc<Table>,
+    board: Board,
+}
+
+impl<B: Backend, M: Model<B>> Trainer<B, M> {
+    /// Prepares to evaluate `table`; collective.
+    ///
+    /// # Errors
+    /// Where a rank fails.
+    pub fn evaluation(&mut self, table: Arc<Table>) -> Result<Evaluation, TrainError> {
+        let micro_batches = table.rows.div_ceil(self.options.micro_batch);
+        let board = Board::new(micro_batches, 0, self.reduction.reducer())?;
+        Ok(Evaluation { table, board })
+    }
+
+    /// Runs the model over the table without training; collective. The sums do not depend on the
+    /// number of ranks.
+    ///
+    /// # Errors
+    /// Where a rank fails.
+    pub fn evaluate(&mut self, evaluation: &mut Evaluation) -> Result<Totals, TrainError> {
+        let Evaluation { table, board } = evaluation;
+        let size = self.options.micro_batch;
+        let micro_batches = table.rows.div_ceil(size);
+        let (world, rank) = (self.reduction.reducer().world(), self.reduction.reducer().rank());
+        for (slot, index) in partition(micro_batches, world, rank).enumerate() {
+            let rows = index * size..((index + 1) * size).min(table.rows);
+            let weights = table.weights.as_ref().map(|weights| &weights[rows.clone()]);
+            let batch = MicroBatch {
+                features: self.backend.stage(table.features(rows.clone()), &mut self.inputs.features),
+                targets: self.backend.stage(table.targets(rows.clone()), &mut self.inputs.targets),
+                weights: match weights {
+                    Some(weights) => Some(self.backend.stage(weights, &mut self.inputs.weights)),
+                    None => None,
+                },
+            };
+            // SAFETY: parameters are written only by a step, which borrows `self` exclusively.
+            let parameters = unsafe { B::region(&self.parameters, 0..self.parameters.len()) };
+            let mut cx = Context {
+                backend: &mut self.backend,
+                mode: Mode::Infer,
+                rows: rows.len(),
+                seed: self.options.seed,
+                step: self.step,
+                first_sample: rows.start as u64,
+                state: B::view(&self.state),
+                statistics: B::view_mut(&mut self.statistics),
+            };
+            self.model.forward(&mut cx, parameters, &batch, B::view_mut(&mut self.report));
+            drop(cx);
+            let mut report = [0.0; REPORT];
+            self.backend.download(B::view(&self.report), &mut report);
+            board.write_report(slot, report);
+        }
+        board.hand_over(self.reduction.reducer());
+        board.wait(self.reduction.reducer())?;
+        let mut totals = Totals::default();
+        board.reports(micro_batches).for_each(|(_, report)| totals.add(report));
+        Ok(totals)
+    }
+}

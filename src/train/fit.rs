@@ -1,0 +1,230 @@
+//! The training loop around the step: data, schedule, log, evaluation, checkpoints.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::evaluate::Evaluation;
+use super::{
+    EvaluateRecord, MetricsWriter, Progress, Record, RunFolder, StartRecord, StepReport, Tick,
+    TrainError, TrainRecord, Trainer,
+};
+use crate::backend::Backend;
+use crate::checkpoint::{Best, Checkpoint, Facts, Goal, Retention};
+use crate::config::{BestMetric, RunConfig};
+use crate::data::{Prefetch, Sampler, Table, Targets};
+use crate::models::Model;
+
+/// What the loop works on.
+pub(super) struct Fit<'a, B: Backend, M: Model<B>> {
+    pub(super) trainer: Trainer<B, M>,
+    pub(super) config: &'a RunConfig,
+    pub(super) train: Arc<Table>,
+    pub(super) test: Option<Arc<Table>>,
+    pub(super) folder: &'a RunFolder,
+    pub(super) fingerprint: BTreeMap<String, String>,
+    /// What only rank 0 has: where people and files are told.
+    pub(super) log: Option<Log>,
+}
+
+/// Where rank 0 tells how it goes.
+pub(super) struct Log {
+    pub(super) metrics: MetricsWriter,
+    pub(super) progress: Progress,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Global steps taken in all.
+    pub step: u64,
+    /// Metrics of the last evaluation: `test_loss`, `test_accuracy`, ...; empty without test data.
+    pub metrics: BTreeMap<String, f64>,
+    /// Micro-batches this rank computed in the last step.
+    pub micro_batches: usize,
+}
+
+/// Sums since the last line of the log.
+#[derive(Default)]
+struct Window {
+    steps: u32,
+    rows: f64,
+    exposed: Duration,
+    input: Duration,
+}
+
+impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
+    /// Trains to the end of the run; collective.
+    pub(super) fn run(mut self) -> Result<Outcome, TrainError> {
+        let train = &self.config.train;
+        let sampler = Sampler {
+            rows: self.train.rows,
+            global_batch: train.global_batch,
+            micro_batch: train.micro_batch,
+            seed: train.seed,
+            shuffle: self.config.data.shuffle,
+        };
+        let per_epoch = sampler.steps_per_epoch();
+        let end = train.length.steps(per_epoch);
+        let start = self.trainer.global_step();
+        let (rank, world) = (self.trainer.reducer().rank(), self.trainer.reducer().world());
+        let factor = if train.scale_rate_with_ranks { world as f64 } else { 1.0 };
+        let base = train.optimizer.learning_rate() * factor;
+        let mut evaluation = match &self.test {
+            Some(test) => Some(self.trainer.evaluation(Arc::clone(test))?),
+            None => None,
+        };
+        self.log_start()?;
+        let mut prefetch =
+            Prefetch::start(Arc::clone(&self.train), sampler, (rank, world), start..end)
+                .map_err(|source| TrainError::Spawn { rank, source })?;
+        let mut outcome = Outcome { step: start, metrics: BTreeMap::new(), micro_batches: 0 };
+        let (mut window, mut since) = (Window::default(), Instant::now());
+        for step in start..end {
+            let Some(share) = prefetch.next_share() else { break };
+            let rate = train.schedule.rate(base, step);
+            let report = self.trainer.step(&share, rate)?;
+            window.add(&report, prefetch.take_waited());
+            prefetch.recycle(share);
+            let done = step + 1;
+            outcome.step = done;
+            outcome.micro_batches = report.micro_batches;
+            let is_last = done == end;
+            if done.is_multiple_of(train.log_every) || is_last {
+                self.log_step(&report, rate, step / per_epoch, &window, since.elapsed())?;
+                (window, since) = (Window::default(), Instant::now());
+            } else if let Some(log) = &self.log {
+                log.progress.step(done);
+            }
+            let paused = Instant::now();
+            if let Some(evaluation) = &mut evaluation
+                && (is_last || train.evaluate_every.is_due(done, per_epoch))
+            {
+                outcome.metrics = self.evaluate(evaluation, done / per_epoch)?;
+            }
+            if is_last || train.checkpoint_every.is_due(done, per_epoch) {
+                self.save(done, per_epoch, &outcome.metrics)?;
+            }
+            since += paused.elapsed();
+        }
+        if let Some(log) = self.log {
+            log.progress.finish();
+        }
+        Ok(outcome)
+    }
+
+    /// Goes on from a checkpoint.
+    pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        self.trainer.restore(checkpoint)
+    }
+
+    fn log_start(&mut self) -> Result<(), TrainError> {
+        let step = self.trainer.global_step();
+        let reducer = self.trainer.reducer();
+        let (world, collective) = (reducer.world(), reducer.algorithm());
+        if let Some(log) = &mut self.log {
+            log.metrics.write(&Record::Start(StartRecord { step, world, collective }))?;
+        }
+        Ok(())
+    }
+
+    fn log_step(
+        &mut self,
+        report: &StepReport,
+        rate: f64,
+        epoch: u64,
+        window: &Window,
+        elapsed: Duration,
+    ) -> Result<(), TrainError> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let step = self.trainer.global_step();
+        let mean_ms = |time: Duration| time.as_secs_f64() * 1e3 / f64::from(window.steps.max(1));
+        let samples_per_second = window.rows / elapsed.as_secs_f64().max(1e-9);
+        log.metrics.write(&Record::Train(TrainRecord {
+            step,
+            epoch,
+            loss: report.loss,
+            rate,
+            samples_per_second,
+            exposed_comm_ms: mean_ms(window.exposed),
+            input_wait_ms: mean_ms(window.input),
+            gradient_norm: report.gradient_norm,
+        }))?;
+        log.progress.log(&Tick { step, epoch, loss: report.loss, samples_per_second });
+        Ok(())
+    }
+
+    /// Evaluates on the test data; every rank gets the same metrics.
+    fn evaluate(
+        &mut self,
+        evaluation: &mut Evaluation,
+        epoch: u64,
+    ) -> Result<BTreeMap<String, f64>, TrainError> {
+        let totals = self.trainer.evaluate(evaluation)?;
+        let metrics = totals.metrics(&self.train.target_kind);
+        let named = metrics.iter().map(|(name, &value)| (format!("test_{name}"), value)).collect();
+        if let Some(log) = &mut self.log {
+            let step = self.trainer.global_step();
+            let record = EvaluateRecord {
+                step,
+                epoch,
+                data: "test".to_owned(),
+                rows: totals.rows as u64,
+                metrics,
+            };
+            log.progress.evaluation(&record);
+            log.metrics.write(&Record::Evaluate(record))?;
+        }
+        Ok(named)
+    }
+
+    fn save(
+        &mut self,
+        done: u64,
+        per_epoch: u64,
+        metrics: &BTreeMap<String, f64>,
+    ) -> Result<(), TrainError> {
+        let facts = Facts {
+            epoch: done / per_epoch,
+            step_of_epoch: done % per_epoch,
+            seed: self.config.train.seed,
+            config: self.config.to_toml(),
+            fingerprint: self.fingerprint.clone(),
+            metrics: metrics.clone(),
+            ..Facts::default()
+        };
+        let best = self.config.train.best.map(|metric| match metric {
+            BestMetric::Accuracy => {
+                Best { metric: "test_accuracy".to_owned(), goal: Goal::Maximize }
+            }
+            BestMetric::Loss => Best { metric: "test_loss".to_owned(), goal: Goal::Minimize },
+        });
+        let retention = Retention { last: self.config.train.keep, best };
+        self.trainer.save(&self.folder.checkpoints(), facts, &retention)?;
+        Ok(())
+    }
+}
+
+impl Window {
+    fn add(&mut self, report: &StepReport, input: Duration) {
+        self.steps += 1;
+        self.rows += report.totals.rows;
+        self.exposed += report.exposed;
+        self.input += input;
+    }
+}
+
+impl super::Totals {
+    /// Loss and metric by the names of files and tables: the weighted mean of the losses, and the
+    /// accuracy or the mean absolute error over the rows.
+    pub fn metrics(&self, targets: &Targets) -> BTreeMap<String, f64> {
+        let metric = match targets {
+            Targets::Classes(_) => "accuracy",
+            Targets::Numbers(_) => "mean_absolute_error",
+        };
+        BTreeMap::from([
+            ("loss".to_owned(), self.loss / self.weight),
+            (metric.to_owned(), self.metric / self.rows),
+        ])
+    }
+}

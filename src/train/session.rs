@@ -1,0 +1,262 @@
+//! A run from its configuration to its last checkpoint.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::fit::{Fit, Log, Outcome};
+use super::{
+    Connect, Console, Existing, MetricsWriter, Progress, Reducer, RunFolder, TrainError, Trainer,
+    TrainerOptions, run_rank, run_threads,
+};
+use crate::backend::Memory;
+use crate::backend::cpu::Cpu;
+use crate::checkpoint::Checkpoint;
+use crate::comm::launcher::Launcher;
+use crate::comm::{Options, agree, threads};
+use crate::config::RunConfig;
+use crate::data::{Split, Table, load};
+use crate::layers::LayerError;
+use crate::models::{Model, Sequential};
+
+/// What to train, and how it is begun.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The run.
+    pub config: RunConfig,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What is done about a run that is there already.
+    pub begin: Begin,
+    /// Where ranks come from.
+    pub ranks: Ranks,
+    /// Collectives between ranks, and pretended hosts in tests.
+    pub comm: Options,
+    /// Where progress is shown.
+    pub console: Console,
+}
+
+/// How a run is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// Anew; an existing run is kept (an error) or replaced.
+    New(Existing),
+    /// From its newest whole checkpoint.
+    Resume,
+}
+
+/// Where ranks come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ranks {
+    /// Threads of this process.
+    Threads(usize),
+    /// This process is one rank of an MPI job.
+    Mpi(Option<Launcher>),
+}
+
+/// The data of a run, shared by the ranks of a process.
+#[derive(Debug, Clone)]
+pub struct RunData {
+    /// What is trained on.
+    pub train: Arc<Table>,
+    /// What is evaluated on.
+    pub test: Option<Arc<Table>>,
+}
+
+impl Session {
+    /// Trains the run's own stack of layers.
+    ///
+    /// # Errors
+    /// Whatever stops a rank first.
+    pub fn train(&self) -> Result<Outcome, TrainError> {
+        self.train_model(|backend, data| {
+            Sequential::new(
+                backend,
+                &data.train.shape,
+                &self.config.model.layers,
+                &self.config.model.loss,
+                &data.train.target_kind,
+                self.config.train.micro_batch,
+            )
+        })
+    }
+
+    /// Trains the model that `build` makes for every rank.
+    ///
+    /// # Errors
+    /// Whatever stops a rank first.
+    pub fn train_model<M, F>(&self, build: F) -> Result<Outcome, TrainError>
+    where
+        M: Model<Cpu>,
+        F: Fn(&mut Cpu, &RunData) -> Result<M, LayerError> + Sync,
+    {
+        let data = self.load()?;
+        let body = |reducer: Reducer| self.rank(reducer, &data, &build);
+        match &self.ranks {
+            Ranks::Threads(world) => {
+                let connects = threads(*world, &self.comm)?
+                    .into_iter()
+                    .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
+                    .collect();
+                let mut outcomes = run_threads(connects, body)?;
+                Ok(outcomes.swap_remove(0))
+            }
+            Ranks::Mpi(launcher) => run_rank(0, self.connect(launcher.clone()), &body),
+        }
+    }
+
+    #[cfg(feature = "mpi")]
+    fn connect(&self, launcher: Option<Launcher>) -> Connect {
+        let options = self.comm.clone();
+        Box::new(move || crate::comm::mpi::connect(&options, launcher.as_ref()))
+    }
+
+    #[cfg(not(feature = "mpi"))]
+    fn connect(&self, _: Option<Launcher>) -> Connect {
+        Box::new(|| {
+            Err(crate::comm::CommError::Transport {
+                operation: "start under MPI",
+                rank: 0,
+                problem: "this program was built without MPI; build it with `cargo build \
+                          --release --features mpi`"
+                    .to_owned(),
+            })
+        })
+    }
+
+    fn load(&self) -> Result<RunData, TrainError> {
+        let config = &self.config;
+        let task = config.task();
+        let train = load(&config.data, task, Split::Train, None)?;
+        let test = match config.data.has_test() {
+            true => Some(Arc::new(load(&config.data, task, Split::Test, Some(&train))?)),
+            false => None,
+        };
+        Ok(RunData { train: Arc::new(train), test })
+    }
+
+    /// What one rank does.
+    fn rank<M, F>(
+        &self,
+        mut reducer: Reducer,
+        data: &RunData,
+        build: &F,
+    ) -> Result<Outcome, TrainError>
+    where
+        M: Model<Cpu>,
+        F: Fn(&mut Cpu, &RunData) -> Result<M, LayerError>,
+    {
+        let train = &self.config.train;
+        let mut backend = Cpu::new();
+        let model = build(&mut backend, data)?;
+        let fingerprint = self.fingerprint(&backend, &model, data);
+        let fields = fingerprint.clone();
+        reducer.call(move |communicator| Ok(agree(communicator, &fields)))??;
+        let (folder, checkpoint) = self.open(&mut reducer)?;
+        let options = TrainerOptions {
+            seed: train.seed,
+            micro_batch: train.micro_batch,
+            micro_batches: train.global_batch.div_ceil(train.micro_batch),
+            reduce: train.reduce,
+            bucket_bytes: train.bucket_bytes(),
+            sharded: train.sharded,
+            loss_reduction: train.loss_reduction,
+            optimizer: train.optimizer.clone(),
+            clip: train.clip,
+        };
+        let (rank, world) = (reducer.rank(), reducer.world());
+        if world > options.micro_batches && rank == 0 {
+            tracing::warn!(
+                "{world} ranks share {} micro-batches, so some have nothing to do: make micro_batch \
+                 smaller or global_batch larger",
+                options.micro_batches
+            );
+        }
+        let trainer = Trainer::new(backend, model, options, reducer)?;
+        let log = match rank {
+            0 => Some(self.log(&folder, checkpoint.as_ref(), data)?),
+            _ => None,
+        };
+        let mut fit = Fit {
+            trainer,
+            config: &self.config,
+            train: Arc::clone(&data.train),
+            test: data.test.clone(),
+            folder: &folder,
+            fingerprint: fingerprint.into_iter().map(|(name, text)| (name.to_owned(), text)).collect(),
+            log,
+        };
+        if let Some(checkpoint) = &checkpoint {
+            fit.restore(checkpoint)?;
+        }
+        fit.run()
+    }
+
+    /// Rank 0 makes or finds the folder; the others read it once it is there.
+    fn open(&self, reducer: &mut Reducer) -> Result<(RunFolder, Option<Checkpoint>), TrainError> {
+        let rank = reducer.rank();
+        let made = match (rank, self.begin) {
+            (0, Begin::New(existing)) => {
+                Some(RunFolder::create(&self.folder, existing, &self.config.to_toml())?)
+            }
+            (0, Begin::Resume) => Some(RunFolder::resume(&self.folder)?),
+            _ => None,
+        };
+        reducer.call(|communicator| communicator.barrier())?;
+        let folder = match made {
+            Some(folder) => folder,
+            None => RunFolder::open(&self.folder)?,
+        };
+        let checkpoint = match self.begin {
+            Begin::New(_) => None,
+            Begin::Resume => {
+                let newest = Checkpoint::newest(&folder.checkpoints())?;
+                if rank == 0 {
+                    for skipped in &newest.skipped {
+                        tracing::warn!("skipped: {}", skipped.error);
+                    }
+                    match &newest.checkpoint {
+                        Some(found) => tracing::info!("resuming from {}", found.folder().display()),
+                        None => tracing::warn!("no whole checkpoint yet: starting at step 0"),
+                    }
+                }
+                newest.checkpoint
+            }
+        };
+        Ok((folder, checkpoint))
+    }
+
+    fn log(
+        &self,
+        folder: &RunFolder,
+        checkpoint: Option<&Checkpoint>,
+        data: &RunData,
+    ) -> Result<Log, TrainError> {
+        let step = checkpoint.map_or(0, Checkpoint::step);
+        let metrics = match self.begin {
+            Begin::Resume => MetricsWriter::resume(&folder.metrics_path(), step)?,
+            Begin::New(_) => MetricsWriter::append(&folder.metrics_path())?,
+        };
+        let per_epoch = data.train.rows.div_ceil(self.config.train.global_batch) as u64;
+        let end = self.config.train.length.steps(per_epoch);
+        Ok(Log { metrics, progress: Progress::new(&self.console, step..end) })
+    }
+
+    /// What has to be equal on all ranks for their sums to mean anything.
+    fn fingerprint<M: Model<Cpu>>(
+        &self,
+        backend: &Cpu,
+        model: &M,
+        data: &RunData,
+    ) -> Vec<(&'static str, String)> {
+        let table = |table: &Table| format!("{} rows, {}", table.rows, table.digest());
+        let test = data.test.as_ref().map_or_else(|| "none".to_owned(), |test| table(test));
+        vec![
+            ("program version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("layout", model.layout().describe()),
+            ("configuration", self.config.to_toml()),
+            ("training data", table(&data.train)),
+            ("test data", test),
+            ("arithmetic", backend.fingerprint()),
+        ]
+    }
+}

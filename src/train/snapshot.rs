@@ -1,0 +1,218 @@
+//! A replica's numbers on their way to and from a checkpoint. Padding stays behind.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{TrainError, Trainer};
+use crate::backend::{Backend, Memory};
+use crate::checkpoint::{
+    Checkpoint, CheckpointError, Facts, Named, Piece, Retention, Wanted, WantedPiece, Writer,
+    write_part,
+};
+use crate::models::Model;
+use crate::optim::Segment;
+
+impl<B: Backend, M: Model<B>> Trainer<B, M> {
+    /// Saves the run; collective. `facts` are completed with step, world and scales. Rank 0 gets
+    /// the checkpoint's folder.
+    ///
+    /// # Errors
+    /// If a rank cannot write; earlier checkpoints are untouched then.
+    pub fn save(
+        &mut self,
+        checkpoints: &Path,
+        mut facts: Facts,
+        retention: &Retention,
+    ) -> Result<Option<PathBuf>, TrainError> {
+        let (rank, world) = (self.reducer().rank(), self.reducer().world());
+        facts.step = self.step;
+        facts.world = world;
+        facts.exponents = self.named_exponents();
+        let writer = match rank {
+            0 => Some(Writer::begin(checkpoints, self.step)?),
+            _ => None,
+        };
+        self.barrier()?;
+        let parts = if self.options.sharded { world } else { 1 };
+        if rank < parts {
+            self.write_optimizer(checkpoints, (rank, parts))?;
+        }
+        self.barrier()?;
+        let folder = match writer {
+            Some(writer) => {
+                let host = self.host_tensors();
+                let named: Vec<_> = self.named(&host).collect();
+                Some(writer.finish(&facts, &named, parts, retention)?)
+            }
+            None => None,
+        };
+        self.barrier()?;
+        Ok(folder)
+    }
+
+    /// Goes on from a checkpoint of any number of ranks, sharded or not; each rank reads it itself.
+    ///
+    /// # Errors
+    /// If it is damaged or of another model or optimizer.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        self.restore_model(checkpoint)?;
+        self.restore_optimizer(checkpoint)?;
+        let exponents = &checkpoint.facts().exponents;
+        let lookup = |old: &[i32], names: Vec<String>| -> Vec<i32> {
+            let of = |(name, &old): (&String, &i32)| exponents.get(name).copied().unwrap_or(old);
+            names.iter().zip(old).map(of).collect()
+        };
+        let gradient_names = self.gradient_scale_names();
+        let state_names = self.state_scale_names();
+        let scales = self.reduction.scales();
+        let restored = lookup(scales.exponents(), gradient_names);
+        scales.restore(&restored);
+        let restored = lookup(self.moving.scales().exponents(), state_names);
+        self.moving.scales().restore(&restored);
+        self.step = checkpoint.step();
+        Ok(())
+    }
+
+    /// Takes the parameters and the state of a checkpoint, and nothing else.
+    ///
+    /// # Errors
+    /// If it is damaged or of another model.
+    pub fn restore_model(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        let mut host = self.host_tensors();
+        let mut wanted = Vec::new();
+        let mut parameters = host.parameters.as_mut_slice();
+        let mut cut = 0;
+        for tensor in self.layout.tensors() {
+            let (_, rest) = parameters.split_at_mut(tensor.offset - cut);
+            let (values, rest) = rest.split_at_mut(tensor.len());
+            (parameters, cut) = (rest, tensor.offset + tensor.len());
+            wanted.push(Wanted { name: &tensor.name, shape: &tensor.shape, values });
+        }
+        let mut state = host.state.as_mut_slice();
+        for tensor in self.model.states() {
+            let (values, rest) = state.split_at_mut(tensor.range.len());
+            state = rest;
+            wanted.push(Wanted { name: &tensor.name, shape: &tensor.shape, values });
+        }
+        checkpoint.load(&mut wanted)?;
+        // SAFETY: outside collectives the parameters are this rank's own.
+        let parameters = unsafe { B::region_mut(&self.parameters, 0..self.parameters.len()) };
+        self.backend.upload(&host.parameters, parameters);
+        self.backend.upload(&host.state, B::view_mut(&mut self.state));
+        Ok(())
+    }
+
+    fn restore_optimizer(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        let names = self.optimizer.state_names();
+        let mut host = self.host_optimizer();
+        let mut wanted = Vec::new();
+        for (state, values) in names.iter().zip(&mut host) {
+            let (mut values, mut cut) = (values.as_mut_slice(), 0);
+            for segment in &self.segments {
+                let (_, rest) = values.split_at_mut(segment.state.start - cut);
+                let (own, rest) = rest.split_at_mut(segment.state.len());
+                (values, cut) = (rest, segment.state.end);
+                let (tensor, start) = self.place(segment);
+                wanted.push(WantedPiece { tensor, state, start, values: own });
+            }
+        }
+        checkpoint.load_optimizer(&mut wanted)?;
+        for (index, values) in host.iter().enumerate() {
+            self.backend.upload(values, self.optimizer.state_mut(index));
+        }
+        Ok(())
+    }
+
+    fn write_optimizer(
+        &mut self,
+        checkpoints: &Path,
+        part: (usize, usize),
+    ) -> Result<(), CheckpointError> {
+        let host = self.host_optimizer();
+        let mut pieces = Vec::new();
+        for (state, values) in self.optimizer.state_names().iter().zip(&host) {
+            for segment in &self.segments {
+                let (tensor, start) = self.place(segment);
+                let values = &values[segment.state.clone()];
+                pieces.push(Piece { tensor, state, start, values });
+            }
+        }
+        write_part(checkpoints, self.step, part, &pieces)
+    }
+
+    /// The tensor of a segment, and where the segment starts in it.
+    fn place(&self, segment: &Segment) -> (&str, usize) {
+        let tensor = &self.layout.tensors()[segment.tensor];
+        (&tensor.name, segment.arena.start - tensor.offset)
+    }
+
+    fn host_optimizer(&mut self) -> Vec<Vec<f32>> {
+        let count = self.optimizer.state_names().len();
+        let download = |index| {
+            let state = self.optimizer.state(index);
+            let mut values = vec![0.0; B::len(state)];
+            self.backend.download(state, &mut values);
+            values
+        };
+        (0..count).map(download).collect()
+    }
+
+    fn host_tensors(&mut self) -> HostTensors {
+        let mut parameters = vec![0.0; self.parameters.len()];
+        // SAFETY: outside collectives the parameters are this rank's own.
+        let view = unsafe { B::region(&self.parameters, 0..self.parameters.len()) };
+        self.backend.download(view, &mut parameters);
+        let mut state = vec![0.0; <B as Memory>::len(B::view(&self.state))];
+        self.backend.download(B::view(&self.state), &mut state);
+        HostTensors { parameters, state }
+    }
+
+    /// Parameters and state by name, from a copy on the host.
+    fn named<'a>(&'a self, host: &'a HostTensors) -> impl Iterator<Item = Named<'a>> {
+        let parameters = self.layout.tensors().iter().map(|tensor| Named {
+            name: &tensor.name,
+            shape: &tensor.shape,
+            values: &host.parameters[tensor.range()],
+        });
+        let states = self.model.states().iter().map(|state| Named {
+            name: &state.name,
+            shape: &state.shape,
+            values: &host.state[state.range.clone()],
+        });
+        parameters.chain(states)
+    }
+
+    /// All parameters and state on the host, by name with shape, in order.
+    pub fn tensors(&mut self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let host = self.host_tensors();
+        let owned = |named: Named<'_>| {
+            (named.name.to_owned(), named.shape.to_vec(), named.values.to_vec())
+        };
+        self.named(&host).map(owned).collect()
+    }
+
+    fn gradient_scale_names(&self) -> Vec<String> {
+        self.layout.tensors().iter().map(|tensor| tensor.name.clone()).collect()
+    }
+
+    fn state_scale_names(&self) -> Vec<String> {
+        self.model.states().iter().map(|state| state.name.clone()).collect()
+    }
+
+    fn named_exponents(&mut self) -> BTreeMap<String, i32> {
+        let names = [self.gradient_scale_names(), self.state_scale_names()].concat();
+        let gradients = self.reduction.scales().exponents().to_vec();
+        let exponents = gradients.iter().chain(self.moving.scales().exponents()).copied();
+        names.into_iter().zip(exponents).collect()
+    }
+
+    fn barrier(&mut self) -> Result<(), TrainError> {
+        Ok(self.reduction.reducer().call(|communicator| communicator.barrier())?)
+    }
+}
+
+/// A copy of the arenas, padding included.
+struct HostTensors {
+    parameters: Vec<f32>,
+    state: Vec<f32>,
+}

@@ -1,0 +1,449 @@
+//! The one training step, for every backend, transport and model.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::board::{Board, Totals};
+use super::exact::ExactSums;
+use super::reducer::{Job, Reducer};
+use super::reduction::{Reduction, ReductionOptions};
+use super::{Scales, TrainError};
+use crate::backend::{Backend, Region, View};
+use crate::comm::{CommError, ReduceMode, Span};
+use crate::data::Share;
+use crate::layers::{Context, Mode};
+use crate::models::{LossReduction, MicroBatch, Model, REPORT};
+use crate::optim::{
+    BlockExchange, Clip, ClipSpec, Clipped, Optimizer, OptimizerSpec, Segment, Step, segments,
+};
+use crate::params::Layout;
+
+/// How to train; what the data and the model do not say.
+#[derive(Debug, Clone)]
+pub struct TrainerOptions {
+    /// Key of all random numbers.
+    pub seed: u64,
+    /// Most rows of a micro-batch.
+    pub micro_batch: usize,
+    /// Most micro-batches of a global batch.
+    pub micro_batches: usize,
+    /// How gradients are added.
+    pub reduce: ReduceMode,
+    /// Bytes of a bucket.
+    pub bucket_bytes: usize,
+    /// ZeRO-1: sharded optimizer state.
+    pub sharded: bool,
+    /// What a step's sum of losses is divided by.
+    pub loss_reduction: LossReduction,
+    /// The update rule.
+    pub optimizer: OptimizerSpec,
+    /// Bounds on the gradient.
+    pub clip: Option<ClipSpec>,
+}
+
+/// A replica and everything it takes to step it.
+pub struct Trainer<B: Backend, M: Model<B>> {
+    pub(super) backend: B,
+    pub(super) model: M,
+    pub(super) options: TrainerOptions,
+    pub(super) layout: Arc<Layout>,
+    pub(super) parameters: Region<f32>,
+    pub(super) state: B::Buffer<f32>,
+    pub(super) statistics: B::Buffer<f32>,
+    pub(super) moving: ExactSums<B>,
+    pub(super) reduction: Reduction<B>,
+    pub(super) optimizer: Box<dyn Optimizer<B>>,
+    clip: Option<Clip<B>>,
+    pub(super) segments: Vec<Segment>,
+    exchange: Exchange,
+    pub(super) inputs: Inputs<B>,
+    pub(super) report: B::Buffer<f64>,
+    board: Board,
+    gradient_magnitudes: Vec<u32>,
+    state_magnitudes: Vec<u32>,
+    pub(super) step: u64,
+}
+
+/// Device copies of a micro-batch, where the device cannot read the host's.
+pub(super) struct Inputs<B: Backend> {
+    pub(super) features: B::Buffer<f32>,
+    pub(super) targets: B::Buffer<f32>,
+    pub(super) weights: B::Buffer<f32>,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// Sums over the global batch.
+    pub totals: Totals,
+    /// The loss that was minimised: the sum of losses over the reduction's denominator.
+    pub loss: f64,
+    /// Global norm of the gradient before clipping, where clipping asked for it.
+    pub gradient_norm: Option<f64>,
+    /// How long this rank's compute waited for others: communication that backward did not hide.
+    pub exposed: Duration,
+    /// Micro-batches this rank computed.
+    pub micro_batches: usize,
+    /// How often the step was computed again with better scales.
+    pub repeats: usize,
+}
+
+impl<B: Backend, M: Model<B>> Trainer<B, M> {
+    /// Allocates the arenas and initialises the parameters, equally on all ranks; collective.
+    pub fn new(
+        mut backend: B,
+        model: M,
+        options: TrainerOptions,
+        mut reducer: Reducer,
+    ) -> Result<Self, TrainError> {
+        let layout = Arc::new(model.layout().clone());
+        let world = reducer.world();
+        let parameters = reducer.allocate_f32(layout.arena_len(world))?;
+        let states: Vec<Range<usize>> =
+            model.states().iter().map(|state| state.range.clone()).collect();
+        let state_len = states.last().map_or(0, |range| range.end);
+        let (tensors, state_tensors) = (layout.tensors().len(), states.len());
+        let moving = ExactSums::new(&mut backend, states, options.micro_batches, &mut reducer)?;
+        let board = Board::new(options.micro_batches, tensors + state_tensors, &mut reducer)?;
+        let reduction_options = ReductionOptions {
+            mode: options.reduce,
+            bucket_bytes: options.bucket_bytes,
+            sharded: options.sharded,
+            micro_batches: options.micro_batches,
+        };
+        let mut reduction =
+            Reduction::new(backend.clone(), Arc::clone(&layout), reduction_options, reducer)?;
+        let segments = segments(&layout, &reduction.owned());
+        let optimizer = options.optimizer.build(&mut backend, &layout, &segments)?;
+        let clip = match options.clip {
+            Some(clip) => Some(clip.build(&mut backend, &layout)?),
+            None => None,
+        };
+        let exchange = Exchange::new(options.sharded, &layout, reduction.reducer())?;
+        let rows = options.micro_batch;
+        let inputs = Inputs {
+            features: backend.allocate("features", rows * model.input().elements())?,
+            targets: backend.allocate("targets", rows * model.target_width())?,
+            weights: backend.allocate("weights", rows)?,
+        };
+        let mut trainer = Self {
+            state: backend.allocate("state", state_len)?,
+            statistics: backend.allocate("statistics", state_len)?,
+            report: backend.allocate("report", REPORT)?,
+            gradient_magnitudes: vec![0; tensors],
+            state_magnitudes: vec![0; state_tensors],
+            backend,
+            model,
+            options,
+            layout,
+            parameters,
+            moving,
+            reduction,
+            optimizer,
+            clip,
+            segments,
+            exchange,
+            inputs,
+            board,
+            step: 0,
+        };
+        trainer.initialize();
+        Ok(trainer)
+    }
+
+    /// Computes this rank's share of a global batch, adds gradients over all ranks, and steps the
+    /// parameters with learning rate `rate`; collective.
+    ///
+    /// On an error nothing has been applied.
+    pub fn step(&mut self, share: &Share, rate: f64) -> Result<StepReport, TrainError> {
+        let mut repeats = 0;
+        let totals = loop {
+            self.forward_backward(share)?;
+            self.hand_over_board();
+            self.reduction.finish()?;
+            self.board.wait(self.reduction.reducer())?;
+            let totals = self.read_board(share.total_micro_batches)?;
+            let outgrown = self.reduction.scales().outgrown(&self.gradient_magnitudes)
+                | self.moving.scales().outgrown(&self.state_magnitudes);
+            if !outgrown {
+                break totals;
+            }
+            self.adapt();
+            repeats += 1;
+        };
+        let scale = self.options.loss_reduction.gradient_scale(totals.weight, totals.rows);
+        let gradient_norm = self.update(scale, rate)?;
+        self.move_state(totals.rows as u64);
+        self.adapt();
+        self.backend.synchronize()?;
+        self.step += 1;
+        Ok(StepReport {
+            totals,
+            loss: totals.loss * scale,
+            gradient_norm,
+            exposed: self.reduction.reducer().take_exposed(),
+            micro_batches: share.micro_batches().len(),
+            repeats,
+        })
+    }
+
+    /// Forward and backward of every micro-batch of this rank; the last one's gradients leave as
+    /// they are finished.
+    fn forward_backward(&mut self, share: &Share) -> Result<(), TrainError> {
+        self.reduction.begin_step();
+        let count = share.micro_batches().len();
+        for (slot, rows) in share.micro_batches().enumerate() {
+            let batch = MicroBatch {
+                features: self.backend.stage(rows.features, &mut self.inputs.features),
+                targets: self.backend.stage(rows.targets, &mut self.inputs.targets),
+                weights: match rows.weights {
+                    Some(weights) => Some(self.backend.stage(weights, &mut self.inputs.weights)),
+                    None => None,
+                },
+            };
+            // SAFETY: parameters are written only in `update`, which borrows `self` exclusively.
+            let parameters = unsafe { B::region(&self.parameters, 0..self.parameters.len()) };
+            let mut cx = Context {
+                backend: &mut self.backend,
+                mode: Mode::Train,
+                rows: rows.rows,
+                seed: self.options.seed,
+                step: self.step,
+                first_sample: rows.first_sample as u64,
+                state: B::view(&self.state),
+                statistics: B::view_mut(&mut self.statistics),
+            };
+            self.model.forward(&mut cx, parameters, &batch, B::view_mut(&mut self.report));
+            self.reduction.begin_micro_batch(slot == 0, slot + 1 == count);
+            self.model.backward(&mut cx, parameters, &batch, &mut self.reduction);
+            drop(cx);
+            if let Some(tensor) = self.reduction.unfinished() {
+                return Err(TrainError::Unfinished { tensor: tensor.to_owned() });
+            }
+            self.moving.add(&mut self.backend, B::view(&self.statistics), slot == 0);
+            let mut report = [0.0; REPORT];
+            self.backend.download(B::view(&self.report), &mut report);
+            self.board.write_report(slot, report);
+        }
+        if count == 0 {
+            self.reduction.contribute_nothing();
+            self.moving.contribute_nothing(&mut self.backend);
+        }
+        Ok(())
+    }
+
+    /// Sends what is not a gradient behind the last bucket.
+    fn hand_over_board(&mut self) {
+        let tensors = self.gradient_magnitudes.len();
+        self.reduction.magnitudes(&mut self.gradient_magnitudes);
+        self.board.write_magnitudes(0, &self.gradient_magnitudes);
+        self.moving.magnitudes(&mut self.backend, &mut self.state_magnitudes);
+        self.board.write_magnitudes(tensors, &self.state_magnitudes);
+        self.moving.hand_over(self.reduction.reducer());
+        self.board.hand_over(self.reduction.reducer());
+    }
+
+    /// Adds the reports, takes the largest magnitudes, and stops everybody where something is not
+    /// finite.
+    fn read_board(&mut self, micro_batches: usize) -> Result<Totals, TrainError> {
+        let tensors = self.gradient_magnitudes.len();
+        let mut totals = Totals::default();
+        let mut bad = None;
+        for (micro_batch, (rank, report)) in self.board.reports(micro_batches).enumerate() {
+            if bad.is_none() && !report[0].is_finite() {
+                bad = Some((micro_batch, rank));
+            }
+            totals.add(report);
+        }
+        if let Some((micro_batch, rank)) = bad {
+            let micro_batch = format!("{micro_batch} of {micro_batches}");
+            let tensor = self.first_not_finite(rank);
+            return Err(self.not_finite("loss", rank, micro_batch, tensor));
+        }
+        for rank in 0..self.reduction.reducer().world() {
+            if let Some(tensor) = self.first_gradient_not_finite(rank) {
+                let micro_batch = format!("one of {micro_batches}");
+                return Err(self.not_finite("gradient", rank, micro_batch, tensor));
+            }
+        }
+        self.board.largest_magnitudes(0, &mut self.gradient_magnitudes);
+        self.board.largest_magnitudes(tensors, &mut self.state_magnitudes);
+        Ok(totals)
+    }
+
+    /// Clips and steps. `scale` turns the sum of gradients into the gradient.
+    fn update(&mut self, scale: f64, rate: f64) -> Result<Option<f64>, TrainError> {
+        let all = 0..self.parameters.len();
+        // SAFETY: outside collectives the parameters are this rank's own.
+        let parameters = unsafe { B::region_mut(&self.parameters, all.clone()) };
+        let (gradients, reducer) = self.reduction.sums();
+        let mut exchange = self.exchange.with(reducer);
+        let clipped = match &mut self.clip {
+            Some(clip) => {
+                clip.scale(&mut self.backend, gradients, &self.segments, scale, &mut exchange)?
+            }
+            None => Clipped { scale, limit: f32::INFINITY, norm: None },
+        };
+        self.optimizer.step(Step {
+            backend: &mut self.backend,
+            t: self.step + 1,
+            rate,
+            gradient_scale: clipped.scale as f32,
+            gradient_limit: clipped.limit,
+            parameters,
+            gradients,
+            segments: &self.segments,
+            exchange: &mut exchange,
+        })?;
+        if self.options.sharded {
+            self.gather_parameters()?;
+        }
+        Ok(clipped.norm)
+    }
+
+    /// Under ZeRO-1 every rank has stepped its shard; spread them.
+    fn gather_parameters(&mut self) -> Result<(), TrainError> {
+        self.backend.synchronize()?;
+        let mut last = 0;
+        for index in 0..self.reduction.buckets().len() {
+            let range = self.reduction.buckets()[index].clone();
+            let span = Span { region: self.parameters.id(), range };
+            last = self.reduction.reducer().submit(Job::AllGather(span));
+        }
+        Ok(self.reduction.reducer().wait(last)?)
+    }
+
+    /// Moves the non-trainable state towards what the global batch's micro-batches saw.
+    fn move_state(&mut self, rows: u64) {
+        for (index, state) in self.model.states().iter().enumerate() {
+            let (sum, exponent) = self.moving.sum(index);
+            let average = B::slice_mut(B::view_mut(&mut self.state), state.range.clone());
+            self.backend.move_average(average, state.momentum, sum, exponent, rows);
+        }
+    }
+
+    fn adapt(&mut self) {
+        if self.options.reduce == ReduceMode::Exact {
+            self.reduction.scales().adapt(&self.gradient_magnitudes);
+        }
+        self.moving.scales().adapt(&self.state_magnitudes);
+    }
+
+    fn not_finite(
+        &self,
+        what: &'static str,
+        rank: usize,
+        micro_batch: String,
+        tensor: String,
+    ) -> TrainError {
+        TrainError::NotFinite { step: self.step, what, rank, micro_batch, tensor }
+    }
+
+    /// The first tensor with a gradient of `rank` that is not finite, as its magnitudes tell.
+    fn first_gradient_not_finite(&self, rank: usize) -> Option<String> {
+        let infinite = f32::INFINITY.to_bits();
+        let bad = |index: &usize| self.board.magnitude(rank, *index) >= infinite;
+        let index = (0..self.layout.tensors().len()).find(bad)?;
+        Some(format!("gradient of '{}'", self.layout.tensors()[index].name))
+    }
+
+    /// The first tensor, parameters before gradients, that is not finite. Allocates: the run is
+    /// over.
+    fn first_not_finite(&mut self, rank: usize) -> String {
+        let mut host = vec![0.0; self.parameters.len()];
+        let parameters = self.parameters_view();
+        self.backend.clone().download(parameters, &mut host);
+        let bad = |tensor: &&crate::params::Tensor| {
+            host[tensor.range()].iter().any(|value| !value.is_finite())
+        };
+        match self.layout.tensors().iter().find(bad) {
+            Some(tensor) => format!("parameter '{}'", tensor.name),
+            None => self
+                .first_gradient_not_finite(rank)
+                .unwrap_or_else(|| "an activation or the input".to_owned()),
+        }
+    }
+
+    /// Fills parameters and state with what their layers ask for.
+    fn initialize(&mut self) {
+        let mut host = vec![0.0; self.parameters.len()];
+        for tensor in self.layout.tensors() {
+            let values = &mut host[tensor.range()];
+            tensor.init.fill(self.options.seed, &tensor.name, &tensor.shape, values);
+        }
+        // SAFETY: outside collectives the parameters are this rank's own.
+        let parameters = unsafe { B::region_mut(&self.parameters, 0..host.len()) };
+        self.backend.upload(&host, parameters);
+        for state in self.model.states() {
+            let values = B::slice_mut(B::view_mut(&mut self.state), state.range.clone());
+            self.backend.fill(values, state.initial);
+        }
+    }
+
+    fn parameters_view(&self) -> View<'_, B> {
+        // SAFETY: parameters are written only through `&mut self`.
+        unsafe { B::region(&self.parameters, 0..self.parameters.len()) }
+    }
+
+    /// The way to the other ranks.
+    pub fn reducer(&mut self) -> &mut Reducer {
+        self.reduction.reducer()
+    }
+
+    /// Global step: how many have been taken.
+    pub fn global_step(&self) -> u64 {
+        self.step
+    }
+
+    /// What is trained.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// Exponents of the exact sums: gradients, then state.
+    pub fn exponents(&mut self) -> (&mut Scales, &mut Scales) {
+        (self.reduction.scales(), self.moving.scales())
+    }
+}
+
+/// Completes norms under ZeRO-1: each rank has the blocks of its shard, as bit patterns that an
+/// integer sum over ranks merges, since nobody else has anything but zero there.
+struct Exchange {
+    blocks: Option<Region<i64>>,
+}
+
+struct Exchanging<'a> {
+    blocks: Option<&'a Region<i64>>,
+    reducer: &'a mut Reducer,
+}
+
+impl Exchange {
+    fn new(sharded: bool, layout: &Layout, reducer: &mut Reducer) -> Result<Self, TrainError> {
+        let blocks = crate::optim::blocks(layout);
+        let blocks = if sharded { Some(reducer.allocate_i64(blocks)?) } else { None };
+        Ok(Self { blocks })
+    }
+
+    fn with<'a>(&'a self, reducer: &'a mut Reducer) -> Exchanging<'a> {
+        Exchanging { blocks: self.blocks.as_ref(), reducer }
+    }
+}
+
+impl BlockExchange for Exchanging<'_> {
+    fn complete(&mut self, sums: &mut [f64]) -> Result<(), CommError> {
+        let Some(blocks) = self.blocks else { return Ok(()) };
+        let range = 0..sums.len();
+        // SAFETY: outside its collective the region is this rank's own.
+        let cells = unsafe { blocks.slice_mut(range.clone()) };
+        for (cell, sum) in cells.iter_mut().zip(&*sums) {
+            *cell = sum.to_bits() as i64;
+        }
+        self.reducer.run(Job::AllReduce(Span { region: blocks.id(), range: range.clone() }))?;
+        // SAFETY: the collective is over.
+        for (sum, &cell) in sums.iter_mut().zip(unsafe { blocks.slice(range) }) {
+            *sum = f64::from_bits(cell as u64);
+        }
+        Ok(())
+    }
+}
