@@ -39,6 +39,8 @@ pub struct Table {
     pub targets: Vec<f32>,
     /// `[rows]`, at least 0; `None` counts every row as 1.
     pub weights: Option<Vec<f32>>,
+    /// Names of the features where they are columns; empty where they are not.
+    pub names: Vec<String>,
     /// Number of rows.
     pub rows: usize,
 }

@@ -17,3 +17,4 @@ mod layers;
 mod reference;
 mod config;
 mod tidy;
+mod training;
