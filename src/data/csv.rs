@@ -24,8 +24,10 @@ pub(super) fn read(
     let failed = |error: csv::Error| failed(path, &error);
     let mut reader = csv::ReaderBuilder::new().from_path(path).map_err(failed)?;
     let header = reader.byte_headers().map_err(failed)?.clone();
-    let names: Vec<String> =
-        header.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
+    let names: Vec<String> = header
+        .iter()
+        .map(|name| String::from_utf8_lossy(name).trim().to_owned())
+        .collect();
     let columns = columns(source, path, &names)?;
     let known = match (train.map(|train| &train.target_kind), &source.classes) {
         (Some(Targets::Classes(classes)), _) | (None, Some(classes)) => Some(classes.clone()),
@@ -52,14 +54,20 @@ pub(super) fn read(
         match task {
             Task::Regression => numbers.push(number(columns.label)?),
             Task::Classification => {
-                labels.push(String::from_utf8_lossy(&record[columns.label]).trim().to_owned());
+                labels.push(
+                    String::from_utf8_lossy(&record[columns.label])
+                        .trim()
+                        .to_owned(),
+                );
                 lines.push(line);
             }
         }
     }
     let rows = labels.len().max(numbers.len());
     if rows == 0 {
-        return Err(DataError::Empty { path: path.to_owned() });
+        return Err(DataError::Empty {
+            path: path.to_owned(),
+        });
     }
     let (target_kind, targets) = match task {
         Task::Regression => (Targets::Numbers(1), numbers),
@@ -73,29 +81,43 @@ pub(super) fn read(
         features,
         targets,
         weights,
-        names: columns.features.iter().map(|&column| names[column].clone()).collect(),
+        names: columns
+            .features
+            .iter()
+            .map(|&column| names[column].clone())
+            .collect(),
         ..Table::empty(Shape(vec![columns.features.len()]), target_kind, rows)
     })
 }
 
 fn columns(source: &CsvSource, path: &Path, names: &[String]) -> Result<Columns, DataError> {
     let find = |wanted: &str| {
-        names.iter().position(|name| name == wanted).ok_or_else(|| DataError::NoColumn {
-            path: path.to_owned(),
-            column: wanted.to_owned(),
-            found: names.join(", "),
-        })
+        names
+            .iter()
+            .position(|name| name == wanted)
+            .ok_or_else(|| DataError::NoColumn {
+                path: path.to_owned(),
+                column: wanted.to_owned(),
+                found: names.join(", "),
+            })
     };
     let label = find(&source.label)?;
     let weight = source.weight.as_deref().map(find).transpose()?;
-    let features =
-        (0..names.len()).filter(|&column| column != label && Some(column) != weight).collect();
-    Ok(Columns { features, label, weight })
+    let features = (0..names.len())
+        .filter(|&column| column != label && Some(column) != weight)
+        .collect();
+    Ok(Columns {
+        features,
+        label,
+        weight,
+    })
 }
 
 fn number(path: &Path, line: u64, name: &str, field: &[u8]) -> Result<f32, DataError> {
     let text = field.trim_ascii();
-    let parsed = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok());
+    let parsed = std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse::<f64>().ok());
     let problem = match parsed.map(|number| number as f32) {
         Some(number) if number.is_finite() => return Ok(number),
         Some(number) => format!("column '{name}' is {number}; numbers must be finite"),
@@ -124,8 +146,11 @@ fn indices(
     lines: &[u64],
     classes: &[String],
 ) -> Result<Vec<f32>, DataError> {
-    let known: std::collections::BTreeMap<&str, usize> =
-        classes.iter().enumerate().map(|(index, class)| (class.as_str(), index)).collect();
+    let known: std::collections::BTreeMap<&str, usize> = classes
+        .iter()
+        .enumerate()
+        .map(|(index, class)| (class.as_str(), index))
+        .collect();
     let index = |(label, &line): (&String, &u64)| match known.get(label.as_str()) {
         Some(&index) => Ok(index as f32),
         None => {
@@ -133,8 +158,7 @@ fn indices(
                 Split::Train => "the run file lists",
                 Split::Test => "the training data has",
             };
-            let problem =
-                format!("unknown label '{label}'; {origin} {}", classes.join(", "));
+            let problem = format!("unknown label '{label}'; {origin} {}", classes.join(", "));
             Err(DataError::row(path, line, problem))
         }
     };
@@ -143,10 +167,21 @@ fn indices(
 
 fn failed(path: &Path, error: &csv::Error) -> DataError {
     match error.kind() {
-        csv::ErrorKind::UnequalLengths { pos, expected_len, len } => {
+        csv::ErrorKind::UnequalLengths {
+            pos,
+            expected_len,
+            len,
+        } => {
             let line = pos.as_ref().map_or(0, csv::Position::line);
-            DataError::row(path, line, format!("{len} fields, but the header has {expected_len}"))
+            DataError::row(
+                path,
+                line,
+                format!("{len} fields, but the header has {expected_len}"),
+            )
         }
-        _ => DataError::Read { path: path.to_owned(), problem: error.to_string() },
+        _ => DataError::Read {
+            path: path.to_owned(),
+            problem: error.to_string(),
+        },
     }
 }

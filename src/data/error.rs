@@ -55,6 +55,10 @@ pub enum DataError {
 
 impl DataError {
     pub(super) fn row(path: &Path, line: u64, problem: String) -> Self {
-        Self::Row { path: path.to_owned(), line, problem }
+        Self::Row {
+            path: path.to_owned(),
+            line,
+            problem,
+        }
     }
 }

@@ -14,8 +14,13 @@ use crate::layers::Shape;
 pub(super) fn read(pair: &IdxPair, classes: Option<&[String]>) -> Result<Table, DataError> {
     let (dimensions, pixels) = read_file(&pair.images, 3)?;
     let (label_dimensions, labels) = read_file(&pair.labels, 1)?;
-    let [rows, height, width] = dimensions[..] else { unreachable!("three were asked for") };
-    let problem = |path: &Path, problem: String| DataError::Read { path: path.to_owned(), problem };
+    let [rows, height, width] = dimensions[..] else {
+        unreachable!("three were asked for")
+    };
+    let problem = |path: &Path, problem: String| DataError::Read {
+        path: path.to_owned(),
+        problem,
+    };
     if label_dimensions[0] != rows {
         let text = format!(
             "{} labels, but {} has {rows} images",
@@ -25,14 +30,19 @@ pub(super) fn read(pair: &IdxPair, classes: Option<&[String]>) -> Result<Table, 
         return Err(problem(&pair.labels, text));
     }
     if rows == 0 {
-        return Err(DataError::Empty { path: pair.images.clone() });
+        return Err(DataError::Empty {
+            path: pair.images.clone(),
+        });
     }
     let highest = labels.iter().copied().max().unwrap_or(0);
     let classes = match classes {
         Some(classes) => classes.to_vec(),
         None => (0..=highest).map(|class| class.to_string()).collect(),
     };
-    if let Some(index) = labels.iter().position(|&label| usize::from(label) >= classes.len()) {
+    if let Some(index) = labels
+        .iter()
+        .position(|&label| usize::from(label) >= classes.len())
+    {
         let text = format!(
             "label {} of image {index} is not one of the {} classes {}",
             labels[index],
@@ -44,12 +54,19 @@ pub(super) fn read(pair: &IdxPair, classes: Option<&[String]>) -> Result<Table, 
     Ok(Table {
         features: pixels.into_iter().map(f32::from).collect(),
         targets: labels.into_iter().map(f32::from).collect(),
-        ..Table::empty(Shape(vec![height, width, 1]), Targets::Classes(classes), rows)
+        ..Table::empty(
+            Shape(vec![height, width, 1]),
+            Targets::Classes(classes),
+            rows,
+        )
     })
 }
 
 fn read_file(path: &Path, dimensions: usize) -> Result<(Vec<usize>, Vec<u8>), DataError> {
-    let problem = |problem: String| DataError::Read { path: path.to_owned(), problem };
+    let problem = |problem: String| DataError::Read {
+        path: path.to_owned(),
+        problem,
+    };
     let file = File::open(path).map_err(|error| problem(error.to_string()))?;
     let mut file = BufReader::new(file);
     let mut bytes = Vec::new();
@@ -63,7 +80,9 @@ fn read_file(path: &Path, dimensions: usize) -> Result<(Vec<usize>, Vec<u8>), Da
     let magic = [0, 0, 8, dimensions as u8];
     if bytes.len() < header || bytes[..4] != magic {
         let kind = if dimensions == 1 { "labels" } else { "images" };
-        return Err(problem(format!("not an IDX file of {kind}: it must begin with {magic:?}")));
+        return Err(problem(format!(
+            "not an IDX file of {kind}: it must begin with {magic:?}"
+        )));
     }
     let sizes: Vec<usize> = bytes[4..header]
         .chunks_exact(4)
@@ -72,7 +91,9 @@ fn read_file(path: &Path, dimensions: usize) -> Result<(Vec<usize>, Vec<u8>), Da
     let elements: usize = sizes.iter().product();
     if bytes.len() - header != elements {
         let found = bytes.len() - header;
-        return Err(problem(format!("{found} bytes of data, but {sizes:?} need {elements}")));
+        return Err(problem(format!(
+            "{found} bytes of data, but {sizes:?} need {elements}"
+        )));
     }
     Ok((sizes, bytes.split_off(header)))
 }

@@ -45,18 +45,29 @@ pub fn load(
                 Split::Train => &source.train,
                 Split::Test => source.test.as_ref().ok_or_else(missing)?,
             };
-            (idx::read(pair, classes.or(source.classes.as_deref()))?, &pair.images)
+            (
+                idx::read(pair, classes.or(source.classes.as_deref()))?,
+                &pair.images,
+            )
         }
     };
     if let Some(shape) = &config.shape {
         let (found, wanted) = (table.shape.elements(), shape.elements());
         if found != wanted {
             let (path, shape) = (path.to_owned(), shape.clone());
-            return Err(DataError::Shape { path, found, shape, wanted });
+            return Err(DataError::Shape {
+                path,
+                found,
+                shape,
+                wanted,
+            });
         }
         table.shape = shape.clone();
     }
     let scale = config.scale as f32;
-    table.features.iter_mut().for_each(|feature| *feature *= scale);
+    table
+        .features
+        .iter_mut()
+        .for_each(|feature| *feature *= scale);
     Ok(table)
 }

@@ -54,6 +54,7 @@ impl Table {
             target_kind,
             targets: Vec::new(),
             weights: None,
+            names: Vec::new(),
             rows,
         }
     }

@@ -1,7 +1,7 @@
 //! Why training stopped.
 
-use crate::backend::BackendError;
 use super::RunFolderError;
+use crate::backend::BackendError;
 use crate::checkpoint::{CheckpointError, FileError};
 use crate::comm::{CommError, Disagreement};
 use crate::data::DataError;

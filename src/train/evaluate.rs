@@ -36,13 +36,20 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         let Evaluation { table, board } = evaluation;
         let size = self.options.micro_batch;
         let micro_batches = table.rows.div_ceil(size);
-        let (world, rank) = (self.reduction.reducer().world(), self.reduction.reducer().rank());
+        let (world, rank) = (
+            self.reduction.reducer().world(),
+            self.reduction.reducer().rank(),
+        );
         for (slot, index) in partition(micro_batches, world, rank).enumerate() {
             let rows = index * size..((index + 1) * size).min(table.rows);
             let weights = table.weights.as_ref().map(|weights| &weights[rows.clone()]);
             let batch = MicroBatch {
-                features: self.backend.stage(table.features(rows.clone()), &mut self.inputs.features),
-                targets: self.backend.stage(table.targets(rows.clone()), &mut self.inputs.targets),
+                features: self
+                    .backend
+                    .stage(table.features(rows.clone()), &mut self.inputs.features),
+                targets: self
+                    .backend
+                    .stage(table.targets(rows.clone()), &mut self.inputs.targets),
                 weights: match weights {
                     Some(weights) => Some(self.backend.stage(weights, &mut self.inputs.weights)),
                     None => None,
@@ -60,7 +67,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
                 state: B::view(&self.state),
                 statistics: B::view_mut(&mut self.statistics),
             };
-            self.model.forward(&mut cx, parameters, &batch, B::view_mut(&mut self.report));
+            self.model
+                .forward(&mut cx, parameters, &batch, B::view_mut(&mut self.report));
             drop(cx);
             let mut report = [0.0; REPORT];
             self.backend.download(B::view(&self.report), &mut report);
@@ -69,7 +77,9 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         board.hand_over(self.reduction.reducer());
         board.wait(self.reduction.reducer())?;
         let mut totals = Totals::default();
-        board.reports(micro_batches).for_each(|(_, report)| totals.add(report));
+        board
+            .reports(micro_batches)
+            .for_each(|(_, report)| totals.add(report));
         Ok(totals)
     }
 }

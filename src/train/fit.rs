@@ -67,8 +67,15 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let per_epoch = sampler.steps_per_epoch();
         let end = train.length.steps(per_epoch);
         let start = self.trainer.global_step();
-        let (rank, world) = (self.trainer.reducer().rank(), self.trainer.reducer().world());
-        let factor = if train.scale_rate_with_ranks { world as f64 } else { 1.0 };
+        let (rank, world) = (
+            self.trainer.reducer().rank(),
+            self.trainer.reducer().world(),
+        );
+        let factor = if train.scale_rate_with_ranks {
+            world as f64
+        } else {
+            1.0
+        };
         let base = train.optimizer.learning_rate() * factor;
         let mut evaluation = match &self.test {
             Some(test) => Some(self.trainer.evaluation(Arc::clone(test))?),
@@ -78,10 +85,16 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let mut prefetch =
             Prefetch::start(Arc::clone(&self.train), sampler, (rank, world), start..end)
                 .map_err(|source| TrainError::Spawn { rank, source })?;
-        let mut outcome = Outcome { step: start, metrics: BTreeMap::new(), micro_batches: 0 };
+        let mut outcome = Outcome {
+            step: start,
+            metrics: BTreeMap::new(),
+            micro_batches: 0,
+        };
         let (mut window, mut since) = (Window::default(), Instant::now());
         for step in start..end {
-            let Some(share) = prefetch.next_share() else { break };
+            let Some(share) = prefetch.next_share() else {
+                break;
+            };
             let rate = train.schedule.rate(base, step);
             let report = self.trainer.step(&share, rate)?;
             window.add(&report, prefetch.take_waited());
@@ -123,7 +136,11 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let reducer = self.trainer.reducer();
         let (world, collective) = (reducer.world(), reducer.algorithm());
         if let Some(log) = &mut self.log {
-            log.metrics.write(&Record::Start(StartRecord { step, world, collective }))?;
+            log.metrics.write(&Record::Start(StartRecord {
+                step,
+                world,
+                collective,
+            }))?;
         }
         Ok(())
     }
@@ -136,7 +153,9 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         window: &Window,
         elapsed: Duration,
     ) -> Result<(), TrainError> {
-        let Some(log) = &mut self.log else { return Ok(()) };
+        let Some(log) = &mut self.log else {
+            return Ok(());
+        };
         let step = self.trainer.global_step();
         let mean_ms = |time: Duration| time.as_secs_f64() * 1e3 / f64::from(window.steps.max(1));
         let samples_per_second = window.rows / elapsed.as_secs_f64().max(1e-9);
@@ -150,7 +169,12 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             input_wait_ms: mean_ms(window.input),
             gradient_norm: report.gradient_norm,
         }))?;
-        log.progress.log(&Tick { step, epoch, loss: report.loss, samples_per_second });
+        log.progress.log(&Tick {
+            step,
+            epoch,
+            loss: report.loss,
+            samples_per_second,
+        });
         Ok(())
     }
 
@@ -162,7 +186,10 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
     ) -> Result<BTreeMap<String, f64>, TrainError> {
         let totals = self.trainer.evaluate(evaluation)?;
         let metrics = totals.metrics(&self.train.target_kind);
-        let named = metrics.iter().map(|(name, &value)| (format!("test_{name}"), value)).collect();
+        let named = metrics
+            .iter()
+            .map(|(name, &value)| (format!("test_{name}"), value))
+            .collect();
         if let Some(log) = &mut self.log {
             let step = self.trainer.global_step();
             let record = EvaluateRecord {
@@ -194,13 +221,21 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             ..Facts::default()
         };
         let best = self.config.train.best.map(|metric| match metric {
-            BestMetric::Accuracy => {
-                Best { metric: "test_accuracy".to_owned(), goal: Goal::Maximize }
-            }
-            BestMetric::Loss => Best { metric: "test_loss".to_owned(), goal: Goal::Minimize },
+            BestMetric::Accuracy => Best {
+                metric: "test_accuracy".to_owned(),
+                goal: Goal::Maximize,
+            },
+            BestMetric::Loss => Best {
+                metric: "test_loss".to_owned(),
+                goal: Goal::Minimize,
+            },
         });
-        let retention = Retention { last: self.config.train.keep, best };
-        self.trainer.save(&self.folder.checkpoints(), facts, &retention)?;
+        let retention = Retention {
+            last: self.config.train.keep,
+            best,
+        };
+        self.trainer
+            .save(&self.folder.checkpoints(), facts, &retention)?;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::backend::{Backend, BackendError, Memory};
+use crate::backend::{Backend, BackendError};
 use crate::checkpoint::{Checkpoint, CheckpointError, Wanted};
 use crate::data::Table;
 use crate::layers::{Context, Mode, StateTensor};
@@ -296,6 +296,7 @@ mod tests {
             // Every prediction is 1.75.
             targets: vec![1.75, 0.75, 1.75, 1.75, 3.75],
             weights: Some(vec![1.0, 2.0, 1.0, 1.0, 0.5]),
+            names: Vec::new(),
             rows: 5,
         };
         let mut inference = inference(2, &TENSORS);

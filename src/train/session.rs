@@ -128,10 +128,18 @@ impl Session {
         let task = config.task();
         let train = load(&config.data, task, Split::Train, None)?;
         let test = match config.data.has_test() {
-            true => Some(Arc::new(load(&config.data, task, Split::Test, Some(&train))?)),
+            true => Some(Arc::new(load(
+                &config.data,
+                task,
+                Split::Test,
+                Some(&train),
+            )?)),
             false => None,
         };
-        Ok(RunData { train: Arc::new(train), test })
+        Ok(RunData {
+            train: Arc::new(train),
+            test,
+        })
     }
 
     /// What one rank does.
@@ -182,7 +190,10 @@ impl Session {
             train: Arc::clone(&data.train),
             test: data.test.clone(),
             folder: &folder,
-            fingerprint: fingerprint.into_iter().map(|(name, text)| (name.to_owned(), text)).collect(),
+            fingerprint: fingerprint
+                .into_iter()
+                .map(|(name, text)| (name.to_owned(), text))
+                .collect(),
             log,
         };
         if let Some(checkpoint) = &checkpoint {
@@ -195,9 +206,11 @@ impl Session {
     fn open(&self, reducer: &mut Reducer) -> Result<(RunFolder, Option<Checkpoint>), TrainError> {
         let rank = reducer.rank();
         let made = match (rank, self.begin) {
-            (0, Begin::New(existing)) => {
-                Some(RunFolder::create(&self.folder, existing, &self.config.to_toml())?)
-            }
+            (0, Begin::New(existing)) => Some(RunFolder::create(
+                &self.folder,
+                existing,
+                &self.config.to_toml(),
+            )?),
             (0, Begin::Resume) => Some(RunFolder::resume(&self.folder)?),
             _ => None,
         };
@@ -238,7 +251,10 @@ impl Session {
         };
         let per_epoch = data.train.rows.div_ceil(self.config.train.global_batch) as u64;
         let end = self.config.train.length.steps(per_epoch);
-        Ok(Log { metrics, progress: Progress::new(&self.console, step..end) })
+        Ok(Log {
+            metrics,
+            progress: Progress::new(&self.console, step..end),
+        })
     }
 
     /// What has to be equal on all ranks for their sums to mean anything.
@@ -249,7 +265,10 @@ impl Session {
         data: &RunData,
     ) -> Vec<(&'static str, String)> {
         let table = |table: &Table| format!("{} rows, {}", table.rows, table.digest());
-        let test = data.test.as_ref().map_or_else(|| "none".to_owned(), |test| table(test));
+        let test = data
+            .test
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), |test| table(test));
         vec![
             ("program version", env!("CARGO_PKG_VERSION").to_owned()),
             ("layout", model.layout().describe()),

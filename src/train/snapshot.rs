@@ -86,19 +86,28 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             let (_, rest) = parameters.split_at_mut(tensor.offset - cut);
             let (values, rest) = rest.split_at_mut(tensor.len());
             (parameters, cut) = (rest, tensor.offset + tensor.len());
-            wanted.push(Wanted { name: &tensor.name, shape: &tensor.shape, values });
+            wanted.push(Wanted {
+                name: &tensor.name,
+                shape: &tensor.shape,
+                values,
+            });
         }
         let mut state = host.state.as_mut_slice();
         for tensor in self.model.states() {
             let (values, rest) = state.split_at_mut(tensor.range.len());
             state = rest;
-            wanted.push(Wanted { name: &tensor.name, shape: &tensor.shape, values });
+            wanted.push(Wanted {
+                name: &tensor.name,
+                shape: &tensor.shape,
+                values,
+            });
         }
         checkpoint.load(&mut wanted)?;
         // SAFETY: outside collectives the parameters are this rank's own.
         let parameters = unsafe { B::region_mut(&self.parameters, 0..self.parameters.len()) };
         self.backend.upload(&host.parameters, parameters);
-        self.backend.upload(&host.state, B::view_mut(&mut self.state));
+        self.backend
+            .upload(&host.state, B::view_mut(&mut self.state));
         Ok(())
     }
 
@@ -113,7 +122,12 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
                 let (own, rest) = rest.split_at_mut(segment.state.len());
                 (values, cut) = (rest, segment.state.end);
                 let (tensor, start) = self.place(segment);
-                wanted.push(WantedPiece { tensor, state, start, values: own });
+                wanted.push(WantedPiece {
+                    tensor,
+                    state,
+                    start,
+                    values: own,
+                });
             }
         }
         checkpoint.load_optimizer(&mut wanted)?;
@@ -134,7 +148,12 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             for segment in &self.segments {
                 let (tensor, start) = self.place(segment);
                 let values = &values[segment.state.clone()];
-                pieces.push(Piece { tensor, state, start, values });
+                pieces.push(Piece {
+                    tensor,
+                    state,
+                    start,
+                    values,
+                });
             }
         }
         write_part(checkpoints, self.step, part, &pieces)
@@ -186,28 +205,46 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     pub fn tensors(&mut self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let host = self.host_tensors();
         let owned = |named: Named<'_>| {
-            (named.name.to_owned(), named.shape.to_vec(), named.values.to_vec())
+            (
+                named.name.to_owned(),
+                named.shape.to_vec(),
+                named.values.to_vec(),
+            )
         };
         self.named(&host).map(owned).collect()
     }
 
     fn gradient_scale_names(&self) -> Vec<String> {
-        self.layout.tensors().iter().map(|tensor| tensor.name.clone()).collect()
+        self.layout
+            .tensors()
+            .iter()
+            .map(|tensor| tensor.name.clone())
+            .collect()
     }
 
     fn state_scale_names(&self) -> Vec<String> {
-        self.model.states().iter().map(|state| state.name.clone()).collect()
+        self.model
+            .states()
+            .iter()
+            .map(|state| state.name.clone())
+            .collect()
     }
 
     fn named_exponents(&mut self) -> BTreeMap<String, i32> {
         let names = [self.gradient_scale_names(), self.state_scale_names()].concat();
         let gradients = self.reduction.scales().exponents().to_vec();
-        let exponents = gradients.iter().chain(self.moving.scales().exponents()).copied();
+        let exponents = gradients
+            .iter()
+            .chain(self.moving.scales().exponents())
+            .copied();
         names.into_iter().zip(exponents).collect()
     }
 
     fn barrier(&mut self) -> Result<(), TrainError> {
-        Ok(self.reduction.reducer().call(|communicator| communicator.barrier())?)
+        Ok(self
+            .reduction
+            .reducer()
+            .call(|communicator| communicator.barrier())?)
     }
 }
 

@@ -100,8 +100,11 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         let layout = Arc::new(model.layout().clone());
         let world = reducer.world();
         let parameters = reducer.allocate_f32(layout.arena_len(world))?;
-        let states: Vec<Range<usize>> =
-            model.states().iter().map(|state| state.range.clone()).collect();
+        let states: Vec<Range<usize>> = model
+            .states()
+            .iter()
+            .map(|state| state.range.clone())
+            .collect();
         let state_len = states.last().map_or(0, |range| range.end);
         let (tensors, state_tensors) = (layout.tensors().len(), states.len());
         let moving = ExactSums::new(&mut backend, states, options.micro_batches, &mut reducer)?;
@@ -112,8 +115,12 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             sharded: options.sharded,
             micro_batches: options.micro_batches,
         };
-        let mut reduction =
-            Reduction::new(backend.clone(), Arc::clone(&layout), reduction_options, reducer)?;
+        let mut reduction = Reduction::new(
+            backend.clone(),
+            Arc::clone(&layout),
+            reduction_options,
+            reducer,
+        )?;
         let segments = segments(&layout, &reduction.owned());
         let optimizer = options.optimizer.build(&mut backend, &layout, &segments)?;
         let clip = match options.clip {
@@ -172,7 +179,10 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             self.adapt();
             repeats += 1;
         };
-        let scale = self.options.loss_reduction.gradient_scale(totals.weight, totals.rows);
+        let scale = self
+            .options
+            .loss_reduction
+            .gradient_scale(totals.weight, totals.rows);
         let gradient_norm = self.update(scale, rate)?;
         self.move_state(totals.rows as u64);
         self.adapt();
@@ -214,14 +224,20 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
                 state: B::view(&self.state),
                 statistics: B::view_mut(&mut self.statistics),
             };
-            self.model.forward(&mut cx, parameters, &batch, B::view_mut(&mut self.report));
-            self.reduction.begin_micro_batch(slot == 0, slot + 1 == count);
-            self.model.backward(&mut cx, parameters, &batch, &mut self.reduction);
+            self.model
+                .forward(&mut cx, parameters, &batch, B::view_mut(&mut self.report));
+            self.reduction
+                .begin_micro_batch(slot == 0, slot + 1 == count);
+            self.model
+                .backward(&mut cx, parameters, &batch, &mut self.reduction);
             drop(cx);
             if let Some(tensor) = self.reduction.unfinished() {
-                return Err(TrainError::Unfinished { tensor: tensor.to_owned() });
+                return Err(TrainError::Unfinished {
+                    tensor: tensor.to_owned(),
+                });
             }
-            self.moving.add(&mut self.backend, B::view(&self.statistics), slot == 0);
+            self.moving
+                .add(&mut self.backend, B::view(&self.statistics), slot == 0);
             let mut report = [0.0; REPORT];
             self.backend.download(B::view(&self.report), &mut report);
             self.board.write_report(slot, report);
@@ -238,7 +254,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         let tensors = self.gradient_magnitudes.len();
         self.reduction.magnitudes(&mut self.gradient_magnitudes);
         self.board.write_magnitudes(0, &self.gradient_magnitudes);
-        self.moving.magnitudes(&mut self.backend, &mut self.state_magnitudes);
+        self.moving
+            .magnitudes(&mut self.backend, &mut self.state_magnitudes);
         self.board.write_magnitudes(tensors, &self.state_magnitudes);
         self.moving.hand_over(self.reduction.reducer());
         self.board.hand_over(self.reduction.reducer());
@@ -267,8 +284,10 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
                 return Err(self.not_finite("gradient", rank, micro_batch, tensor));
             }
         }
-        self.board.largest_magnitudes(0, &mut self.gradient_magnitudes);
-        self.board.largest_magnitudes(tensors, &mut self.state_magnitudes);
+        self.board
+            .largest_magnitudes(0, &mut self.gradient_magnitudes);
+        self.board
+            .largest_magnitudes(tensors, &mut self.state_magnitudes);
         Ok(totals)
     }
 
@@ -280,10 +299,18 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         let (gradients, reducer) = self.reduction.sums();
         let mut exchange = self.exchange.with(reducer);
         let clipped = match &mut self.clip {
-            Some(clip) => {
-                clip.scale(&mut self.backend, gradients, &self.segments, scale, &mut exchange)?
-            }
-            None => Clipped { scale, limit: f32::INFINITY, norm: None },
+            Some(clip) => clip.scale(
+                &mut self.backend,
+                gradients,
+                &self.segments,
+                scale,
+                &mut exchange,
+            )?,
+            None => Clipped {
+                scale,
+                limit: f32::INFINITY,
+                norm: None,
+            },
         };
         self.optimizer.step(Step {
             backend: &mut self.backend,
@@ -308,7 +335,10 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         let mut last = 0;
         for index in 0..self.reduction.buckets().len() {
             let range = self.reduction.buckets()[index].clone();
-            let span = Span { region: self.parameters.id(), range };
+            let span = Span {
+                region: self.parameters.id(),
+                range,
+            };
             last = self.reduction.reducer().submit(Job::AllGather(span));
         }
         Ok(self.reduction.reducer().wait(last)?)
@@ -319,7 +349,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         for (index, state) in self.model.states().iter().enumerate() {
             let (sum, exponent) = self.moving.sum(index);
             let average = B::slice_mut(B::view_mut(&mut self.state), state.range.clone());
-            self.backend.move_average(average, state.momentum, sum, exponent, rows);
+            self.backend
+                .move_average(average, state.momentum, sum, exponent, rows);
         }
     }
 
@@ -337,7 +368,13 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         micro_batch: String,
         tensor: String,
     ) -> TrainError {
-        TrainError::NotFinite { step: self.step, what, rank, micro_batch, tensor }
+        TrainError::NotFinite {
+            step: self.step,
+            what,
+            rank,
+            micro_batch,
+            tensor,
+        }
     }
 
     /// The first tensor with a gradient of `rank` that is not finite, as its magnitudes tell.
@@ -345,7 +382,10 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         let infinite = f32::INFINITY.to_bits();
         let bad = |index: &usize| self.board.magnitude(rank, *index) >= infinite;
         let index = (0..self.layout.tensors().len()).find(bad)?;
-        Some(format!("gradient of '{}'", self.layout.tensors()[index].name))
+        Some(format!(
+            "gradient of '{}'",
+            self.layout.tensors()[index].name
+        ))
     }
 
     /// The first tensor, parameters before gradients, that is not finite. Allocates: the run is
@@ -370,7 +410,9 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         let mut host = vec![0.0; self.parameters.len()];
         for tensor in self.layout.tensors() {
             let values = &mut host[tensor.range()];
-            tensor.init.fill(self.options.seed, &tensor.name, &tensor.shape, values);
+            tensor
+                .init
+                .fill(self.options.seed, &tensor.name, &tensor.shape, values);
         }
         // SAFETY: outside collectives the parameters are this rank's own.
         let parameters = unsafe { B::region_mut(&self.parameters, 0..host.len()) };
@@ -421,25 +463,37 @@ struct Exchanging<'a> {
 impl Exchange {
     fn new(sharded: bool, layout: &Layout, reducer: &mut Reducer) -> Result<Self, TrainError> {
         let blocks = crate::optim::blocks(layout);
-        let blocks = if sharded { Some(reducer.allocate_i64(blocks)?) } else { None };
+        let blocks = if sharded {
+            Some(reducer.allocate_i64(blocks)?)
+        } else {
+            None
+        };
         Ok(Self { blocks })
     }
 
     fn with<'a>(&'a self, reducer: &'a mut Reducer) -> Exchanging<'a> {
-        Exchanging { blocks: self.blocks.as_ref(), reducer }
+        Exchanging {
+            blocks: self.blocks.as_ref(),
+            reducer,
+        }
     }
 }
 
 impl BlockExchange for Exchanging<'_> {
     fn complete(&mut self, sums: &mut [f64]) -> Result<(), CommError> {
-        let Some(blocks) = self.blocks else { return Ok(()) };
+        let Some(blocks) = self.blocks else {
+            return Ok(());
+        };
         let range = 0..sums.len();
         // SAFETY: outside its collective the region is this rank's own.
         let cells = unsafe { blocks.slice_mut(range.clone()) };
         for (cell, sum) in cells.iter_mut().zip(&*sums) {
             *cell = sum.to_bits() as i64;
         }
-        self.reducer.run(Job::AllReduce(Span { region: blocks.id(), range: range.clone() }))?;
+        self.reducer.run(Job::AllReduce(Span {
+            region: blocks.id(),
+            range: range.clone(),
+        }))?;
         // SAFETY: the collective is over.
         for (sum, &cell) in sums.iter_mut().zip(unsafe { blocks.slice(range) }) {
             *sum = f64::from_bits(cell as u64);

@@ -76,16 +76,25 @@ struct Trained {
 /// Runs `session` and hashes the weights of its last checkpoint.
 fn finish(session: &Session) -> Result<Trained, TrainError> {
     let outcome = session.train()?;
-    let checkpoint = session.folder.join(format!("checkpoints/step-{}", outcome.step));
+    let checkpoint = session
+        .folder
+        .join(format!("checkpoints/step-{}", outcome.step));
     let weights = fs::read(checkpoint.join("model.safetensors")).unwrap();
-    let digest = Sha256::digest(&weights).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = Sha256::digest(&weights)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let metrics = ringstep::train::read_metrics(&session.folder.join("metrics.jsonl")).unwrap();
     let loss = |record: &ringstep::train::Record| match record {
         ringstep::train::Record::Train(train) => Some(train.loss),
         _ => None,
     };
     let losses = metrics.iter().filter_map(loss).collect();
-    Ok(Trained { outcome, digest, losses })
+    Ok(Trained {
+        outcome,
+        digest,
+        losses,
+    })
 }
 
 fn session(folder: &Path, world: usize, overrides: &[&str]) -> Session {
@@ -165,9 +174,16 @@ fn a_run_goes_on_with_another_number_of_ranks_as_if_nothing_had_happened() {
         finish(&first).unwrap();
         let zero = format!("train.zero={zero_after}");
         let second = session(folder.path(), 3, &[&zero]);
-        let resumed = finish(&Session { begin: Begin::Resume, ..second }).unwrap();
+        let resumed = finish(&Session {
+            begin: Begin::Resume,
+            ..second
+        })
+        .unwrap();
         assert_eq!(resumed.outcome.step, 20);
-        assert_eq!(resumed.digest, whole, "zero {zero_before} then {zero_after}");
+        assert_eq!(
+            resumed.digest, whole,
+            "zero {zero_before} then {zero_after}"
+        );
     }
 }
 
