@@ -6,9 +6,9 @@
 //! each imports only from those after it.
 
 pub mod cli;
-pub mod config;
 pub mod train;
 pub mod checkpoint;
+pub mod config;
 pub mod models;
 pub mod data;
 pub mod layers;
