@@ -1,36 +1,34 @@
-//! Times our all-reduce: `bench_all_reduce RANKS [COLLECTIVE]` on threads, without `RANKS` under
-//! `mpirun`. Prints a line `ranks megabytes median-ms` for each size.
+//! Times our all-reduce: `bench_all_reduce RANKS [COLLECTIVE [CHUNK]]` on threads, 0 for the ranks
+//! that `mpirun` started. Prints a line `ranks megabytes median-ms` for each size.
 
 use std::time::Instant;
 
-use ringstep::comm::{CommError, Communicator, Options, Span, launcher, testing};
+use ringstep::comm::{CollectiveChoice, CommError, Communicator, Options, Span, launcher, testing};
 
 /// Megabytes, and how often they are summed.
 const SIZES: [(usize, usize); 3] = [(1, 60), (25, 25), (100, 12)];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let collective = arguments
-        .iter()
-        .find_map(|text| text.parse().ok())
-        .unwrap_or_default();
-    let options = Options::default().with_collective(collective);
+    let argument = |index: usize| arguments.get(index).map(String::as_str);
+    let ranks: usize = argument(0).unwrap_or("0").parse()?;
+    let collective: CollectiveChoice = argument(1).unwrap_or("auto").parse()?;
+    let mut options = Options::default().with_collective(collective);
+    if let Some(chunk) = argument(2) {
+        options.chunk = chunk.parse()?;
+    }
     let launcher = launcher::detect(|name| std::env::var(name).ok());
-    let medians = match (
-        launcher,
-        arguments.first().and_then(|text| text.parse().ok()),
-    ) {
-        (None, Some(ranks)) => testing::world(ranks, &options, measure)
+    let medians = if ranks > 0 {
+        testing::world(ranks, &options, measure)
             .into_iter()
-            .collect::<Result<Vec<_>, _>>()?,
-        (launcher, _) => {
-            let mut communicator = connect(&options, launcher.as_ref())?;
-            let medians = measure(communicator.as_mut())?;
-            if communicator.rank() > 0 {
-                Vec::new()
-            } else {
-                vec![medians; communicator.world()]
-            }
+            .collect::<Result<Vec<_>, _>>()?
+    } else {
+        let mut communicator = connect(&options, launcher.as_ref())?;
+        let medians = measure(communicator.as_mut())?;
+        if communicator.rank() > 0 {
+            Vec::new()
+        } else {
+            vec![medians; communicator.world()]
         }
     };
     if let Some(first) = medians.first() {

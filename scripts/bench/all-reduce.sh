@@ -6,24 +6,26 @@
 #   scripts/bench/all-reduce.sh [ROUNDS]
 #
 # MPIs that are not installed are left out. PyTorch is installed under target/peers when it is not
-# there; PEERS names another Python environment to use.
+# there; PEERS names another Python environment to use, PROFILE another profile of cargo's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 rounds=${1:-3}
+profile=${PROFILE:-release}
+built=${profile/dev/debug}/examples/bench_all_reduce
 programs=target/bench
 results=$programs/all-reduce.txt
 mkdir -p "$programs"
 : >"$results"
 
 gcc -O3 -march=native scripts/bench/all_reduce_bound.c -o "$programs/bound"
-cargo build --release --example bench_all_reduce
+cargo build --profile "$profile" --example bench_all_reduce
 mpis=()
 for mpi in openmpi mpich; do
     command -v "mpicc.$mpi" >/dev/null || { echo "no $mpi: left out" >&2; continue; }
     mpis+=("$mpi")
     "mpicc.$mpi" -O2 scripts/bench/all_reduce_mpi.c -o "$programs/mpi-$mpi"
-    MPICC=mpicc.$mpi cargo build --release --features mpi --target-dir "target/$mpi" \
+    MPICC=mpicc.$mpi cargo build --profile "$profile" --features mpi --target-dir "target/$mpi" \
         --example bench_all_reduce
 done
 peers=${PEERS:-target/peers}
@@ -43,12 +45,12 @@ for ((round = 1; round <= rounds; round++)); do
     echo "round $round of $rounds" >&2
     for ranks in 2 4; do
         run bound "$programs/bound" $ranks
-        run threads target/release/examples/bench_all_reduce $ranks
-        run threads-ring target/release/examples/bench_all_reduce $ranks ring
+        run threads "target/$built" $ranks
+        run threads-ring "target/$built" $ranks ring
         for mpi in "${mpis[@]}"; do
-            ours=target/$mpi/release/examples/bench_all_reduce
-            run "$mpi-ours" scripts/mpirun.sh "$mpi" $ranks "$ours"
-            run "$mpi-ours-ring" scripts/mpirun.sh "$mpi" $ranks "$ours" ring
+            ours=target/$mpi/$built
+            run "$mpi-ours" scripts/mpirun.sh "$mpi" $ranks "$ours" 0
+            run "$mpi-ours-ring" scripts/mpirun.sh "$mpi" $ranks "$ours" 0 ring
             run "$mpi-allreduce" scripts/mpirun.sh "$mpi" $ranks "$programs/mpi-$mpi"
         done
         run gloo "$peers/bin/python" scripts/bench/all_reduce_gloo.py $ranks

@@ -400,6 +400,7 @@ unsafe impl Sync for HeapMemory {}
 impl HeapMemory {
     fn zeroed(len: usize) -> Option<Self> {
         let mut buffer = Buffer::zeroed(len)?;
+        ask_for_large_pages(&mut buffer);
         // SAFETY: the buffer stays with the cells; collectives order all use of them.
         let cells = unsafe { Cells::new(buffer.as_mut_ptr(), len) };
         Some(Self {
@@ -410,6 +411,23 @@ impl HeapMemory {
 }
 
 impl RegionOwner for HeapMemory {}
+
+/// Regions are read from end to end by every rank: fewer, larger pages are found faster.
+#[cfg(target_os = "linux")]
+fn ask_for_large_pages(buffer: &mut [i64]) {
+    const PAGE: usize = 4096;
+    let bytes = size_of_val(buffer);
+    let start = buffer.as_mut_ptr().cast::<u8>();
+    let skipped = start.align_offset(PAGE);
+    if bytes >= skipped + 2 * PAGE {
+        let whole = (bytes - skipped) / PAGE * PAGE;
+        // SAFETY: pages inside the buffer; advice changes no contents, and refusal is no harm.
+        unsafe { libc::madvise(start.add(skipped).cast(), whole, libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_large_pages(_: &mut [i64]) {}
 
 impl Sharing for Heap {
     fn allocate(
