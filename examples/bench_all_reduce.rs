@@ -1,6 +1,8 @@
 //! Times our all-reduce: `bench_all_reduce RANKS [COLLECTIVE [CHUNK]]` on threads, 0 for the ranks
 //! that `mpirun` started. Prints a line `ranks megabytes median-ms` for each size.
 
+#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+
 use std::time::Instant;
 
 use ringstep::comm::{CollectiveChoice, CommError, Communicator, Options, Span, launcher, testing};

@@ -55,8 +55,8 @@ impl<T: Copy> Cells<T> {
             "range {range:?} of {} cells",
             self.len
         );
-        // SAFETY: in bounds by the assertion.
         Self {
+            // SAFETY: in bounds by the assertion.
             start: unsafe { self.start.add(range.start) },
             len: range.len(),
         }

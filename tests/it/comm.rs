@@ -241,6 +241,7 @@ fn random_schedule(communicator: &mut dyn Communicator, seed: u64) -> Result<(),
             range: range.clone(),
         };
         own.dawdle();
+        // SAFETY: no collective runs, and no other reference to the region is alive.
         unsafe { region.slice_mut(range.clone()) }.fill(rank + 1);
         own.dawdle();
         let expected = match kind {
@@ -262,11 +263,9 @@ fn random_schedule(communicator: &mut dyn Communicator, seed: u64) -> Result<(),
                 rank + 1
             }
         };
-        assert!(
-            unsafe { region.slice(range) }
-                .iter()
-                .all(|&value| value == expected)
-        );
+        // SAFETY: as above.
+        let values = unsafe { region.slice(range) };
+        assert!(values.iter().all(|&value| value == expected));
     }
     Ok(())
 }
@@ -336,6 +335,7 @@ fn processor_time() -> Duration {
         tv_sec: 0,
         tv_nsec: 0,
     };
+    // SAFETY: the call writes to a structure of its own type.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
