@@ -36,6 +36,8 @@ pub(super) struct Log {
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
+    /// Which rank this is.
+    pub rank: usize,
     /// Global steps taken in all.
     pub step: u64,
     /// Metrics of the last evaluation: `test_loss`, `test_accuracy`, ...; empty without test data.
@@ -86,6 +88,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             Prefetch::start(Arc::clone(&self.train), sampler, (rank, world), start..end)
                 .map_err(|source| TrainError::Spawn { rank, source })?;
         let mut outcome = Outcome {
+            rank,
             step: start,
             metrics: BTreeMap::new(),
             micro_batches: 0,
