@@ -13,7 +13,7 @@ use crate::random::philox;
 /// Rows that are summed before the sums of blocks are: keeps rounding errors small.
 const BLOCK: usize = 64;
 
-/// Columns whose sums stay in registers.
+/// Sums that stay in registers.
 const LANES: usize = 32;
 
 impl Activate for Cpu {
@@ -54,22 +54,12 @@ impl Activate for Cpu {
 
     fn softmax(&mut self, columns: usize, x: &[f32], y: &mut [f32]) {
         assert_eq!(x.len(), y.len(), "softmax: lengths differ");
-        for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
-            let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            exponentials(largest, x, y);
-            let sum: f32 = y.iter().sum();
-            divide(sum, y);
-        }
+        softmax(columns, x, y);
     }
 
     fn softmax_backward(&mut self, columns: usize, y: &[f32], dy: &mut [f32]) {
         assert_eq!(y.len(), dy.len(), "softmax_backward: lengths differ");
-        for (y, dy) in y.chunks_exact(columns).zip(dy.chunks_exact_mut(columns)) {
-            let dot: f32 = y.iter().zip(&*dy).map(|(y, dy)| y * dy).sum();
-            for (dy, y) in dy.iter_mut().zip(y) {
-                *dy = y * (*dy - dot);
-            }
-        }
+        softmax_backward(columns, y, dy);
     }
 
     fn add(&mut self, a: &[f32], b: &[f32], sum: &mut [f32]) {
@@ -200,15 +190,31 @@ vectorized! {
         }
     }
 
-    fn exponentials(largest: f32, x: &[f32], y: &mut [f32]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = exp(x - largest);
+    fn softmax(columns: usize, x: &[f32], y: &mut [f32]) {
+        for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
+            let largest = over_lanes(f32::NEG_INFINITY, f32::max, columns, |i| x[i]);
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = x - largest;
+            }
+        }
+        // All rows at once, because one is often shorter than a vector.
+        for y in &mut *y {
+            *y = exp(*y);
+        }
+        for y in y.chunks_exact_mut(columns) {
+            let sum = over_lanes(0.0, |sum, y| sum + y, columns, |i| y[i]);
+            for y in y {
+                *y /= sum;
+            }
         }
     }
 
-    fn divide(by: f32, y: &mut [f32]) {
-        for y in y {
-            *y /= by;
+    fn softmax_backward(columns: usize, y: &[f32], dy: &mut [f32]) {
+        for (y, dy) in y.chunks_exact(columns).zip(dy.chunks_exact_mut(columns)) {
+            let dot = over_lanes(0.0, |sum, y| sum + y, columns, |i| y[i] * dy[i]);
+            for (dy, y) in dy.iter_mut().zip(y) {
+                *dy = y * (*dy - dot);
+            }
         }
     }
 
@@ -259,6 +265,27 @@ vectorized! {
     }
 }
 
+/// Joins `term(0..len)` in [`LANES`] interleaved parts, then those in order.
+#[inline(always)]
+fn over_lanes(
+    start: f32,
+    join: impl Fn(f32, f32) -> f32,
+    len: usize,
+    term: impl Fn(usize) -> f32,
+) -> f32 {
+    let mut parts = [start; LANES];
+    let whole = len / LANES * LANES;
+    for first in (0..whole).step_by(LANES) {
+        for (lane, part) in parts.iter_mut().enumerate() {
+            *part = join(*part, term(first + lane));
+        }
+    }
+    for (part, i) in parts.iter_mut().zip(whole..len) {
+        *part = join(*part, term(i));
+    }
+    parts.into_iter().take(len).fold(start, join)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,6 +305,24 @@ mod tests {
             assert_eq!(sum[0], together);
             let exact: f64 = alone.iter().map(|&x| f64::from(x)).sum();
             assert!((f64::from(sum[0]) - exact).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn softmax_of_a_row_does_not_depend_on_the_others() {
+        for columns in [1, 3, 10, 32, 67] {
+            let x: Vec<f32> = (0..5 * columns).map(|i| (i as f32).sin() * 9.0).collect();
+            let (mut y, mut alone) = (vec![0.0; x.len()], vec![0.0; columns]);
+            Cpu::new().softmax(columns, &x, &mut y);
+            for (x, y) in x.chunks(columns).zip(y.chunks(columns)) {
+                Cpu::new().softmax(columns, x, &mut alone);
+                assert_eq!(alone, y);
+                let terms = |x: f32| f64::from(x).exp();
+                let sum: f64 = x.iter().map(|&x| terms(x)).sum();
+                for (x, y) in x.iter().zip(y) {
+                    assert!((f64::from(*y) - terms(*x) / sum).abs() < 3e-7);
+                }
+            }
         }
     }
 
