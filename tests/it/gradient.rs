@@ -90,6 +90,11 @@ impl OneLayer {
         }
     }
 
+    /// The next passes have this many rows.
+    pub(crate) fn rows(&mut self, rows: usize) {
+        self.rows = rows;
+    }
+
     /// Shape of one row of output.
     pub(crate) fn output(&self) -> &Shape {
         &self.output

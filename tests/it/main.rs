@@ -11,6 +11,7 @@ mod comm;
 mod checkpoint;
 mod convolution;
 mod pooling;
+mod images;
 mod golden;
 mod gradient;
 mod layers;

@@ -79,8 +79,8 @@ vectorized! {
                     let dx = &mut dx[place..][..g.channels];
                     let x = &x[place..][..g.channels];
                     for (((dx, &x), &y), dy) in dx.iter_mut().zip(x).zip(y).zip(dy.iter_mut()) {
-                        // Not `x == y`: a NaN is its window's maximum, too.
-                        let is_max = !(x < y);
+                        // A NaN is its window's maximum, too.
+                        let is_max = x >= y || y.is_nan();
                         *dx += if is_max { *dy } else { 0.0 };
                         *dy = if is_max { 0.0 } else { *dy };
                     }

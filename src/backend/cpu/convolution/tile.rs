@@ -213,10 +213,10 @@ unsafe fn gathered_tile<V: Vector, const M: usize, const N: usize>(
                 std::array::from_fn(|i| a.add(of.starts[present(i)] + run * of.run_pitch));
             for k in 0..of.run {
                 let right: [V; N] = std::array::from_fn(|j| V::load(panel.add(j * V::LANES)));
-                for i in 0..M {
-                    let left = V::splat(*rows[i].add(k));
-                    for j in 0..N {
-                        sums[i][j] = sums[i][j].add_product(left, right[j]);
+                for (row, sums) in rows.iter().zip(&mut sums) {
+                    let left = V::splat(*row.add(k));
+                    for (sum, &right) in sums.iter_mut().zip(&right) {
+                        *sum = sum.add_product(left, right);
                     }
                 }
                 panel = panel.add(N * V::LANES);
@@ -247,10 +247,10 @@ unsafe fn outer_tile<V: Vector, const M: usize, const N: usize>(of: &Outer<'_>, 
             let mut at = line / of.lines * of.image + line % of.lines * of.line;
             for _ in 0..of.steps {
                 let right: [V; N] = load_row(b, last);
-                for i in 0..M {
-                    let left = V::splat(*offsets[i].add(at));
-                    for j in 0..N {
-                        sums[i][j] = sums[i][j].add_product(left, right[j]);
+                for (offset, sums) in offsets.iter().zip(&mut sums) {
+                    let left = V::splat(*offset.add(at));
+                    for (sum, &right) in sums.iter_mut().zip(&right) {
+                        *sum = sum.add_product(left, right);
                     }
                 }
                 at += of.step;
