@@ -45,7 +45,7 @@ pub trait Losses: Memory {
     ///
     /// The metric of a row is 1 where the largest output is the largest target (cross entropies;
     /// for the sigmoid, the share of outputs on the right side of 0), or the mean absolute error.
-    /// Rows are added in order, in double precision.
+    /// Rows are added in order, in double precision. The loss of a class index that is none is NaN.
     fn loss(
         &mut self,
         loss: Loss,

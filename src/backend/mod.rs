@@ -27,7 +27,7 @@ pub use memory::{BackendError, Element, Memory, Region, RegionOwner};
 pub use normalization::{Affine, Normalize, Normalized};
 pub use pooling::{Pool, PoolGeometry, Pooling};
 pub use update::{
-    AdagradRule, AdamRule, FtrlRule, LambRule, LarsRule, LionRule, Preparation, RmsPropRule,
+    AdagradRule, AdamRule, BLOCK, FtrlRule, LambRule, LarsRule, LionRule, Preparation, RmsPropRule,
     SgdRule, Update,
 };
 

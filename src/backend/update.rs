@@ -1,14 +1,16 @@
 //! The optimizers' update rules on flat slices, and the block sums that norms are made of.
 //!
 //! All slices of a call have one length, but for block sums, which have one number for each
-//! [`ALIGNMENT`](crate::params::ALIGNMENT) elements, the last block being short where the length is
-//! no multiple. `p`, `g` and the state arrays are read and set in one pass: 4 bytes an element for
+//! [`BLOCK`] elements, the last block being short where the length is no multiple. `p`, `g` and the state arrays are read and set in one pass: 4 bytes an element for
 //! each array read, and for each array written.
 //!
 //! Where `p`, `g` and all state are zero, they stay zero: padding can be part of a call. A NaN in
 //! the gradient reaches the parameter.
 
 use super::{Memory, View, ViewMut};
+
+/// Elements of a block: what one number of the block sums is made of.
+pub const BLOCK: usize = 64;
 
 /// What every rule starts with: `g = clamp(scale * g, -limit, limit)` and `p = decay * p`.
 #[derive(Debug, Clone, Copy, PartialEq)]

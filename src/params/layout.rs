@@ -13,7 +13,7 @@ use super::Initializer;
 ///
 /// Sixteen lanes of the widest CPU vector times four; also the length over which norms are summed
 /// before the blocks' sums are added in order, so that a norm does not depend on the sharding.
-pub const ALIGNMENT: usize = 64;
+pub const ALIGNMENT: usize = crate::backend::BLOCK;
 
 /// Which hyper-parameters a tensor is optimized with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -63,6 +63,10 @@ fn softmax(
         sum += f64::from(exp(x - largest));
         expected += f64::from(label(class)) * f64::from(x - largest);
     }
+    if is_index && !(y[0].fract() == 0.0 && (0.0..classes as f32).contains(&y[0])) {
+        // No such class: nothing can be said about this row.
+        expected = f64::NAN;
+    }
     if let Some(dx) = dx {
         let inverse = (1.0 / sum) as f32;
         for (class, dx) in dx.iter_mut().enumerate() {

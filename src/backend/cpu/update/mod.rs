@@ -1,12 +1,14 @@
 //! The optimizers' update rules on flat slices, and the block sums that norms are made of.
 
+#[cfg(test)]
+mod tests;
+
 use super::Cpu;
 use super::simd::vectorized;
 use crate::backend::{
-    AdagradRule, AdamRule, FtrlRule, LambRule, LarsRule, LionRule, Preparation, RmsPropRule,
+    AdagradRule, AdamRule, BLOCK, FtrlRule, LambRule, LarsRule, LionRule, Preparation, RmsPropRule,
     SgdRule, Update,
 };
-use crate::params::ALIGNMENT;
 
 impl Preparation {
     #[inline(always)]
@@ -60,7 +62,7 @@ const LANES: usize = 8;
 /// elements count as zero, which changes no bit.
 #[inline(always)]
 fn sum_of_squares(block: &[f32]) -> f64 {
-    let mut whole = [0.0; ALIGNMENT];
+    let mut whole = [0.0; BLOCK];
     whole[..block.len()].copy_from_slice(block);
     let mut lanes = [0.0; LANES];
     for part in whole.chunks_exact(LANES) {
@@ -179,11 +181,11 @@ vectorized! {
         rule: LambRule, p: &[f32], g: &[f32], m: &mut [f32], v: &mut [f32],
         p_sums: &mut [f64], u_sums: &mut [f64],
     ) {
-        let blocks = p.chunks(ALIGNMENT).zip(g.chunks(ALIGNMENT));
-        let averages = m.chunks_mut(ALIGNMENT).zip(v.chunks_mut(ALIGNMENT));
+        let blocks = p.chunks(BLOCK).zip(g.chunks(BLOCK));
+        let averages = m.chunks_mut(BLOCK).zip(v.chunks_mut(BLOCK));
         let sums = p_sums.iter_mut().zip(u_sums);
         for (((p, g), (m, v)), (p_sum, u_sum)) in blocks.zip(averages).zip(sums) {
-            let mut direction = [0.0; ALIGNMENT];
+            let mut direction = [0.0; BLOCK];
             let parts = direction.iter_mut().zip(p).zip(g).zip(m).zip(v);
             for ((((u, &p), &g), m), v) in parts {
                 let g = rule.preparation.gradient(g);
@@ -203,8 +205,8 @@ vectorized! {
     }
 
     fn block_sums(preparation: Preparation, g: &[f32], sums: &mut [f64]) {
-        for (sum, block) in sums.iter_mut().zip(g.chunks(ALIGNMENT)) {
-            let mut prepared = [0.0; ALIGNMENT];
+        for (sum, block) in sums.iter_mut().zip(g.chunks(BLOCK)) {
+            let mut prepared = [0.0; BLOCK];
             for (prepared, &g) in prepared.iter_mut().zip(block) {
                 *prepared = preparation.gradient(g);
             }
@@ -325,7 +327,7 @@ impl Update for Cpu {
         u_sums: &mut [f64],
     ) {
         same_lengths("lamb_averages", p.len(), [g.len(), m.len(), v.len()]);
-        let blocks = p.len().div_ceil(ALIGNMENT);
+        let blocks = p.len().div_ceil(BLOCK);
         same_lengths("lamb_averages' sums", blocks, [p_sums.len(), u_sums.len()]);
         lamb_averages(rule, p, g, m, v, p_sums, u_sums);
     }
@@ -338,7 +340,7 @@ impl Update for Cpu {
     fn block_sums_of_squares(&mut self, preparation: Preparation, g: &[f32], sums: &mut [f64]) {
         same_lengths(
             "block_sums_of_squares",
-            g.len().div_ceil(ALIGNMENT),
+            g.len().div_ceil(BLOCK),
             [sums.len()],
         );
         block_sums(preparation, g, sums);
