@@ -54,4 +54,23 @@ left=$(comm -13 <(echo "$before") <(ls /dev/shm) | grep -c ringstep || true)
 [ "$left" = 0 ] || fail "$left files left in /dev/shm"
 passed=$((passed + 1))
 
+# A run's weights depend neither on the number of ranks nor on their being threads or processes.
+ringstep=$target/debug/ringstep
+run=$(mktemp -d)
+trap 'rm -rf "$run"' EXIT
+weights() { # COMMAND...
+    "$@" train examples/digits/run.toml --quiet --overwrite --run-dir "$run" \
+        --set train.epochs=1 --set train.global_batch=100 $options >/dev/null || return 1
+    sha256sum <"$run/checkpoints/step-15/model.safetensors"
+}
+options="--ranks 3"
+expected=$(weights "$ringstep") || fail "thread ranks did not train"
+for options in "--collective auto" "--collective ring" "--zero 1" "--bucket-mib 0.0625"; do
+    for ranks in 1 2 3 4; do
+        found=$(weights start "$ranks" "$ringstep") || fail "$ranks ranks $options did not train"
+        [ "$found" = "$expected" ] || fail "$ranks ranks $options: other weights than thread ranks"
+        passed=$((passed + 1))
+    done
+done
+
 echo "mpi $implementation: $passed passed"
