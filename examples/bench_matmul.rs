@@ -12,8 +12,8 @@ use ringstep::backend::cpu::{Cpu, InstructionSet};
 use ringstep::backend::{Accumulate, Form, Matmul, MatmulShape};
 
 /// Rounds of each shape, and the least seconds of each library in a round.
-const ROUNDS: usize = 15;
-const LEAST: f64 = 3e-3;
+const ROUNDS: usize = 31;
+const LEAST: f64 = 1e-3;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut cpu = Cpu::new();
@@ -38,20 +38,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     peers
         .iter()
         .for_each(|peer| print!(" {:>9} {:>6}", peer.name, "ratio"));
-    println!("   (GFLOP/s of median time; ratio: ours to theirs)");
+    println!("   (GFLOP/s at the median time; median over rounds of their time over ours)");
     let mut logarithms = vec![Vec::new(); peers.len()];
     for (layer, shape) in shapes() {
-        let times = measure(&mut cpu, &peers, shape);
+        let rounds = measure(&mut cpu, &peers, shape);
         let MatmulShape { form, m, n, k } = shape;
-        let speed = |seconds: f64| 2.0 * (m * n * k) as f64 / seconds / 1e9;
-        print!(
-            "{layer:<22} {:<24} {:>9.1}",
-            format!("{form:?} {m} {n} {k}"),
-            speed(times[0])
-        );
-        for (theirs, logarithms) in times[1..].iter().zip(&mut logarithms) {
-            logarithms.push((theirs / times[0]).ln());
-            print!(" {:>9.1} {:>6.2}", speed(*theirs), theirs / times[0]);
+        let speed = |times: &[f64]| 2.0 * (m * n * k) as f64 / median(times.to_vec()) / 1e9;
+        let size = format!("{form:?} {m} {n} {k}");
+        print!("{layer:<22} {size:<24} {:>9.1}", speed(&rounds[0]));
+        for (theirs, logarithms) in rounds[1..].iter().zip(&mut logarithms) {
+            let ratios = theirs
+                .iter()
+                .zip(&rounds[0])
+                .map(|(theirs, ours)| theirs / ours);
+            let ratio = median(ratios.collect());
+            logarithms.push(ratio.ln());
+            print!(" {:>9.1} {ratio:>6.2}", speed(theirs));
         }
         println!();
     }
@@ -103,8 +105,9 @@ fn shapes() -> Vec<(String, MatmulShape)> {
     shapes
 }
 
-/// Median seconds of a product, ours first.
-fn measure(cpu: &mut Cpu, peers: &[Peer], shape: MatmulShape) -> Vec<f64> {
+/// Seconds of a product in each round, ours first. A round times all libraries one after the other,
+/// so that what slows the machine for a while slows them alike.
+fn measure(cpu: &mut Cpu, peers: &[Peer], shape: MatmulShape) -> Vec<Vec<f64>> {
     let MatmulShape { m, n, k, .. } = shape;
     let values = |count: usize, step: f32| -> Vec<f32> {
         (0..count).map(|i| (i as f32 * step).sin()).collect()
@@ -128,7 +131,7 @@ fn measure(cpu: &mut Cpu, peers: &[Peer], shape: MatmulShape) -> Vec<f64> {
             times.push(time(|| peer.multiply(shape, &a, &b, &mut c)));
         }
     }
-    times.iter_mut().map(|times| median(times)).collect()
+    times
 }
 
 /// Processor seconds of one call, over as many as take long enough to tell: what else the machine
@@ -155,7 +158,7 @@ fn processor_time() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-fn median(values: &mut [f64]) -> f64 {
+fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -1,20 +1,20 @@
 //! How a product is cut into tiles. No choice made here changes a bit of the result.
 
 /// The widest run of terms summed before the sum is added to C. This one does decide bits.
-pub(super) const MOST_TERMS: usize = 384;
+pub(super) const MOST_TERMS: usize = 512;
 
 /// How many terms each block takes: as even as can be, so that none is too short to pay.
 pub(super) fn block_of_terms(terms: usize) -> usize {
     terms.div_ceil(terms.div_ceil(MOST_TERMS).max(1))
 }
 
-/// The `part`th of `parts` nearly equal pieces of `count`: its start and length.
-pub(super) fn piece(count: usize, parts: usize, part: usize) -> (usize, usize) {
+/// Nearly equal pieces of `count`, one after the other: their starts and lengths.
+pub(super) fn pieces(count: usize, parts: usize) -> impl Iterator<Item = (usize, usize)> {
     let (short, longer) = (count / parts, count % parts);
-    (
-        part * short + part.min(longer),
-        short + usize::from(part < longer),
-    )
+    (0..parts).map(move |part| {
+        let start = part * short + part.min(longer);
+        (start, short + usize::from(part < longer))
+    })
 }
 
 /// How the rows and columns of a product are cut.
@@ -24,7 +24,7 @@ pub(super) struct Plan {
     pub(super) tiles: usize,
     /// Most vectors of a tile.
     pub(super) vectors: usize,
-    /// Estimated work, in half cycles of a core with two multiply-add units.
+    /// Estimated work, in quarter cycles of a core with two multiply-add units.
     pub(super) cost: usize,
 }
 
@@ -35,13 +35,21 @@ impl Plan {
         rows: usize,
         columns: usize,
         terms: usize,
+        transposed: bool,
         (lanes, most_rows): (usize, &[usize]),
     ) -> Self {
         let all = columns.div_ceil(lanes);
+        let blocks = terms.div_ceil(block_of_terms(terms));
         let candidates = most_rows.iter().enumerate().map(|(index, &most)| {
             let vectors = (index + 1).min(all);
             let (tiles, panels) = (rows.div_ceil(most), all.div_ceil(vectors));
-            let cost = Self::steps(rows, tiles, all, panels) * terms + tiles * panels * TILE_COST;
+            let cost = Self::steps(rows, tiles, all, panels) * terms
+                + tiles * panels * TILE_COST
+                + if transposed {
+                    tiles * all * lanes * TRANSPOSE_TILE_COST * blocks
+                } else {
+                    0
+                };
             Self {
                 tiles,
                 vectors,
@@ -53,8 +61,9 @@ impl Plan {
             .expect("every instruction set has kernels of one vector")
     }
 
-    /// Half cycles that one term takes over all tiles: a multiply-add per element's vector, a
-    /// load per row and per vector, and never less than the latency of one multiply-add.
+    /// Work of one term over all tiles: a multiply-add per element's vector, and half as much for
+    /// a load per row and per vector, though loads run beside; never less than it takes until one
+    /// multiply-add can follow another.
     fn steps(rows: usize, tiles: usize, all: usize, panels: usize) -> usize {
         let sizes = |count: usize, parts: usize| {
             let longer = count % parts;
@@ -63,7 +72,7 @@ impl Plan {
         let mut sum = 0;
         for (times_rows, rows) in sizes(rows, tiles) {
             for (times_vectors, vectors) in sizes(all, panels) {
-                let one = (rows * vectors).max(rows + vectors).max(8);
+                let one = (2 * rows * vectors + rows + vectors).max(LATENCY);
                 sum += times_rows * times_vectors * one;
             }
         }
@@ -71,11 +80,17 @@ impl Plan {
     }
 }
 
-/// Half cycles to start and to store a tile.
-const TILE_COST: usize = 100;
+/// Cost of a multiply-add's latency.
+const LATENCY: usize = 16;
 
-/// Half cycles to transpose one element.
-pub(super) const TRANSPOSE_COST: usize = 1;
+/// Cost to start and to store a tile.
+const TILE_COST: usize = 200;
+
+/// Cost to write one lane of a tile to a C stored transposed, whatever the tile's rows.
+const TRANSPOSE_TILE_COST: usize = 20;
+
+/// Cost to transpose one element of an operand.
+pub(super) const TRANSPOSE_COST: usize = 2;
 
 #[cfg(test)]
 mod tests {
@@ -83,23 +98,17 @@ mod tests {
 
     #[test]
     fn blocks_are_even_and_cover_all_terms() {
-        for terms in [1, 383, 384, 385, 784, 36_864] {
+        for terms in [1, 511, 512, 513, 784, 36_864] {
             let block = block_of_terms(terms);
             assert!(block <= MOST_TERMS);
             assert_eq!(terms.div_ceil(block), terms.div_ceil(MOST_TERMS));
         }
-        assert_eq!(block_of_terms(784), 262);
+        assert_eq!(block_of_terms(784), 392);
     }
 
     #[test]
     fn pieces_follow_each_other() {
-        let mut end = 0;
-        for part in 0..5 {
-            let (start, length) = piece(64, 5, part);
-            assert_eq!(start, end);
-            assert!((12..=13).contains(&length));
-            end += length;
-        }
-        assert_eq!(end, 64);
+        let cut: Vec<_> = pieces(64, 5).collect();
+        assert_eq!(cut, [(0, 13), (13, 13), (26, 13), (39, 13), (52, 12)]);
     }
 }

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 
 use super::operand::{Columns, Scalars};
-use super::plan::{Plan, TRANSPOSE_COST, block_of_terms, piece};
-use super::tile::{Finish, Kernels, Tile};
+use super::plan::{Plan, TRANSPOSE_COST, block_of_terms, pieces};
+use super::tile::{EDGE, Finish, Kernel, Kernels, PACK, Tile, WHOLE};
 
 /// A product `C[rows, columns] = scalars · columns`, and what is done with its sums.
 #[derive(Clone, Copy)]
@@ -28,20 +28,22 @@ pub(super) struct Product<'a> {
 impl Product<'_> {
     /// Estimated work with `K`'s kernels, to compare ways to compute the same thing.
     pub(super) fn cost<K: Kernels>(&self) -> usize {
-        let (rows, terms) = (self.scalars.rows, self.scalars.terms);
         let mut cost = self.plan::<K>().cost;
         if matches!(self.columns, Columns::Transposed(_)) {
-            cost += TRANSPOSE_COST * terms * self.width;
-        }
-        if self.transposed {
-            cost += TRANSPOSE_COST * rows * self.width * terms.div_ceil(block_of_terms(terms));
+            cost += TRANSPOSE_COST * self.scalars.terms * self.width;
         }
         cost
     }
 
     fn plan<K: Kernels>(&self) -> Plan {
         let Scalars { rows, terms, .. } = self.scalars;
-        Plan::new(rows, self.width, terms, (K::LANES, K::MOST_ROWS))
+        Plan::new(
+            rows,
+            self.width,
+            terms,
+            self.transposed,
+            (K::LANES, K::MOST_ROWS),
+        )
     }
 
     /// Computes it. There must be a row, a column and a term.
@@ -77,182 +79,213 @@ impl Product<'_> {
                     let count = block.min(terms - first_term);
                     let last = first_term + count == terms;
                     let part = Part {
+                        product: self,
                         plan,
-                        terms: (first_term, count),
-                        columns: (first_column, width),
+                        first_term,
+                        terms: count,
+                        first_column,
+                        width,
+                        packed,
+                        output: output.as_mut_ptr(),
                         add: self.add || first_term > 0,
                         bias: self.bias.filter(|_| last),
                         relu: self.relu && last,
                     };
-                    // SAFETY: the lengths were compared above, the operand's reach when it was
-                    // made, and the workspace holds `PACKED_ELEMENTS`.
-                    unsafe { self.run_part::<K>(&part, packed, output.as_mut_ptr()) }
+                    // SAFETY: the lengths were compared above and the operand's when it was made;
+                    // the workspace holds `PACKED_ELEMENTS` and a tile.
+                    unsafe { part.run::<K>() }
                 }
             }
         });
-    }
-
-    /// One block of terms of one block of columns.
-    unsafe fn run_part<K: Kernels>(&self, part: &Part<'_>, packed: *mut f32, output: *mut f32) {
-        let (first_term, terms) = part.terms;
-        let (first_column, width) = part.columns;
-        let vectors = width.div_ceil(K::LANES);
-        let panels = vectors.div_ceil(part.plan.vectors);
-        let source = match self.columns {
-            Columns::RowMajor(data) => {
-                // SAFETY: inside `data`.
-                let start = unsafe { data.as_ptr().add(first_term * self.width + first_column) };
-                let side_by_side = panels == 1 && self.width == vectors * K::LANES;
-                if part.plan.tiles <= FEW_TILES || side_by_side {
-                    Source::Direct(start)
-                } else {
-                    Source::PackOnFirstUse(start)
-                }
-            }
-            Columns::Transposed(data) => {
-                for index in 0..panels {
-                    let (vector, count) = piece(vectors, panels, index);
-                    let first = vector * K::LANES;
-                    let columns = (count * K::LANES).min(width - first);
-                    // SAFETY: inside `data` and the workspace.
-                    unsafe {
-                        let from = data
-                            .as_ptr()
-                            .add((first_column + first) * self.scalars.terms + first_term);
-                        K::transpose_in(
-                            from,
-                            self.scalars.terms,
-                            (columns, terms),
-                            packed.add(first * terms),
-                            count * K::LANES,
-                        );
-                    }
-                }
-                Source::Packed
-            }
-        };
-        let mut first_use = true;
-        for index in 0..part.plan.tiles {
-            let (first_row, count) = piece(self.scalars.rows, part.plan.tiles, index);
-            for panel in 0..panels {
-                let (vector, panel_vectors) = piece(vectors, panels, panel);
-                let first = vector * K::LANES;
-                let valid = (panel_vectors * K::LANES).min(width - first);
-                // SAFETY: a packed panel begins after `first` whole columns of `terms`.
-                let at = unsafe { packed.add(first * terms) };
-                let (columns, column_stride, pack) = match source {
-                    Source::Direct(start) => (start.wrapping_add(first), self.width, false),
-                    Source::PackOnFirstUse(start) if first_use => {
-                        (start.wrapping_add(first), self.width, true)
-                    }
-                    _ => (at.cast_const(), panel_vectors * K::LANES, false),
-                };
-                // A packed panel is whole; what is beyond the last column is never stored.
-                let tile = Tile {
-                    scalars: self.scalars.at(first_row, first_term),
-                    row_stride: self.scalars.row_stride,
-                    term_stride: self.scalars.term_stride,
-                    terms,
-                    columns,
-                    column_stride,
-                    packed: at,
-                    last: valid - (panel_vectors - 1) * K::LANES,
-                    output,
-                    output_stride: self.width,
-                    finish: Finish {
-                        add: part.add,
-                        bias: std::ptr::null(),
-                        relu: part.relu,
-                    },
-                };
-                let place = (first_row, count, first_column + first, valid);
-                // SAFETY: the tile lies inside the operands and C.
-                unsafe { self.run_tile::<K>(tile, place, panel_vectors, pack, part.bias) }
-            }
-            first_use = false;
-        }
-    }
-
-    /// One tile, to its place in C.
-    #[inline(always)]
-    unsafe fn run_tile<K: Kernels>(
-        &self,
-        mut tile: Tile,
-        (row, rows, column, columns): (usize, usize, usize, usize),
-        vectors: usize,
-        pack: bool,
-        bias: Option<&[f32]>,
-    ) {
-        let bias_at = |start: usize| match bias {
-            Some(bias) => bias.as_ptr().wrapping_add(start),
-            None => std::ptr::null(),
-        };
-        // SAFETY: the place is inside C by the caller's promise; the scratch tile holds any tile.
-        unsafe {
-            if !self.transposed {
-                tile.output = tile.output.add(row * self.width + column);
-                tile.finish.bias = bias_at(column);
-                K::sum_tile(rows, vectors, pack, &tile);
-                return;
-            }
-            let mut scratch = Scratch([0.0; SCRATCH_ELEMENTS]);
-            let sums = scratch.0.as_mut_ptr();
-            let all_rows = self.scalars.rows;
-            let output = tile.output.add(column * all_rows + row);
-            let finish = Finish {
-                bias: bias_at(row),
-                ..tile.finish
-            };
-            tile.output = sums;
-            tile.output_stride = vectors * K::LANES;
-            tile.last = tile.last.min(K::LANES);
-            tile.finish = Finish {
-                add: false,
-                bias: std::ptr::null(),
-                relu: false,
-            };
-            K::sum_tile(rows, vectors, pack, &tile);
-            let width = vectors * K::LANES;
-            K::transpose_out(sums, width, (rows, columns), output, all_rows, finish);
-        }
     }
 }
 
 /// One block of terms of one block of columns.
 struct Part<'a> {
+    product: &'a Product<'a>,
     plan: Plan,
-    /// First and count.
-    terms: (usize, usize),
-    /// First and count.
-    columns: (usize, usize),
+    first_term: usize,
+    terms: usize,
+    first_column: usize,
+    width: usize,
+    packed: *mut f32,
+    output: *mut f32,
     add: bool,
     bias: Option<&'a [f32]>,
     relu: bool,
 }
 
-/// Where the vector operand is read.
-#[derive(Clone, Copy)]
-enum Source {
-    /// In place, from here.
-    Direct(*const f32),
-    /// In place by the first tile of rows, which packs it for the others.
-    PackOnFirstUse(*const f32),
-    /// In the workspace.
-    Packed,
+impl Part<'_> {
+    unsafe fn run<K: Kernels>(&self) {
+        let Product {
+            scalars,
+            columns,
+            width: all_columns,
+            transposed,
+            ..
+        } = *self.product;
+        let vectors = self.width.div_ceil(K::LANES);
+        let panels = vectors.div_ceil(self.plan.vectors);
+        let tiles = self.plan.tiles;
+        let (start, pack) = match columns {
+            Columns::RowMajor(data) => {
+                let first = self.first_term * all_columns + self.first_column;
+                let side_by_side = panels == 1 && all_columns == vectors * K::LANES;
+                let pack = tiles > FEW_TILES && !side_by_side;
+                (Some(data.as_ptr().wrapping_add(first)), pack)
+            }
+            Columns::Transposed(data) => {
+                // SAFETY: the caller's promise.
+                unsafe { self.pack_transposed::<K>(data, vectors, panels) };
+                (None, false)
+            }
+        };
+        let (next_rows, next_step) = self.next_tile();
+        let mut tile = Tile {
+            scalars: std::ptr::null(),
+            row_stride: scalars.row_stride,
+            term_stride: scalars.term_stride,
+            terms: self.terms,
+            next: std::ptr::null(),
+            next_step: 0,
+            columns: std::ptr::null(),
+            column_stride: 0,
+            packed: std::ptr::null_mut(),
+            last: 0,
+            output: self.output,
+            output_stride: all_columns,
+            finish: Finish {
+                add: self.add,
+                bias: std::ptr::null(),
+                relu: self.relu,
+            },
+        };
+        let mut unpacked = start;
+        for (row, rows) in pieces(scalars.rows, tiles) {
+            tile.scalars = scalars.at(row, self.first_term);
+            tile.next = tile.scalars.wrapping_add(next_rows * rows);
+            tile.next_step = next_step * rows;
+            if scalars.row_stride == 1 {
+                tile.next_step = scalars.term_stride;
+            }
+            for (vector, panel) in pieces(vectors, panels) {
+                let first = vector * K::LANES;
+                let valid = (panel * K::LANES).min(self.width - first);
+                tile.last = valid - (panel - 1) * K::LANES;
+                tile.packed = self.packed.wrapping_add(first * self.terms);
+                let read = match unpacked {
+                    Some(start) => {
+                        tile.columns = start.wrapping_add(first);
+                        tile.column_stride = all_columns;
+                        match (pack, tile.last == K::LANES) {
+                            (true, _) => PACK,
+                            (false, true) => WHOLE,
+                            (false, false) => EDGE,
+                        }
+                    }
+                    None => {
+                        tile.columns = tile.packed;
+                        tile.column_stride = panel * K::LANES;
+                        WHOLE
+                    }
+                };
+                let kernel = K::kernel(rows, panel, read);
+                let column = self.first_column + first;
+                // SAFETY: the tile lies inside the operands and C, packed panels one after the
+                // other inside the workspace.
+                unsafe {
+                    if transposed {
+                        self.run_transposed::<K>(kernel, tile, (row, rows), (column, valid), panel);
+                    } else {
+                        tile.output = self.output.add(row * all_columns + column);
+                        tile.finish.bias = self.bias_at(column);
+                        kernel(&tile);
+                    }
+                }
+            }
+            if pack {
+                unpacked = None;
+            }
+        }
+    }
+
+    /// What the next tile of rows will read: where it starts, in elements for each row of a tile,
+    /// and the elements for each row of a tile and term from which to fetch. Where rows are far
+    /// apart they are streams that the machine follows by itself.
+    fn next_tile(&self) -> (usize, usize) {
+        let scalars = &self.product.scalars;
+        if scalars.row_stride == self.terms {
+            (self.terms, 1)
+        } else if scalars.row_stride == 1 {
+            (1, 0)
+        } else {
+            (0, 0)
+        }
+    }
+
+    /// Packs all panels of a vector operand `[columns, terms]`.
+    unsafe fn pack_transposed<K: Kernels>(&self, data: &[f32], vectors: usize, panels: usize) {
+        let all_terms = self.product.scalars.terms;
+        for (vector, panel) in pieces(vectors, panels) {
+            let first = vector * K::LANES;
+            let extent = ((panel * K::LANES).min(self.width - first), self.terms);
+            // SAFETY: inside `data` and the workspace.
+            unsafe {
+                let from =
+                    (data.as_ptr()).add((self.first_column + first) * all_terms + self.first_term);
+                let to = self.packed.add(first * self.terms);
+                K::transpose_in(from, all_terms, extent, to, panel * K::LANES);
+            }
+        }
+    }
+
+    /// Sums a tile beside the packed panels and writes it to a C that is stored transposed.
+    unsafe fn run_transposed<K: Kernels>(
+        &self,
+        kernel: Kernel,
+        mut tile: Tile,
+        (row, rows): (usize, usize),
+        (column, valid): (usize, usize),
+        panel: usize,
+    ) {
+        let all_rows = self.product.scalars.rows;
+        let finish = Finish {
+            bias: self.bias_at(row),
+            ..tile.finish
+        };
+        let width = panel * K::LANES;
+        // SAFETY: the tile lies inside C; the workspace has room for it after the panels.
+        unsafe {
+            let sums = self.packed.add(PACKED_ELEMENTS);
+            tile.output = sums;
+            tile.output_stride = width;
+            tile.finish = Finish {
+                add: false,
+                bias: std::ptr::null(),
+                relu: false,
+            };
+            kernel(&tile);
+            let output = self.output.add(column * all_rows + row);
+            K::transpose_out(sums, width, (rows, valid), output, all_rows, finish);
+        }
+    }
+
+    fn bias_at(&self, start: usize) -> *const f32 {
+        match self.bias {
+            Some(bias) => bias.as_ptr().wrapping_add(start),
+            None => std::ptr::null(),
+        }
+    }
 }
 
 /// With this many tiles of rows, packing does not pay.
 const FEW_TILES: usize = 2;
 
 /// Elements of the packed block: it should stay in the second-level cache.
-const PACKED_ELEMENTS: usize = 192 * 1024;
+const PACKED_ELEMENTS: usize = 128 * 1024;
 
 /// Elements of the largest tile.
-const SCRATCH_ELEMENTS: usize = 512;
-
-/// A tile on its way to a transposed C.
-#[repr(align(64))]
-struct Scratch([f32; SCRATCH_ELEMENTS]);
+const TILE_ELEMENTS: usize = 512;
 
 /// A cache line of the workspace.
 #[derive(Clone, Copy)]
@@ -266,7 +299,7 @@ struct Workspace(Vec<Line>);
 impl Workspace {
     fn get(&mut self) -> &mut [Line] {
         if self.0.is_empty() {
-            self.0 = vec![Line([0.0; 16]); PACKED_ELEMENTS / 16];
+            self.0 = vec![Line([0.0; 16]); (PACKED_ELEMENTS + TILE_ELEMENTS) / 16];
         }
         &mut self.0
     }

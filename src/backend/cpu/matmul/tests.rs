@@ -67,7 +67,7 @@ fn shapes(numbers: &mut Numbers, count: usize) -> Vec<MatmulShape> {
     let extents = [
         1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 31, 33, 48, 63, 64, 65, 100,
     ];
-    let terms = [1, 2, 7, 8, 9, 15, 16, 17, 40, 100, 383, 384, 385, 800];
+    let terms = [1, 2, 7, 8, 9, 15, 16, 17, 40, 100, 511, 512, 513, 800];
     let mut shapes = Vec::new();
     for _ in 0..count {
         for form in [Form::NN, Form::NT, Form::TN] {
@@ -111,6 +111,43 @@ fn products_are_near_those_in_f64_and_equal_with_every_instruction_set() {
             assert_eq!(
                 first.get_or_insert_with(|| all.clone()),
                 &all,
+                "{cpu:?} {shape:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn sums_are_chains_of_fused_multiply_adds_block_by_block() {
+    let mut numbers = Numbers(4);
+    for shape in shapes(&mut numbers, 20) {
+        let MatmulShape { form, m, n, k } = shape;
+        let (a, b) = (numbers.values(m * k), numbers.values(k * n));
+        let (i, j) = (numbers.below(m), numbers.below(n));
+        let mut expected = 0.0;
+        let block = plan::block_of_terms(k);
+        for first in (0..k).step_by(block) {
+            let chain = (first..k.min(first + block)).fold(0.0, |sum, p| {
+                let left = if form == Form::TN {
+                    a[p * m + i]
+                } else {
+                    a[i * k + p]
+                };
+                let right = if form == Form::NT {
+                    b[j * k + p]
+                } else {
+                    b[p * n + j]
+                };
+                f32::mul_add(left, right, sum)
+            });
+            expected = if first == 0 { chain } else { expected + chain };
+        }
+        for mut cpu in backends() {
+            let mut c = vec![0.0; m * n];
+            cpu.matmul(shape, &a, &b, &mut c, Accumulate::Set);
+            assert_eq!(
+                c[i * n + j].to_bits(),
+                f32::to_bits(expected),
                 "{cpu:?} {shape:?}"
             );
         }

@@ -14,6 +14,10 @@ pub(super) struct Tile {
     pub(super) term_stride: usize,
     /// How many terms.
     pub(super) terms: usize,
+    /// What to fetch meanwhile for the next tile: an address for each term,
+    pub(super) next: *const f32,
+    /// and the elements between them.
+    pub(super) next_step: usize,
     /// The vector operand at the first term and the tile's first column.
     pub(super) columns: *const f32,
     /// Elements between terms.
@@ -41,44 +45,104 @@ pub(super) struct Finish {
     pub(super) relu: bool,
 }
 
+/// How a kernel reads the vector operand: whole vectors,
+pub(super) const WHOLE: u8 = 0;
+/// the last one only as far as C goes,
+pub(super) const EDGE: u8 = 1;
+/// or so, and packing it.
+pub(super) const PACK: u8 = 2;
+
+/// Terms that the vector operand is fetched ahead of its use: from the second-level cache,
+const AHEAD: usize = 8;
+/// and from farther away.
+const FAR_AHEAD: usize = 24;
+
+/// From this many terms on there is time to fetch the lines of C before they are written.
+const LONG: usize = 32;
+
+/// Rows that share a pointer in the kernel.
+const ROWS_OF_GROUP: usize = 4;
+
+/// Pointers that the most rows take.
+const MOST_GROUPS: usize = 4;
+
 /// Sums a tile of `ROWS` rows and `VECTORS` vectors. Each element is its own chain of fused
 /// multiply-adds over the terms in order, from zero: no bit depends on the tile's shape.
 ///
 /// # Safety
 /// The machine has `V`'s instructions; all that the tile names is valid and C is exclusive;
-/// `packed` holds `VECTORS` whole vectors per term if `PACK`.
+/// whole vectors of columns are valid if `READ` is `WHOLE`;
+/// `packed` holds `VECTORS` whole vectors per term if it is `PACK`.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "row and v name places in the tile; loops over them unroll"
+)]
 #[inline(always)]
-unsafe fn sum_tile<V: Vector, const ROWS: usize, const VECTORS: usize, const PACK: bool>(
+unsafe fn sum_tile<V: Vector, const ROWS: usize, const VECTORS: usize, const READ: u8>(
     tile: &Tile,
 ) {
     // SAFETY: by the caller's promise.
     unsafe {
         let mask = V::mask(tile.last);
         let mut sums = [[V::zero(); VECTORS]; ROWS];
-        let (mut columns, mut packed) = (tile.columns, tile.packed);
-        let mut scalars = tile.scalars;
+        let (mut columns, mut packed, mut next) = (tile.columns, tile.packed, tile.next);
+        // A pointer for each few rows, unrelated in the compiler's eyes: it would walk from row to
+        // row by one chain of additions, as long as the multiply-adds take.
+        let mut groups: [*const f32; MOST_GROUPS] = std::array::from_fn(|group| {
+            let row = group * ROWS_OF_GROUP;
+            if row < ROWS {
+                std::hint::black_box(tile.scalars.wrapping_add(row * tile.row_stride))
+            } else {
+                tile.scalars
+            }
+        });
+        let place = |row, v| tile.output.add(row * tile.output_stride + v * V::LANES);
+        if tile.terms >= LONG {
+            for row in 0..ROWS {
+                for v in 0..VECTORS {
+                    V::prefetch_to_write(place(row, v));
+                }
+            }
+        }
         for _ in 0..tile.terms {
             let mut vectors = [V::zero(); VECTORS];
             for v in 0..VECTORS - 1 {
                 vectors[v] = V::load(columns.add(v * V::LANES));
             }
-            vectors[VECTORS - 1] = V::load_masked(columns.add((VECTORS - 1) * V::LANES), mask);
-            if PACK {
+            let last = columns.add((VECTORS - 1) * V::LANES);
+            vectors[VECTORS - 1] = if READ == WHOLE {
+                V::load(last)
+            } else {
+                V::load_masked(last, mask)
+            };
+            // Beside one vector loads are what limits.
+            if VECTORS > 1 {
+                let ahead = if READ == WHOLE { AHEAD } else { FAR_AHEAD };
+                for v in 0..VECTORS {
+                    V::prefetch(columns.wrapping_add(ahead * tile.column_stride + v * V::LANES));
+                }
+                V::prefetch(next);
+                next = next.wrapping_add(tile.next_step);
+            }
+            if READ == PACK {
                 for v in 0..VECTORS {
                     vectors[v].store(packed.add(v * V::LANES));
                 }
                 packed = packed.add(VECTORS * V::LANES);
             }
             for row in 0..ROWS {
-                let scalar = V::splat(*scalars.add(row * tile.row_stride));
+                let scalar = V::splat(
+                    *groups[row / ROWS_OF_GROUP].add(row % ROWS_OF_GROUP * tile.row_stride),
+                );
                 for v in 0..VECTORS {
                     sums[row][v] = sums[row][v].add_product(scalar, vectors[v]);
                 }
             }
-            scalars = scalars.wrapping_add(tile.term_stride);
+            for group in &mut groups {
+                *group = group.wrapping_add(tile.term_stride);
+            }
             columns = columns.wrapping_add(tile.column_stride);
         }
-        let place = |row, v| tile.output.add(row * tile.output_stride + v * V::LANES);
         let load = |from: *const f32, v| {
             if v + 1 < VECTORS {
                 V::load(from)
@@ -201,6 +265,9 @@ unsafe fn transpose_out<V: Vector>(
     }
 }
 
+/// A kernel compiled for an instruction set. To call it is unsafe as `sum_tile` is.
+pub(super) type Kernel = unsafe fn(&Tile);
+
 /// The kernels compiled for one instruction set, by number of rows and vectors.
 ///
 /// # Safety
@@ -211,7 +278,8 @@ pub(super) trait Kernels {
     /// Rows that fit the registers beside 1, 2, .. vectors.
     const MOST_ROWS: &'static [usize];
 
-    unsafe fn sum_tile(rows: usize, vectors: usize, pack: bool, tile: &Tile);
+    /// The kernel for that many rows and vectors.
+    fn kernel(rows: usize, vectors: usize, read: u8) -> Kernel;
     unsafe fn transpose_in(
         from: *const f32,
         stride: usize,
@@ -235,23 +303,21 @@ macro_rules! kernels {
             const LANES: usize = <$set as Vector>::LANES;
             const MOST_ROWS: &'static [usize] = &$most;
 
-            unsafe fn sum_tile(rows: usize, vectors: usize, pack: bool, tile: &Tile) {
+            fn kernel(rows: usize, vectors: usize, read: u8) -> Kernel {
                 $(#[$features])?
-                unsafe fn compiled<const ROWS: usize, const VECTORS: usize, const PACK: bool>(
+                unsafe fn compiled<const ROWS: usize, const VECTORS: usize, const READ: u8>(
                     tile: &Tile,
                 ) {
                     // SAFETY: the promise is the caller's.
-                    unsafe { sum_tile::<$set, ROWS, VECTORS, PACK>(tile) }
+                    unsafe { sum_tile::<$set, ROWS, VECTORS, READ>(tile) }
                 }
-                // SAFETY: the promise is the caller's.
-                unsafe {
-                    match (vectors, rows, pack) {
-                        $($(
-                            ($vectors, $rows, false) => compiled::<$rows, $vectors, false>(tile),
-                            ($vectors, $rows, true) => compiled::<$rows, $vectors, true>(tile),
-                        )+)+
-                        _ => unreachable!("no kernel for {rows} rows and {vectors} vectors"),
-                    }
+                match (vectors, rows, read) {
+                    $($(
+                        ($vectors, $rows, WHOLE) => compiled::<$rows, $vectors, WHOLE>,
+                        ($vectors, $rows, EDGE) => compiled::<$rows, $vectors, EDGE>,
+                        ($vectors, $rows, PACK) => compiled::<$rows, $vectors, PACK>,
+                    )+)+
+                    _ => unreachable!("no kernel for {rows} rows and {vectors} vectors"),
                 }
             }
 

@@ -25,6 +25,10 @@ pub(in crate::backend::cpu) trait Vector: Copy {
     unsafe fn add(self, other: Self) -> Self;
     /// `self + a * b`, rounded once.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// Asks for the cache line of an address, which need not be valid.
+    unsafe fn prefetch(address: *const f32);
+    /// The same, to write there.
+    unsafe fn prefetch_to_write(address: *const f32);
     /// Zero where negative; NaN stays.
     unsafe fn relu(self) -> Self;
     /// Turns the first `LANES` rows into columns.
@@ -96,6 +100,12 @@ impl Vector for Portable {
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
         Self(std::array::from_fn(|i| a.0[i].mul_add(b.0[i], self.0[i])))
     }
+
+    #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
+
+    #[inline(always)]
+    unsafe fn prefetch_to_write(_: *const f32) {}
 
     #[inline(always)]
     unsafe fn relu(self) -> Self {
@@ -184,6 +194,18 @@ mod x86 {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: see above.
             unsafe { Self(_mm512_fmadd_ps(a.0, b.0, self.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch(address: *const f32) {
+            // SAFETY: see above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch_to_write(address: *const f32) {
+            // SAFETY: see above.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) }
         }
 
         #[inline(always)]
@@ -283,6 +305,18 @@ mod x86 {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: see above.
             unsafe { Self(_mm256_fmadd_ps(a.0, b.0, self.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch(address: *const f32) {
+            // SAFETY: see above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch_to_write(address: *const f32) {
+            // SAFETY: see above.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) }
         }
 
         #[inline(always)]
