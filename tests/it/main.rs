@@ -10,6 +10,7 @@ mod collectives;
 mod comm;
 mod checkpoint;
 mod convolution;
+mod parity;
 mod pooling;
 mod images;
 mod golden;
