@@ -1,0 +1,125 @@
+//! Nothing is allocated inside a step. In a program of its own, because it counts what the whole
+//! program allocates.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+
+use ringstep::backend::cpu::Cpu;
+use ringstep::comm::{Options, ReduceMode, threads};
+use ringstep::data::{Prefetch, Sampler, Table, Targets};
+use ringstep::layers::LayerSpec;
+use ringstep::models::{LossReduction, LossSpec, Sequential};
+use ringstep::optim::{Adam, ClipSpec, OptimizerSpec};
+use ringstep::train::{Connect, Reducer, TrainError, Trainer, TrainerOptions, run_threads};
+
+struct Counting;
+
+static COUNTING: AtomicBool = AtomicBool::new(false);
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if COUNTING.load(Ordering::Relaxed) {
+            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.dealloc(start, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A convolutional network with every kind of layer that keeps something between passes.
+const LAYERS: &str = r#"[
+    {"kind": "conv2d", "filters": 8, "kernel_size": 3, "activation": "relu"},
+    "batch_normalization",
+    "max_pooling2d",
+    "flatten",
+    {"kind": "dense", "units": 32, "activation": "gelu"},
+    {"kind": "residual", "layers": [{"kind": "dense", "units": 32, "activation": "tanh"}]},
+    {"kind": "dropout", "rate": 0.2},
+    {"kind": "dense", "units": 10, "activation": "softmax"}
+]"#;
+
+fn table() -> Arc<Table> {
+    let rows = 4000;
+    let classes = (0..10).map(|class| class.to_string()).collect();
+    Arc::new(Table {
+        features: (0..rows * 64).map(|i| (i as f32 * 0.7).sin()).collect(),
+        targets: (0..rows).map(|i| (i % 10) as f32).collect(),
+        ..Table::empty([8, 8, 1].into(), Targets::Classes(classes), rows)
+    })
+}
+
+#[test]
+fn a_step_of_two_ranks_allocates_nothing() {
+    let table = table();
+    for (reduce, sharded) in [
+        (ReduceMode::Exact, false),
+        (ReduceMode::Exact, true),
+        (ReduceMode::F32, false),
+    ] {
+        let barrier = Barrier::new(2);
+        let body = |reducer: Reducer| -> Result<(), TrainError> {
+            let layers: Vec<LayerSpec> =
+                serde_json::from_str(LAYERS).expect("the layers above are valid");
+            let loss = LossSpec::SoftmaxCrossEntropy(Default::default());
+            let mut backend = Cpu::new();
+            let kind = &table.target_kind;
+            let model = Sequential::new(&mut backend, &table.shape, &layers, &loss, kind, 8)?;
+            let options = TrainerOptions {
+                seed: 0,
+                micro_batch: 8,
+                micro_batches: 4,
+                reduce,
+                bucket_bytes: 4096,
+                sharded,
+                loss_reduction: LossReduction::Mean,
+                optimizer: OptimizerSpec::from(Adam::default()),
+                clip: Some(ClipSpec::GlobalNorm(1.0)),
+            };
+            let rank = (reducer.rank(), reducer.world());
+            let mut trainer = Trainer::new(backend, model, options, reducer)?;
+            let sampler = Sampler {
+                rows: table.rows,
+                global_batch: 32,
+                micro_batch: 8,
+                seed: 0,
+                shuffle: true,
+            };
+            let mut shares = Prefetch::start(Arc::clone(&table), sampler, rank, 0..100)
+                .expect("a thread can be started");
+            for step in 0..90 {
+                if step == 40 || step == 80 {
+                    barrier.wait();
+                    COUNTING.store(step == 40, Ordering::SeqCst);
+                    barrier.wait();
+                }
+                let share = shares.next_share().expect("a hundred steps were asked for");
+                trainer.step(&share, 1e-3)?;
+                shares.recycle(share);
+            }
+            Ok(())
+        };
+        let connects = threads(2, &Options::default())
+            .expect("two threads are a world")
+            .into_iter()
+            .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
+            .collect();
+        ALLOCATIONS.store(0, Ordering::SeqCst);
+        run_threads(connects, body).expect("training works");
+        let allocations = ALLOCATIONS.load(Ordering::SeqCst);
+        assert_eq!(
+            allocations, 0,
+            "in forty steps with {reduce:?}, sharded: {sharded}"
+        );
+    }
+}
