@@ -22,5 +22,6 @@ mod training;
 mod losses;
 mod optimizers;
 mod schedules;
+mod robustness;
 mod tidy;
 mod update_rules;

@@ -1,0 +1,152 @@
+//! Runs that would overflow, lose precision or turn to NaN somewhere else.
+
+use std::fs;
+use std::path::Path;
+
+use ringstep::backend::cpu::Cpu;
+use ringstep::backend::{Accumulate, FixedPoint};
+use ringstep::comm::Options;
+use ringstep::config::{Override, RunConfig};
+use ringstep::train::{
+    Begin, Console, Existing, Ranks, Record, Scales, Session, TrainError, read_metrics,
+};
+
+/// A line of houses: features near 1e3, targets near 1e5, nothing scaled.
+fn houses(folder: &Path) {
+    let mut text = "area,distance,price\n".to_owned();
+    for row in 0..300 {
+        let area = 1000.0 + 37.0 * f64::from(row % 17);
+        let distance = 900.0 + 11.0 * f64::from(row % 23);
+        text += &format!(
+            "{area},{distance},{}\n",
+            150.0 * area - 40.0 * distance + 2e4
+        );
+    }
+    fs::write(folder.join("houses.csv"), text).unwrap();
+    let run = r#"
+[data]
+format = "csv"
+train = "houses.csv"
+label = "price"
+
+[model]
+loss = "squared_error"
+
+[[model.layers]]
+kind = "dense"
+units = 1
+
+[train]
+global_batch = 50
+micro_batch = 8
+epochs = 10
+optimizer = { kind = "adam", learning_rate = 5.0 }
+log_every = 1
+checkpoint_every = 1
+"#;
+    fs::write(folder.join("run.toml"), run).unwrap();
+}
+
+fn session(folder: &Path, world: usize, overrides: &[&str]) -> Session {
+    let overrides: Vec<_> = overrides.iter().map(|text| Override::set(text)).collect();
+    Session {
+        config: RunConfig::load(&folder.join("run.toml"), &overrides).unwrap(),
+        folder: folder.join(format!("run-{world}")),
+        begin: Begin::New(Existing::Keep),
+        ranks: Ranks::Threads(world),
+        comm: Options::default(),
+        console: Console::quiet(),
+    }
+}
+
+#[test]
+fn a_regression_in_raw_units_trains_without_overflow_on_any_number_of_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    houses(folder.path());
+    let losses = |world| -> Vec<f64> {
+        let session = session(folder.path(), world, &[]);
+        session.train().unwrap();
+        let records = read_metrics(&session.folder.join("metrics.jsonl")).unwrap();
+        let loss = |record: &Record| match record {
+            Record::Train(train) => Some(train.loss),
+            _ => None,
+        };
+        records.iter().filter_map(loss).collect()
+    };
+    let one = losses(1);
+    assert!(one.iter().all(|loss| loss.is_finite()));
+    assert!(
+        one[0] > 1e9,
+        "the first loss, {}, is in squared raw units",
+        one[0]
+    );
+    assert!(
+        one[one.len() - 1] < one[0] / 10.0,
+        "{} at the end",
+        one[one.len() - 1]
+    );
+    assert_eq!(losses(3), one);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_all_ranks_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    houses(folder.path());
+    let optimizer = r#"train.optimizer={kind="sgd",learning_rate=1e30}"#;
+    let session = session(folder.path(), 3, &[optimizer]);
+    let error = session.train().unwrap_err();
+    let TrainError::NotFinite { step, tensor, .. } = &error else {
+        panic!("{error}")
+    };
+    assert!(*step > 0 && !tensor.is_empty());
+    let text = error.to_string();
+    assert!(
+        text.contains("rank") && text.contains("not applied"),
+        "{text}"
+    );
+    let kept = session.folder.join(format!("checkpoints/step-{step}"));
+    assert!(
+        kept.is_dir(),
+        "the checkpoint before the failed step is kept"
+    );
+}
+
+#[test]
+fn exact_sums_keep_their_precision_from_tiny_to_huge_gradients() {
+    for magnitude in [1e-12f64, 1e-6, 1.0, 1e6, 1e12] {
+        let mut scales = Scales::new(1, 4);
+        let micro_batch = |number: u32| -> Vec<f32> {
+            let value = |i: u32| (magnitude * f64::from(i * 4 + number).sin()) as f32;
+            (0..1000).map(value).collect()
+        };
+        let batches: Vec<_> = (0..4).map(micro_batch).collect();
+        let mut cpu = Cpu::new();
+        let mut sums = vec![0; 1000];
+        // The first pass finds the scale, the second uses it.
+        for _ in 0..2 {
+            let mut largest = [0];
+            for (number, batch) in batches.iter().enumerate() {
+                let write = if number == 0 {
+                    Accumulate::Set
+                } else {
+                    Accumulate::Add
+                };
+                let exponent = scales.exponents()[0];
+                cpu.quantize(batch, exponent, &mut sums, write, &mut largest);
+            }
+            scales.adapt(&largest);
+            assert!(!scales.outgrown(&largest));
+        }
+        let mut found = vec![0.0; 1000];
+        cpu.dequantize(&sums, scales.exponents()[0], &mut found);
+        for i in 0..1000 {
+            let exact: f64 = batches.iter().map(|batch| f64::from(batch[i])).sum();
+            let error = (f64::from(found[i]) - exact).abs();
+            assert!(
+                error <= 1e-6 * exact.abs().max(1e-6 * magnitude),
+                "{exact} became {}",
+                found[i]
+            );
+        }
+    }
+}
