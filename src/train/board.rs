@@ -14,7 +14,7 @@ use crate::models::REPORT;
 use crate::params::partition;
 
 /// The table.
-pub struct Board {
+pub(super) struct Board {
     table: Region<i64>,
     row: usize,
     /// Micro-batches a rank can have.
@@ -49,7 +49,7 @@ impl Totals {
 
 impl Board {
     /// A table for global batches of up to `micro_batches` and `magnitudes` tensors; collective.
-    pub fn new(
+    pub(super) fn new(
         micro_batches: usize,
         magnitudes: usize,
         reducer: &mut Reducer,
@@ -69,7 +69,7 @@ impl Board {
     }
 
     /// Writes the report of this rank's micro-batch number `slot`.
-    pub fn write_report(&mut self, slot: usize, report: [f64; REPORT]) {
+    pub(super) fn write_report(&mut self, slot: usize, report: [f64; REPORT]) {
         assert!(
             slot < self.slots,
             "more micro-batches than the board was made for"
@@ -83,7 +83,7 @@ impl Board {
     }
 
     /// Writes the magnitudes of this rank's tensors from number `first` on.
-    pub fn write_magnitudes(&mut self, first: usize, magnitudes: &[u32]) {
+    pub(super) fn write_magnitudes(&mut self, first: usize, magnitudes: &[u32]) {
         let start = self.rank * self.row + self.slots * REPORT + first;
         // SAFETY: this rank's row is its own outside the collective.
         let cells = unsafe { self.table.slice_mut(start..start + magnitudes.len()) };
@@ -93,7 +93,7 @@ impl Board {
     }
 
     /// Hands the row over.
-    pub fn hand_over(&mut self, reducer: &mut Reducer) {
+    pub(super) fn hand_over(&mut self, reducer: &mut Reducer) {
         let span = Span {
             region: self.table.id(),
             range: 0..self.table.len(),
@@ -102,12 +102,15 @@ impl Board {
     }
 
     /// Waits for everybody's row.
-    pub fn wait(&mut self, reducer: &mut Reducer) -> Result<(), TrainError> {
+    pub(super) fn wait(&mut self, reducer: &mut Reducer) -> Result<(), TrainError> {
         Ok(reducer.wait(self.ticket)?)
     }
 
     /// The reports of a global batch of `micro_batches`, in order, with the rank they come from.
-    pub fn reports(&self, micro_batches: usize) -> impl Iterator<Item = (usize, [f64; REPORT])> {
+    pub(super) fn reports(
+        &self,
+        micro_batches: usize,
+    ) -> impl Iterator<Item = (usize, [f64; REPORT])> {
         (0..self.world).flat_map(move |rank| {
             let count = partition(micro_batches, self.world, rank).len();
             (0..count).map(move |slot| {
@@ -122,13 +125,13 @@ impl Board {
     }
 
     /// Number `index` of the magnitudes of `rank`.
-    pub fn magnitude(&self, rank: usize, index: usize) -> u32 {
+    pub(super) fn magnitude(&self, rank: usize, index: usize) -> u32 {
         let cell = rank * self.row + self.slots * REPORT + index;
         self.read(cell..cell + 1)[0] as u32
     }
 
     /// Largest magnitudes over all ranks, for the tensors from number `first` on.
-    pub fn largest_magnitudes(&self, first: usize, out: &mut [u32]) {
+    pub(super) fn largest_magnitudes(&self, first: usize, out: &mut [u32]) {
         for (index, out) in out.iter_mut().enumerate() {
             let all = (0..self.world).map(|rank| self.magnitude(rank, first + index));
             *out = all.max().unwrap_or(0);

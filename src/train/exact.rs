@@ -76,7 +76,7 @@ impl Scales {
 
 /// A fixed-point accumulator outside the gradient arena, for values that change the model without
 /// being gradients (moving statistics): the same arithmetic in one small region.
-pub struct ExactSums<B: Backend> {
+pub(super) struct ExactSums<B: Backend> {
     ranges: Vec<Range<usize>>,
     wire: Region<i64>,
     scales: Scales,
@@ -85,7 +85,7 @@ pub struct ExactSums<B: Backend> {
 
 impl<B: Backend> ExactSums<B> {
     /// One exponent for each of `ranges`, which follow one another from 0; collective.
-    pub fn new(
+    pub(super) fn new(
         queue: &mut B,
         ranges: Vec<Range<usize>>,
         micro_batches: usize,
@@ -101,7 +101,7 @@ impl<B: Backend> ExactSums<B> {
     }
 
     /// Adds one micro-batch's values, or sets them where it is the rank's first.
-    pub fn add(&mut self, queue: &mut B, values: View<'_, B>, first: bool) {
+    pub(super) fn add(&mut self, queue: &mut B, values: View<'_, B>, first: bool) {
         let write = if first {
             Accumulate::Set
         } else {
@@ -124,14 +124,14 @@ impl<B: Backend> ExactSums<B> {
     }
 
     /// Contributes zero: for a rank without a micro-batch.
-    pub fn contribute_nothing(&mut self, queue: &mut B) {
+    pub(super) fn contribute_nothing(&mut self, queue: &mut B) {
         queue.fill(B::view_mut(&mut self.magnitudes), 0);
         // SAFETY: as in `add`.
         queue.fill(unsafe { B::region_mut(&self.wire, 0..self.wire.len()) }, 0);
     }
 
     /// Hands the sums to the reducer.
-    pub fn hand_over(&mut self, reducer: &mut Reducer) {
+    pub(super) fn hand_over(&mut self, reducer: &mut Reducer) {
         if !self.ranges.is_empty() {
             reducer.submit(Job::AllReduce(Span {
                 region: self.wire.id(),
@@ -141,17 +141,17 @@ impl<B: Backend> ExactSums<B> {
     }
 
     /// Bit patterns of the largest magnitudes on this rank.
-    pub fn magnitudes(&mut self, queue: &mut B, out: &mut [u32]) {
+    pub(super) fn magnitudes(&mut self, queue: &mut B, out: &mut [u32]) {
         queue.download(B::view(&self.magnitudes), out);
     }
 
     /// The scales the sums are made with, one per range.
-    pub fn scales(&mut self) -> &mut Scales {
+    pub(super) fn scales(&mut self) -> &mut Scales {
         &mut self.scales
     }
 
     /// The sum of one range and its exponent; valid after the reducer has run everything.
-    pub fn sum(&self, index: usize) -> (B::View<'_, i64>, i32) {
+    pub(super) fn sum(&self, index: usize) -> (B::View<'_, i64>, i32) {
         // SAFETY: handed over only between `hand_over` and the reducer's wait, within one step.
         let sum = unsafe { B::region(&self.wire, self.ranges[index].clone()) };
         (sum, self.scales.exponents()[index])

@@ -30,8 +30,11 @@ pub enum Job {
     /// Tell the others that this rank gives up; runs even after a failure.
     Abort(String),
     /// Anything else, for set-up and the end of a run: it allocates.
-    Call(Box<dyn FnOnce(&mut dyn Communicator) -> Result<(), CommError> + Send>),
+    Call(Call),
 }
+
+/// Work with the communicator itself.
+pub type Call = Box<dyn FnOnce(&mut dyn Communicator) -> Result<(), CommError> + Send>;
 
 /// The compute side of the reducer thread.
 pub struct Reducer {

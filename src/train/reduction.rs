@@ -215,10 +215,10 @@ impl<B: Backend> Reduction<B> {
             .get(self.tickets.len())
             .filter(|b| b.start >= from)
         {
-            // SAFETY: the bucket is finished and not handed over yet.
             let region = match &self.wire {
                 Wire::Same => self.gradients.id(),
                 Wire::Bf16(wire) => {
+                    // SAFETY: the bucket is finished and not handed over yet.
                     unsafe {
                         self.queue.narrow(
                             B::region(&self.gradients, bucket.clone()),

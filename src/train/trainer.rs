@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use super::board::{Board, Totals};
 use super::exact::ExactSums;
+use super::exchange::Exchange;
 use super::reducer::{Job, Reducer};
 use super::reduction::{Reduction, ReductionOptions};
 use super::{Scales, TrainError};
 use crate::backend::{Backend, Region, View};
-use crate::comm::{CommError, ReduceMode, Span};
+use crate::comm::{ReduceMode, Span};
 use crate::data::Share;
 use crate::layers::{Context, Mode};
 use crate::models::{LossReduction, MicroBatch, Model, REPORT};
-use crate::optim::{
-    BlockExchange, Clip, ClipSpec, Clipped, Optimizer, OptimizerSpec, Segment, Step, segments,
-};
+use crate::optim::{Clip, ClipSpec, Clipped, Optimizer, OptimizerSpec, Segment, Step, segments};
 use crate::params::Layout;
 
 /// How to train; what the data and the model do not say.
@@ -446,58 +445,5 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// Exponents of the exact sums: gradients, then state.
     pub fn exponents(&mut self) -> (&mut Scales, &mut Scales) {
         (self.reduction.scales(), self.moving.scales())
-    }
-}
-
-/// Completes norms under ZeRO-1: each rank has the blocks of its shard, as bit patterns that an
-/// integer sum over ranks merges, since nobody else has anything but zero there.
-struct Exchange {
-    blocks: Option<Region<i64>>,
-}
-
-struct Exchanging<'a> {
-    blocks: Option<&'a Region<i64>>,
-    reducer: &'a mut Reducer,
-}
-
-impl Exchange {
-    fn new(sharded: bool, layout: &Layout, reducer: &mut Reducer) -> Result<Self, TrainError> {
-        let blocks = crate::optim::blocks(layout);
-        let blocks = if sharded {
-            Some(reducer.allocate_i64(blocks)?)
-        } else {
-            None
-        };
-        Ok(Self { blocks })
-    }
-
-    fn with<'a>(&'a self, reducer: &'a mut Reducer) -> Exchanging<'a> {
-        Exchanging {
-            blocks: self.blocks.as_ref(),
-            reducer,
-        }
-    }
-}
-
-impl BlockExchange for Exchanging<'_> {
-    fn complete(&mut self, sums: &mut [f64]) -> Result<(), CommError> {
-        let Some(blocks) = self.blocks else {
-            return Ok(());
-        };
-        let range = 0..sums.len();
-        // SAFETY: outside its collective the region is this rank's own.
-        let cells = unsafe { blocks.slice_mut(range.clone()) };
-        for (cell, sum) in cells.iter_mut().zip(&*sums) {
-            *cell = sum.to_bits() as i64;
-        }
-        self.reducer.run(Job::AllReduce(Span {
-            region: blocks.id(),
-            range: range.clone(),
-        }))?;
-        // SAFETY: the collective is over.
-        for (sum, &cell) in sums.iter_mut().zip(unsafe { blocks.slice(range) }) {
-            *sum = f64::from_bits(cell as u64);
-        }
-        Ok(())
     }
 }
