@@ -1,5 +1,10 @@
 //! The command line: one file per command, each from what was typed to what is printed.
 
+mod evaluate;
+mod inspect;
+mod predict;
+mod predictions;
+mod run;
 mod table;
 mod train;
 
@@ -10,6 +15,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::Level;
 
 use crate::comm::CollectiveChoice;
+use crate::config::Override;
 use crate::train::{Console, Existing};
 
 /// Whatever ended a command.
@@ -84,10 +90,8 @@ pub struct TrainArguments {
 }
 
 impl TrainArguments {
-    /// What the flags set in the run file, as (flag as typed, assignment): `--set` first, so that a
-    /// flag of its own wins.
-    pub fn assignments(&self) -> Vec<(String, String)> {
-        let set = |assignment: &String| (format!("--set {assignment}"), assignment.clone());
+    /// What the flags set in the run file: `--set` first, so that a flag of its own wins.
+    pub fn overrides(&self) -> Vec<Override> {
         let flags = [
             ("ranks", self.ranks.map(|ranks| ranks.to_string())),
             (
@@ -104,13 +108,10 @@ impl TrainArguments {
         let flag = |(key, value): (&str, Option<String>)| {
             let value = value?;
             let shown = format!("--{} {value}", key.replace('_', "-"));
-            Some((shown, format!("train.{key}={value}")))
+            Some(Override::flag(&shown, &format!("train.{key}={value}")))
         };
-        self.set
-            .iter()
-            .map(set)
-            .chain(flags.into_iter().filter_map(flag))
-            .collect()
+        let set = self.set.iter().map(|assignment| Override::set(assignment));
+        set.chain(flags.into_iter().filter_map(flag)).collect()
     }
 
     /// What becomes of a run that is in the way.
@@ -167,9 +168,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let console = start_log(&arguments.verbosity);
     match &arguments.command {
         Command::Train(arguments) => train::run(arguments, &console),
-        Command::Evaluate(_) => Err("evaluate is not part of this version".into()),
-        Command::Predict(_) => Err("predict is not part of this version".into()),
-        Command::Inspect(_) => Err("inspect is not part of this version".into()),
+        Command::Evaluate(arguments) => evaluate::run(arguments),
+        Command::Predict(arguments) => predict::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
     }
 }
 
@@ -253,25 +254,22 @@ mod tests {
     }
 
     #[test]
-    fn flags_become_assignments_behind_those_of_set() {
+    fn flags_become_overrides_behind_those_of_set() {
         let arguments = parse_train(
             "ringstep train run.toml --ranks 4 --set train.ranks=2 --set model.layers.1.units=64 \
              --bucket-mib 1 --collective ring --zero 1 --overwrite -q",
         );
-        let pairs = arguments.assignments();
-        let assignments: Vec<_> = pairs.iter().map(|(_, value)| value.as_str()).collect();
         let expected = [
-            "train.ranks=2",
-            "model.layers.1.units=64",
-            "train.ranks=4",
-            "train.bucket_mib=1.0",
-            "train.collective=ring",
-            "train.zero=1",
+            Override::set("train.ranks=2"),
+            Override::set("model.layers.1.units=64"),
+            Override::flag("--ranks 4", "train.ranks=4"),
+            Override::flag("--bucket-mib 1.0", "train.bucket_mib=1.0"),
+            Override::flag("--collective ring", "train.collective=ring"),
+            Override::flag("--zero 1", "train.zero=1"),
         ];
-        assert_eq!(assignments, expected);
-        assert_eq!(pairs[3].0, "--bucket-mib 1.0");
+        assert_eq!(arguments.overrides(), expected);
         assert_eq!(arguments.existing(), Existing::Replace);
-        assert_eq!(parse_train("ringstep train run.toml").assignments(), []);
+        assert_eq!(parse_train("ringstep train run.toml").overrides(), []);
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub(super) struct Table {
 impl Table {
     /// An empty table with these columns.
     pub(super) fn new<const N: usize>(columns: [(&str, Align); N]) -> Self {
+        Self::with_columns(columns)
+    }
+
+    /// An empty table with as many columns as there turn out to be.
+    pub(super) fn with_columns<'a>(columns: impl IntoIterator<Item = (&'a str, Align)>) -> Self {
         let column = |(heading, align): (&str, Align)| (heading.to_owned(), align);
         Self {
             columns: columns.into_iter().map(column).collect(),
@@ -29,11 +34,6 @@ impl Table {
     /// Adds a row; cells it lacks are empty.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
-    }
-
-    /// Whether it has no rows.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
     }
 }
 

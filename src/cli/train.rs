@@ -5,16 +5,12 @@ use std::time::Instant;
 
 use super::{Failure, TrainArguments};
 use crate::comm::{Options, launcher};
-use crate::config::{Override, RunConfig};
+use crate::config::RunConfig;
 use crate::train::{Begin, Console, Outcome, Ranks, Session};
 
 /// Trains what the run file describes.
 pub(super) fn run(arguments: &TrainArguments, console: &Console) -> Result<(), Failure> {
-    let assignments = arguments.assignments();
-    let overrides: Vec<Override> = assignments
-        .iter()
-        .map(|(shown, assignment)| Override::flag(shown, assignment))
-        .collect();
+    let overrides = arguments.overrides();
     let config = RunConfig::load(&arguments.run_file, &overrides)?;
     let folder = match &arguments.run_dir {
         Some(folder) => folder.clone(),

@@ -90,17 +90,54 @@ pub(super) fn read(
     })
 }
 
+/// Reads the columns called `wanted`, in that order; all columns if none are named.
+pub(super) fn read_features(path: &Path, wanted: &[String]) -> Result<Table, DataError> {
+    let failed = |error: csv::Error| failed(path, &error);
+    let mut reader = csv::ReaderBuilder::new().from_path(path).map_err(failed)?;
+    let header = reader.byte_headers().map_err(failed)?.clone();
+    let names: Vec<String> = header
+        .iter()
+        .map(|name| String::from_utf8_lossy(name).trim().to_owned())
+        .collect();
+    let wanted = if wanted.is_empty() { &names } else { wanted };
+    let column = |wanted: &String| find(path, &names, wanted);
+    let columns = wanted.iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    let (mut features, mut rows) = (Vec::new(), 0);
+    let mut record = csv::ByteRecord::new();
+    while reader.read_byte_record(&mut record).map_err(failed)? {
+        let line = record.position().map_or(0, csv::Position::line);
+        for &column in &columns {
+            features.push(number(path, line, &names[column], &record[column])?);
+        }
+        rows += 1;
+    }
+    if rows == 0 {
+        return Err(DataError::Empty {
+            path: path.to_owned(),
+        });
+    }
+    let shape = Shape(vec![columns.len()]);
+    Ok(Table {
+        features,
+        names: wanted.to_vec(),
+        ..Table::empty(shape, Targets::Numbers(0), rows)
+    })
+}
+
+/// Place of a column.
+fn find(path: &Path, names: &[String], wanted: &str) -> Result<usize, DataError> {
+    names
+        .iter()
+        .position(|name| name == wanted)
+        .ok_or_else(|| DataError::NoColumn {
+            path: path.to_owned(),
+            column: wanted.to_owned(),
+            found: names.join(", "),
+        })
+}
+
 fn columns(source: &CsvSource, path: &Path, names: &[String]) -> Result<Columns, DataError> {
-    let find = |wanted: &str| {
-        names
-            .iter()
-            .position(|name| name == wanted)
-            .ok_or_else(|| DataError::NoColumn {
-                path: path.to_owned(),
-                column: wanted.to_owned(),
-                found: names.join(", "),
-            })
-    };
+    let find = |wanted: &str| find(path, names, wanted);
     let label = find(&source.label)?;
     let weight = source.weight.as_deref().map(find).transpose()?;
     let features = (0..names.len())

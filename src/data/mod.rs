@@ -51,6 +51,27 @@ pub fn load(
             )
         }
     };
+    prepare(&mut table, config, path)?;
+    Ok(table)
+}
+
+/// Reads the features of a CSV file to predict from: the columns that `train` has, by name and in
+/// its order, whatever else is there.
+///
+/// # Errors
+/// With the file, the line and the remedy.
+pub fn load_features(config: &DataConfig, path: &Path, train: &Table) -> Result<Table, DataError> {
+    let mut table = csv::read_features(path, &train.names)?;
+    let config = DataConfig {
+        shape: Some(train.shape.clone()),
+        ..config.clone()
+    };
+    prepare(&mut table, &config, path)?;
+    Ok(table)
+}
+
+/// Gives rows the shape and the scale of the configuration.
+fn prepare(table: &mut Table, config: &DataConfig, path: &Path) -> Result<(), DataError> {
     if let Some(shape) = &config.shape {
         let (found, wanted) = (table.shape.elements(), shape.elements());
         if found != wanted {
@@ -69,5 +90,5 @@ pub fn load(
         .features
         .iter_mut()
         .for_each(|feature| *feature *= scale);
-    Ok(table)
+    Ok(())
 }

@@ -8,6 +8,7 @@
 #[path = "../collectives/mod.rs"]
 mod collectives;
 mod comm;
+mod commands;
 mod checkpoint;
 mod convolution;
 mod parity;

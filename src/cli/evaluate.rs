@@ -1,0 +1,67 @@
+//! `ringstep evaluate`.
+
+use std::thread;
+
+use super::inspect::evaluation_table;
+use super::run::Run;
+use super::{EvaluateArguments, Failure};
+use crate::checkpoint::Checkpoint;
+use crate::data::{Split, Table, load};
+use crate::models::REPORT;
+use crate::params::partition;
+use crate::train::{EvaluateRecord, MetricsWriter, Record, Totals};
+
+/// Computes loss and metrics on the test data, prints them and adds them to the run's metrics.
+#[expect(clippy::print_stdout, reason = "the output of the command")]
+pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Failure> {
+    let run = Run::open(&arguments.run)?;
+    let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
+    let training = run.training_data()?;
+    let data = &run.config.data;
+    let test = load(data, run.config.task(), Split::Test, Some(&training))?;
+    let ranks = arguments.ranks.unwrap_or(1) as usize;
+    let totals = evaluate(&run, &checkpoint, &test, ranks)?;
+    let record = EvaluateRecord {
+        step: checkpoint.step(),
+        epoch: checkpoint.facts().epoch,
+        data: "test".to_owned(),
+        rows: test.rows as u64,
+        metrics: totals.metrics(&test.target_kind),
+    };
+    print!("{}", evaluation_table(&[&record]));
+    MetricsWriter::append(&run.folder.metrics_path())?.write(&Record::Evaluate(record))?;
+    Ok(())
+}
+
+/// Sums over the micro-batches of `table`, in their order whatever the number of ranks.
+fn evaluate(
+    run: &Run,
+    checkpoint: &Checkpoint,
+    table: &Table,
+    ranks: usize,
+) -> Result<Totals, Failure> {
+    let micro_batches = table.rows.div_ceil(run.config.train.micro_batch);
+    let rank = |rank| -> Result<Vec<[f64; REPORT]>, Failure> {
+        let mut inference = run.inference(table, checkpoint)?;
+        Ok(inference.evaluate(table, partition(micro_batches, ranks, rank))?)
+    };
+    let rank = &rank;
+    let reports = thread::scope(|scope| {
+        let start = |index| scope.spawn(move || rank(index));
+        let threads: Vec<_> = (0..ranks).map(start).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
+            Ok(reports) => reports,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        threads
+            .into_iter()
+            .map(join)
+            .collect::<Result<Vec<_>, Failure>>()
+    })?;
+    let mut totals = Totals::default();
+    reports
+        .concat()
+        .into_iter()
+        .for_each(|report| totals.add(report));
+    Ok(totals)
+}

@@ -1,0 +1,107 @@
+//! Predictions as CSV.
+
+use std::io::Write;
+
+use crate::data::Targets;
+
+/// Writes a header and one line for each row of `outputs`, `[rows, width]`, in order: the most
+/// probable class and the probability of each for classes, else the numbers.
+///
+/// One output for two classes is the probability of the second.
+///
+/// # Errors
+/// If `out` cannot be written.
+pub(super) fn write_predictions(
+    out: impl Write,
+    targets: &Targets,
+    width: usize,
+    outputs: &[f32],
+) -> csv::Result<()> {
+    let mut writer = csv::Writer::from_writer(out);
+    match targets {
+        Targets::Classes(classes) => {
+            let mut header = vec!["class".to_owned()];
+            header.extend(classes.iter().map(|class| format!("probability_{class}")));
+            writer.write_record(&header)?;
+            for row in outputs.chunks_exact(width) {
+                let probabilities = match row {
+                    [second] if classes.len() == 2 => vec![1.0 - second, *second],
+                    row => row.to_vec(),
+                };
+                let mut record = vec![classes[largest(&probabilities)].clone()];
+                record.extend(probabilities.iter().map(f32::to_string));
+                writer.write_record(&record)?;
+            }
+        }
+        Targets::Numbers(1) => {
+            writer.write_record(["prediction"])?;
+            for value in outputs {
+                writer.write_record([value.to_string()])?;
+            }
+        }
+        Targets::Numbers(_) => {
+            writer.write_record((0..width).map(|index| format!("prediction_{index}")))?;
+            for row in outputs.chunks_exact(width) {
+                writer.write_record(row.iter().map(f32::to_string))?;
+            }
+        }
+    }
+    writer.flush()?;
+    Ok(())
+}
+
+/// Index of the largest number, the first of equals.
+fn largest(numbers: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, number) in numbers.iter().enumerate() {
+        if *number > numbers[best] {
+            best = index;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(targets: &Targets, width: usize, outputs: &[f32]) -> String {
+        let mut out = Vec::new();
+        write_predictions(&mut out, targets, width, outputs).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn classes(names: &[&str]) -> Targets {
+        Targets::Classes(names.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    #[test]
+    fn classes_come_with_a_probability_each() {
+        let outputs = [0.25, 0.25, 0.5, 0.5, 0.5, 0.0];
+        let expected = "\
+class,probability_a,\"probability_b,c\",probability_d
+d,0.25,0.25,0.5
+a,0.5,0.5,0
+";
+        assert_eq!(written(&classes(&["a", "b,c", "d"]), 3, &outputs), expected);
+    }
+
+    #[test]
+    fn one_output_for_two_classes_is_the_probability_of_the_second() {
+        let expected = "class,probability_no,probability_yes\nyes,0.25,0.75\nno,1,0\n";
+        assert_eq!(written(&classes(&["no", "yes"]), 1, &[0.75, 0.0]), expected);
+    }
+
+    #[test]
+    fn numbers_come_as_they_are() {
+        assert_eq!(
+            written(&Targets::Numbers(1), 1, &[0.1, -2.0]),
+            "prediction\n0.1\n-2\n"
+        );
+        let expected = "prediction_0,prediction_1\n1,2\n3,4\n";
+        assert_eq!(
+            written(&Targets::Numbers(2), 2, &[1.0, 2.0, 3.0, 4.0]),
+            expected
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! The program as it is typed: a small run trained, inspected, evaluated and applied.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs the program in `folder`.
+fn ringstep(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringstep"))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+/// Standard output of a command that has to succeed.
+fn output(folder: &Path, arguments: &[&str]) -> String {
+    let output = ringstep(folder, arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Standard error of a command that has to fail.
+fn failure(folder: &Path, arguments: &[&str]) -> String {
+    let output = ringstep(folder, arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Rows whose class is the larger of two features.
+fn rows(count: u32, with_label: bool) -> String {
+    let mut text = String::from(if with_label {
+        "b,label,a\n"
+    } else {
+        "extra,a,b\n"
+    });
+    for row in 0..count {
+        let (a, b) = (row * 7 % 11, row * 5 % 13);
+        if a != b {
+            let label = if a > b { "left" } else { "right" };
+            text += &match with_label {
+                true => format!("{b},{label},{a}\n"),
+                false => format!("{label},{a},{b}\n"),
+            };
+        }
+    }
+    text
+}
+
+/// A folder with a trained run in `runs/two`.
+fn trained() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("train.csv"), rows(150, true)).unwrap();
+    fs::write(folder.path().join("test.csv"), rows(60, true)).unwrap();
+    let run = r#"
+        [data]
+        format = "csv"
+        train = "train.csv"
+        test = "test.csv"
+        label = "label"
+        scale = 0.1
+        [model]
+        loss = "softmax_cross_entropy"
+        [[model.layers]]
+        kind = "dense"
+        units = 2
+        activation = "softmax"
+        [train]
+        global_batch = 32
+        micro_batch = 8
+        epochs = 40
+        optimizer = { kind = "adam", learning_rate = 0.1 }
+    "#;
+    fs::write(folder.path().join("two.toml"), run).unwrap();
+    output(folder.path(), &["train", "two.toml", "--ranks", "2"]);
+    folder
+}
+
+#[test]
+fn a_trained_run_is_inspected_evaluated_and_applied() {
+    let folder = trained();
+    let folder = folder.path();
+
+    let inspected = output(folder, &["inspect", "runs/two"]);
+    for part in [
+        "dense",
+        "6 parameters",
+        "step-",
+        "test_accuracy",
+        "samples/s",
+    ] {
+        assert!(inspected.contains(part), "{part} in\n{inspected}");
+    }
+
+    let metrics = folder.join("runs/two/metrics.jsonl");
+    let last_line = || {
+        fs::read_to_string(&metrics)
+            .unwrap()
+            .lines()
+            .last()
+            .unwrap()
+            .to_owned()
+    };
+    let during_training = last_line();
+    assert!(
+        during_training.contains(r#""kind":"evaluate""#),
+        "{during_training}"
+    );
+    let one = output(folder, &["evaluate", "runs/two"]);
+    assert_eq!(last_line(), during_training);
+    assert_eq!(
+        output(folder, &["evaluate", "runs/two", "--ranks", "3"]),
+        one
+    );
+    assert!(one.contains("accuracy"), "{one}");
+
+    fs::write(folder.join("x.csv"), rows(60, false)).unwrap();
+    let predict = ["predict", "runs/two", "--input", "x.csv"];
+    let printed = output(folder, &predict);
+    output(folder, &[&predict[..], &["--output", "y.csv"]].concat());
+    assert_eq!(fs::read_to_string(folder.join("y.csv")).unwrap(), printed);
+    let mut lines = printed.lines();
+    assert_eq!(
+        lines.next(),
+        Some("class,probability_left,probability_right")
+    );
+    let truth = rows(60, false);
+    let pairs: Vec<_> = lines.zip(truth.lines().skip(1)).collect();
+    assert_eq!(pairs.len(), truth.lines().count() - 1);
+    let class = |line: &str| line.split(',').next().unwrap().to_owned();
+    let right = pairs.iter().filter(|(y, x)| class(y) == class(x)).count();
+    assert!(right * 10 >= pairs.len() * 9, "{right} of {}", pairs.len());
+}
+
+#[test]
+fn mistakes_are_answered_with_what_to_do() {
+    let folder = trained();
+    let folder = folder.path();
+    let error = failure(folder, &["train", "two.toml"]);
+    assert!(
+        error.contains("--resume") && error.contains("--overwrite"),
+        "{error}"
+    );
+    let error = failure(folder, &["evaluate", "runs/other"]);
+    assert!(error.contains("error: no run in runs/other"), "{error}");
+    let error = failure(folder, &["evaluate", "runs/two", "--checkpoint", "step-1"]);
+    assert!(
+        error.contains("no checkpoint 'step-1'") && error.contains("there: step-"),
+        "{error}"
+    );
+    fs::write(folder.join("x.csv"), "a,c\n1,2\n").unwrap();
+    let error = failure(folder, &["predict", "runs/two", "--input", "x.csv"]);
+    assert!(
+        error.contains("x.csv has no column 'b'; it has a, c"),
+        "{error}"
+    );
+    fs::write(folder.join("x.csv"), "a,b\n1,2\n3,four\n").unwrap();
+    let error = failure(folder, &["predict", "runs/two", "--input", "x.csv"]);
+    assert!(error.contains("x.csv:3: column 'b' is 'four'"), "{error}");
+    assert_eq!(
+        ringstep(folder, &["train", "two.toml", "--ranks", "0"])
+            .status
+            .code(),
+        Some(2)
+    );
+}
