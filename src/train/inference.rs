@@ -298,7 +298,6 @@ mod tests {
             weights: Some(vec![1.0, 2.0, 1.0, 1.0, 0.5]),
             names: Vec::new(),
             rows: 5,
-            names: Vec::new(),
         };
         let mut inference = inference(2, &TENSORS);
         let reports = inference.evaluate(&table, 0..3).unwrap();
