@@ -9,6 +9,21 @@ pub struct Kind {
     pub summary: &'static str,
 }
 
+/// What to say behind an unknown name: the nearest known one, or, where none is near, all.
+pub(crate) fn hint(name: &str, known: &[String]) -> String {
+    let nearest = known
+        .iter()
+        .map(|other| (strsim::damerau_levenshtein(name, other), other))
+        .min();
+    match nearest {
+        None => String::new(),
+        Some((distance, other)) if distance <= (name.len() / 3).max(1) && distance < name.len() => {
+            format!("; did you mean '{other}'?")
+        }
+        Some(_) => format!("; known are {}", known.join(", ")),
+    }
+}
+
 /// Defines an enum of kinds with its registry.
 ///
 /// Each variant wraps a struct of settings that has defaults. A run file names a kind alone

@@ -4,6 +4,7 @@ use super::ConfigError;
 use super::deserialize::{Error, Fault};
 use super::document::{Document, KIND, Node, Value};
 use super::file::Problem;
+use crate::named::hint;
 
 /// A node on the way from the root to a fault.
 struct Stop<'a> {
@@ -129,19 +130,4 @@ fn kind_of_what(key: &str, table: &Stop<'_>) -> Option<String> {
         true => "layer".to_owned(),
         false => name.to_owned(),
     })
-}
-
-/// The nearest known name, or, where none is near, all.
-fn hint(name: &str, known: &[String]) -> String {
-    let nearest = known
-        .iter()
-        .map(|other| (strsim::damerau_levenshtein(name, other), other))
-        .min();
-    match nearest {
-        None => String::new(),
-        Some((distance, other)) if distance <= (name.len() / 3).max(2) => {
-            format!("; did you mean '{other}'?")
-        }
-        Some(_) => format!("; known are {}", known.join(", ")),
-    }
 }

@@ -1,224 +1,306 @@
-//! Comma-separated files with a header row.
+//! Comma-separated text with a header row.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
-use super::{CsvSource, DataError, Split, Table, Targets, Task};
-use crate::layers::Shape;
+use csv::{ByteRecord, ErrorKind, ReaderBuilder};
 
-/// Columns of a file by what they are for.
-struct Columns {
-    features: Vec<usize>,
-    label: usize,
-    weight: Option<usize>,
+use super::{DataError, Table, Targets, Task};
+use crate::layers::Shape;
+use crate::named::hint;
+
+/// Bytes read at a time.
+const BUFFER: usize = 1 << 20;
+
+/// Known labels that an error lists.
+const LISTED: usize = 20;
+
+/// Which columns are read, by name.
+pub(super) struct Columns<'a> {
+    /// What goes into the model; `None` takes all that are nothing else.
+    pub(super) features: Option<&'a Vec<String>>,
+    pub(super) label: Option<&'a str>,
+    pub(super) weight: Option<&'a str>,
 }
 
-/// Reads one split. Classes are those of `train` if given, else of the configuration, else those
-/// found in the file: sorted as numbers where all are whole numbers, else as text.
+/// Reads a file. Labels of a classification have the names given, or those found, sorted: as
+/// numbers where all are integers.
 pub(super) fn read(
-    source: &CsvSource,
     path: &Path,
+    columns: &Columns<'_>,
     task: Task,
-    split: Split,
-    train: Option<&Table>,
+    classes: Option<&[String]>,
+    scale: f64,
 ) -> Result<Table, DataError> {
-    let failed = |error: csv::Error| failed(path, &error);
-    let mut reader = csv::ReaderBuilder::new().from_path(path).map_err(failed)?;
-    let header = reader.byte_headers().map_err(failed)?.clone();
-    let names: Vec<String> = header
-        .iter()
-        .map(|name| String::from_utf8_lossy(name).trim().to_owned())
-        .collect();
-    let columns = columns(source, path, &names)?;
-    let known = match (train.map(|train| &train.target_kind), &source.classes) {
-        (Some(Targets::Classes(classes)), _) | (None, Some(classes)) => Some(classes.clone()),
-        _ => None,
+    let file = File::open(path).map_err(|source| DataError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut reader = ReaderBuilder::new()
+        .buffer_capacity(BUFFER)
+        .from_reader(file);
+    let header = header(path, &mut reader)?;
+    let places = Places::find(path, &header, columns)?;
+    let mut labels = match classes {
+        Some(names) => Labels::known(names),
+        None => Labels::default(),
     };
-    let (mut features, mut labels, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
-    let mut weights = columns.weight.map(|_| Vec::new());
-    let mut record = csv::ByteRecord::new();
-    let mut lines = Vec::new();
-    while reader.read_byte_record(&mut record).map_err(failed)? {
-        let line = record.position().map_or(0, csv::Position::line);
-        let number = |column: usize| number(path, line, &names[column], &record[column]);
-        for &column in &columns.features {
-            features.push(number(column)?);
+    let mut table = Table::empty(
+        Shape(vec![places.features.len()]),
+        Targets::Numbers(usize::from(places.label.is_some())),
+        0,
+    );
+    table.weights = places.weight.map(|_| Vec::new());
+    let mut record = ByteRecord::new();
+    while reader
+        .read_byte_record(&mut record)
+        .map_err(|error| broken(path, error))?
+    {
+        let fail = |index: usize, problem: String| DataError::Field {
+            path: path.to_owned(),
+            line: line(path, record.position()),
+            column: header[index].clone(),
+            problem,
+        };
+        for &index in &places.features {
+            let value = number(&record[index], scale).map_err(|problem| fail(index, problem))?;
+            table.features.push(value);
         }
-        if let (Some(column), Some(weights)) = (columns.weight, &mut weights) {
-            let weight = number(column)?;
+        if let Some(index) = places.label {
+            let field = &record[index];
+            let target = match task {
+                Task::Classification => labels.index(field).map(|index| index as f32),
+                Task::Regression => number(field, 1.0),
+            };
+            table
+                .targets
+                .push(target.map_err(|problem| fail(index, problem))?);
+        }
+        if let (Some(index), Some(weights)) = (places.weight, &mut table.weights) {
+            let weight = number(&record[index], 1.0).map_err(|problem| fail(index, problem))?;
             if weight < 0.0 {
-                let problem = format!("weight {weight} is negative; weights are at least 0");
-                return Err(DataError::row(path, line, problem));
+                return Err(fail(index, format!("a weight of {weight} is below 0")));
             }
             weights.push(weight);
         }
-        match task {
-            Task::Regression => numbers.push(number(columns.label)?),
-            Task::Classification => {
-                labels.push(
-                    String::from_utf8_lossy(&record[columns.label])
-                        .trim()
-                        .to_owned(),
-                );
-                lines.push(line);
+        table.rows += 1;
+    }
+    if table.rows == 0 {
+        return Err(DataError::Empty {
+            path: path.to_owned(),
+        });
+    }
+    if places.label.is_some() && task == Task::Classification {
+        table.target_kind = Targets::Classes(labels.finish(&mut table.targets));
+    }
+    table.names = places
+        .features
+        .iter()
+        .map(|&index| header[index].clone())
+        .collect();
+    Ok(table)
+}
+
+/// Names of the columns, each once.
+fn header(path: &Path, reader: &mut csv::Reader<File>) -> Result<Vec<String>, DataError> {
+    let record = reader.byte_headers().map_err(|error| broken(path, error))?;
+    let names: Vec<_> = record
+        .iter()
+        .map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned())
+        .collect();
+    if names.is_empty() {
+        return Err(DataError::Format {
+            path: path.to_owned(),
+            problem: "the file is empty; its first line names the columns".to_owned(),
+        });
+    }
+    let twice = (1..names.len()).find(|&index| names[..index].contains(&names[index]));
+    match twice {
+        Some(index) => Err(DataError::Row {
+            path: path.to_owned(),
+            line: 1,
+            problem: format!("two columns are called '{}'", names[index]),
+        }),
+        None => Ok(names),
+    }
+}
+
+/// Where the columns stand.
+struct Places {
+    features: Vec<usize>,
+    label: Option<usize>,
+    weight: Option<usize>,
+}
+
+impl Places {
+    fn find(path: &Path, header: &[String], columns: &Columns<'_>) -> Result<Self, DataError> {
+        let find = |role: &'static str, column: &str| {
+            let place = header.iter().position(|name| name == column);
+            place.ok_or_else(|| DataError::Column {
+                path: path.to_owned(),
+                role,
+                column: column.to_owned(),
+                hint: hint(column, header),
+            })
+        };
+        let label = columns.label.map(|name| find("label", name)).transpose()?;
+        let weight = columns
+            .weight
+            .map(|name| find("weight", name))
+            .transpose()?;
+        let features: Vec<_> = match columns.features {
+            Some(names) => names
+                .iter()
+                .map(|name| find("feature", name))
+                .collect::<Result<_, _>>()?,
+            None => (0..header.len())
+                .filter(|&index| Some(index) != label && Some(index) != weight)
+                .collect(),
+        };
+        if features.is_empty() {
+            return Err(DataError::Format {
+                path: path.to_owned(),
+                problem: "no column is left to learn from".to_owned(),
+            });
+        }
+        Ok(Self {
+            features,
+            label,
+            weight,
+        })
+    }
+}
+
+/// Class names and their indices.
+#[derive(Default)]
+struct Labels {
+    indices: BTreeMap<Vec<u8>, usize>,
+    fixed: Option<Vec<String>>,
+}
+
+impl Labels {
+    fn known(names: &[String]) -> Self {
+        let index = |(index, name): (usize, &String)| (name.clone().into_bytes(), index);
+        Self {
+            indices: names.iter().enumerate().map(index).collect(),
+            fixed: Some(names.to_vec()),
+        }
+    }
+
+    /// The class of a field: one of the known, or numbered as found.
+    fn index(&mut self, field: &[u8]) -> Result<usize, String> {
+        let field = field.trim_ascii();
+        if let Some(&index) = self.indices.get(field) {
+            return Ok(index);
+        }
+        if field.is_empty() {
+            return Err("the label is empty".to_owned());
+        }
+        let label = std::str::from_utf8(field).map_err(|_| "the label is not UTF-8".to_owned())?;
+        match &self.fixed {
+            None => {
+                let index = self.indices.len();
+                self.indices.insert(field.to_vec(), index);
+                Ok(index)
+            }
+            Some(known) => {
+                let listed = known[..known.len().min(LISTED)].join(", ");
+                let more = if known.len() > LISTED { ", ..." } else { "" };
+                Err(format!("unknown label '{label}'; known are {listed}{more}"))
             }
         }
     }
-    let rows = labels.len().max(numbers.len());
-    if rows == 0 {
-        return Err(DataError::Empty {
-            path: path.to_owned(),
-        });
-    }
-    let (target_kind, targets) = match task {
-        Task::Regression => (Targets::Numbers(1), numbers),
-        Task::Classification => {
-            let classes = known.unwrap_or_else(|| classes_in(&labels));
-            let targets = indices(path, split, &labels, &lines, &classes)?;
-            (Targets::Classes(classes), targets)
+
+    /// The names in index order; where found, sorts them and renumbers the targets.
+    fn finish(self, targets: &mut [f32]) -> Vec<String> {
+        if let Some(names) = self.fixed {
+            return names;
         }
+        let mut found: Vec<(String, usize)> = self
+            .indices
+            .into_iter()
+            .map(|(name, index)| (String::from_utf8_lossy(&name).into_owned(), index))
+            .collect();
+        let integers: Option<Vec<i64>> = found.iter().map(|(name, _)| name.parse().ok()).collect();
+        if integers.is_some() {
+            found.sort_by_key(|(name, _)| name.parse::<i64>().unwrap_or_default());
+        }
+        let mut sorted = vec![0.0; found.len()];
+        for (place, &(_, index)) in found.iter().enumerate() {
+            sorted[index] = place as f32;
+        }
+        for target in targets {
+            *target = sorted[*target as usize];
+        }
+        found.into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+/// A field as a number, multiplied by `scale` in `f64` and rounded once more to `f32`.
+fn number(field: &[u8], scale: f64) -> Result<f32, String> {
+    let field = field.trim_ascii();
+    let shown = || String::from_utf8_lossy(field).into_owned();
+    let value = match small_integer(field) {
+        Some(integer) => integer,
+        None => std::str::from_utf8(field)
+            .ok()
+            .and_then(|text| text.parse::<f64>().ok())
+            .ok_or_else(|| format!("expected a number, found '{}'", shown()))?,
     };
-    Ok(Table {
-        features,
-        targets,
-        weights,
-        names: columns
-            .features
-            .iter()
-            .map(|&column| names[column].clone())
-            .collect(),
-        ..Table::empty(Shape(vec![columns.features.len()]), target_kind, rows)
+    let scaled = (value * scale) as f32;
+    if scaled.is_finite() {
+        return Ok(scaled);
+    }
+    Err(match value {
+        _ if value.is_nan() => format!("'{}' is not a number", shown()),
+        _ if value.is_infinite() => format!("'{}' is infinite", shown()),
+        _ => format!("{} is too large for a 32-bit number", shown()),
     })
 }
 
-/// Reads the columns called `wanted`, in that order; all columns if none are named.
-pub(super) fn read_features(path: &Path, wanted: &[String]) -> Result<Table, DataError> {
-    let failed = |error: csv::Error| failed(path, &error);
-    let mut reader = csv::ReaderBuilder::new().from_path(path).map_err(failed)?;
-    let header = reader.byte_headers().map_err(failed)?.clone();
-    let names: Vec<String> = header
-        .iter()
-        .map(|name| String::from_utf8_lossy(name).trim().to_owned())
-        .collect();
-    let wanted = if wanted.is_empty() { &names } else { wanted };
-    let column = |wanted: &String| find(path, &names, wanted);
-    let columns = wanted.iter().map(column).collect::<Result<Vec<_>, _>>()?;
-    let (mut features, mut rows) = (Vec::new(), 0);
-    let mut record = csv::ByteRecord::new();
-    while reader.read_byte_record(&mut record).map_err(failed)? {
-        let line = record.position().map_or(0, csv::Position::line);
-        for &column in &columns {
-            features.push(number(path, line, &names[column], &record[column])?);
-        }
-        rows += 1;
+/// The value of up to 15 digits, which an `f64` holds exactly: most fields of images.
+fn small_integer(field: &[u8]) -> Option<f64> {
+    if field.is_empty() || field.len() > 15 {
+        return None;
     }
-    if rows == 0 {
-        return Err(DataError::Empty {
-            path: path.to_owned(),
-        });
-    }
-    let shape = Shape(vec![columns.len()]);
-    Ok(Table {
-        features,
-        names: wanted.to_vec(),
-        ..Table::empty(shape, Targets::Numbers(0), rows)
-    })
+    let digits = field.iter().try_fold(0_u64, |value, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit < 10).then(|| value * 10 + u64::from(digit))
+    });
+    digits.map(|digits| digits as f64)
 }
 
-/// Place of a column.
-fn find(path: &Path, names: &[String], wanted: &str) -> Result<usize, DataError> {
-    names
+/// The line a record starts on. The reader's own count is behind where blank lines or `\r\n` come
+/// before the record, so the file is read again: only errors need it.
+fn line(path: &Path, position: Option<&csv::Position>) -> u64 {
+    let text = std::fs::read(path).unwrap_or_default();
+    let start = position.map_or(0, csv::Position::byte) as usize;
+    let (before, rest) = text.split_at(start.min(text.len()));
+    let blank = rest
         .iter()
-        .position(|name| name == wanted)
-        .ok_or_else(|| DataError::NoColumn {
-            path: path.to_owned(),
-            column: wanted.to_owned(),
-            found: names.join(", "),
-        })
+        .take_while(|&&byte| byte == b'\n' || byte == b'\r')
+        .count();
+    let newlines = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count();
+    (newlines(before) + newlines(&rest[..blank]) + 1) as u64
 }
 
-fn columns(source: &CsvSource, path: &Path, names: &[String]) -> Result<Columns, DataError> {
-    let find = |wanted: &str| find(path, names, wanted);
-    let label = find(&source.label)?;
-    let weight = source.weight.as_deref().map(find).transpose()?;
-    let features = (0..names.len())
-        .filter(|&column| column != label && Some(column) != weight)
-        .collect();
-    Ok(Columns {
-        features,
-        label,
-        weight,
-    })
-}
-
-fn number(path: &Path, line: u64, name: &str, field: &[u8]) -> Result<f32, DataError> {
-    let text = field.trim_ascii();
-    let parsed = std::str::from_utf8(text)
-        .ok()
-        .and_then(|text| text.parse::<f64>().ok());
-    let problem = match parsed.map(|number| number as f32) {
-        Some(number) if number.is_finite() => return Ok(number),
-        Some(number) => format!("column '{name}' is {number}; numbers must be finite"),
-        None => {
-            let text = String::from_utf8_lossy(text);
-            format!("column '{name}' is '{text}', which is not a number")
-        }
-    };
-    Err(DataError::row(path, line, problem))
-}
-
-/// The different labels, in order.
-fn classes_in(labels: &[String]) -> Vec<String> {
-    let unique: std::collections::BTreeSet<&String> = labels.iter().collect();
-    let mut classes: Vec<String> = unique.into_iter().cloned().collect();
-    if classes.iter().all(|class| class.parse::<i64>().is_ok()) {
-        classes.sort_by_key(|class| class.parse::<i64>().unwrap_or_default());
-    }
-    classes
-}
-
-fn indices(
-    path: &Path,
-    split: Split,
-    labels: &[String],
-    lines: &[u64],
-    classes: &[String],
-) -> Result<Vec<f32>, DataError> {
-    let known: std::collections::BTreeMap<&str, usize> = classes
-        .iter()
-        .enumerate()
-        .map(|(index, class)| (class.as_str(), index))
-        .collect();
-    let index = |(label, &line): (&String, &u64)| match known.get(label.as_str()) {
-        Some(&index) => Ok(index as f32),
-        None => {
-            let origin = match split {
-                Split::Train => "the run file lists",
-                Split::Test => "the training data has",
-            };
-            let problem = format!("unknown label '{label}'; {origin} {}", classes.join(", "));
-            Err(DataError::row(path, line, problem))
-        }
-    };
-    labels.iter().zip(lines).map(index).collect()
-}
-
-fn failed(path: &Path, error: &csv::Error) -> DataError {
-    match error.kind() {
-        csv::ErrorKind::UnequalLengths {
+fn broken(path: &Path, error: csv::Error) -> DataError {
+    let path = path.to_owned();
+    match error.into_kind() {
+        ErrorKind::UnequalLengths {
             pos,
             expected_len,
             len,
-        } => {
-            let line = pos.as_ref().map_or(0, csv::Position::line);
-            DataError::row(
-                path,
-                line,
-                format!("{len} fields, but the header has {expected_len}"),
-            )
-        }
-        _ => DataError::Read {
-            path: path.to_owned(),
-            problem: error.to_string(),
+        } => DataError::Row {
+            line: line(&path, pos.as_ref()),
+            path,
+            problem: format!("{len} fields, but the header has {expected_len}"),
+        },
+        ErrorKind::Io(source) => DataError::Read { path, source },
+        other => DataError::Format {
+            path,
+            problem: format!("{other:?}"),
         },
     }
 }

@@ -1,19 +1,33 @@
 //! What can be wrong with data.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Data that cannot be used.
+use crate::layers::Shape;
+
+/// Data that cannot be read. Messages start with the file and, for text, the line.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// A file cannot be read.
-    #[error("cannot read {}: {problem}", path.display())]
+    /// The file cannot be opened or read.
+    #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system or the parser said.
-        problem: String,
+        /// Why.
+        source: std::io::Error,
     },
-    /// One row is wrong.
+    /// The run file names no such files.
+    #[error("[data] names no test data; add {keys}")]
+    NoTest {
+        /// Keys of `[data]` that would.
+        keys: &'static str,
+    },
+    /// No rows.
+    #[error("{}: no rows after the header", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line that is no row.
     #[error("{}:{line}: {problem}", path.display())]
     Row {
         /// The file.
@@ -23,42 +37,64 @@ pub enum DataError {
         /// What is wrong.
         problem: String,
     },
-    /// A column is named that is not there.
-    #[error("{} has no column '{column}'; it has {found}", path.display())]
-    NoColumn {
+    /// A field that cannot be used.
+    #[error("{}:{line}: column '{column}': {problem}", path.display())]
+    Field {
         /// The file.
         path: PathBuf,
-        /// The missing one.
+        /// Its line, from 1.
+        line: u64,
+        /// Name of the column.
         column: String,
-        /// Those in the header.
-        found: String,
+        /// What is wrong.
+        problem: String,
     },
-    /// There is nothing to learn from.
-    #[error("{} has a header but no rows", path.display())]
-    Empty {
+    /// A column that is needed is not there.
+    #[error("{}: no {role} column '{column}'{hint}", path.display())]
+    Column {
         /// The file.
         path: PathBuf,
+        /// What it is needed for.
+        role: &'static str,
+        /// Its name.
+        column: String,
+        /// The nearest column there is, or all.
+        hint: String,
     },
-    /// The rows do not have the shape the run file says.
-    #[error("{} has {found} features a row, but data.shape {shape} has {wanted}", path.display())]
+    /// A file that is not what its format asks for.
+    #[error("{}: {problem}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// Rows have another size than the run file says.
+    #[error(
+        "{}: a row has {found} features, but [data] shape = {shape} asks for {}",
+        path.display(), shape.elements()
+    )]
     Shape {
         /// The file.
         path: PathBuf,
-        /// Numbers in a row.
+        /// What the file has.
         found: usize,
-        /// The shape in the run file.
-        shape: crate::layers::Shape,
-        /// Numbers it has.
-        wanted: usize,
+        /// What the run file says.
+        shape: Shape,
     },
-}
-
-impl DataError {
-    pub(super) fn row(path: &Path, line: u64, problem: String) -> Self {
-        Self::Row {
-            path: path.to_owned(),
-            line,
-            problem,
-        }
-    }
+    /// Images and labels do not belong together.
+    #[error(
+        "{} has {image_rows} images, but {} has {label_rows} labels",
+        images.display(), labels.display()
+    )]
+    Pair {
+        /// The file of images.
+        images: PathBuf,
+        /// The file of labels.
+        labels: PathBuf,
+        /// Rows of the one.
+        image_rows: usize,
+        /// Rows of the other.
+        label_rows: usize,
+    },
 }

@@ -1,99 +1,171 @@
-//! IDX files, MNIST's format, plain or compressed by gzip: two zero bytes, a type (8 for bytes), the
-//! number of dimensions, each dimension as a big-endian 32-bit number, then the elements.
+//! IDX: MNIST's format.
+//!
+//! Two zero bytes, the type of elements (8: unsigned bytes), the number of dimensions; then each
+//! dimension as a big-endian 32-bit integer; then the elements, the last dimension fastest. Files
+//! compressed by gzip are known by their first two bytes.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::fs;
+use std::io::Read;
 use std::path::Path;
 
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 
-use super::{DataError, IdxPair, Table, Targets};
+use super::{DataError, IdxPair, Table, Targets, Task};
 use crate::layers::Shape;
 
-/// Reads images and their labels, which are class indices.
-pub(super) fn read(pair: &IdxPair, classes: Option<&[String]>) -> Result<Table, DataError> {
-    let (dimensions, pixels) = read_file(&pair.images, 3)?;
-    let (label_dimensions, labels) = read_file(&pair.labels, 1)?;
-    let [rows, height, width] = dimensions[..] else {
-        unreachable!("three were asked for")
+/// First bytes of a gzip file.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// The code of unsigned bytes.
+const UNSIGNED_BYTES: u8 = 0x08;
+
+/// Reads images and labels. Classes have the names given, or their numbers as names.
+pub(super) fn read(
+    pair: &IdxPair,
+    task: Task,
+    classes: Option<&[String]>,
+    scale: f64,
+) -> Result<Table, DataError> {
+    let IdxPair { images, labels } = pair;
+    let image = Array::read(images)?;
+    let label = Array::read(labels)?;
+    let shape = match image.dimensions[..] {
+        [_, height, width] => Shape(vec![height, width, 1]),
+        [_, height, width, channels] => Shape(vec![height, width, channels]),
+        _ => return Err(image.dimensions_problem(images, "images have 3 (rows, height, width)")),
     };
-    let problem = |path: &Path, problem: String| DataError::Read {
-        path: path.to_owned(),
-        problem,
+    let [label_rows] = label.dimensions[..] else {
+        return Err(label.dimensions_problem(labels, "labels have 1 (rows)"));
     };
-    if label_dimensions[0] != rows {
-        let text = format!(
-            "{} labels, but {} has {rows} images",
-            label_dimensions[0],
-            pair.images.display()
-        );
-        return Err(problem(&pair.labels, text));
-    }
-    if rows == 0 {
-        return Err(DataError::Empty {
-            path: pair.images.clone(),
+    let rows = image.dimensions[0];
+    if rows != label_rows {
+        return Err(DataError::Pair {
+            images: images.clone(),
+            labels: labels.clone(),
+            image_rows: rows,
+            label_rows,
         });
     }
-    let highest = labels.iter().copied().max().unwrap_or(0);
-    let classes = match classes {
-        Some(classes) => classes.to_vec(),
-        None => (0..=highest).map(|class| class.to_string()).collect(),
-    };
-    if let Some(index) = labels
-        .iter()
-        .position(|&label| usize::from(label) >= classes.len())
-    {
-        let text = format!(
-            "label {} of image {index} is not one of the {} classes {}",
-            labels[index],
-            classes.len(),
-            classes.join(", ")
-        );
-        return Err(problem(&pair.labels, text));
+    if rows == 0 || shape.elements() == 0 {
+        return Err(format(images, "no images in it"));
     }
+    let target_kind = match task {
+        Task::Regression => Targets::Numbers(1),
+        Task::Classification => Targets::Classes(match classes {
+            Some(names) => names.to_vec(),
+            None => {
+                let largest = label.elements.iter().max().copied().unwrap_or(0);
+                (0..=largest).map(|class| class.to_string()).collect()
+            }
+        }),
+    };
+    if let Targets::Classes(names) = &target_kind {
+        let unknown = label
+            .elements
+            .iter()
+            .position(|&class| usize::from(class) >= names.len());
+        if let Some(row) = unknown {
+            let class = label.elements[row];
+            let problem = format!(
+                "unknown label {class} in row {row}; known are 0 to {}",
+                names.len().saturating_sub(1)
+            );
+            return Err(format(labels, problem));
+        }
+    }
+    let scaled: Vec<f32> = (0..=255_u8)
+        .map(|byte| (f64::from(byte) * scale) as f32)
+        .collect();
     Ok(Table {
-        features: pixels.into_iter().map(f32::from).collect(),
-        targets: labels.into_iter().map(f32::from).collect(),
-        ..Table::empty(
-            Shape(vec![height, width, 1]),
-            Targets::Classes(classes),
-            rows,
-        )
+        features: image
+            .elements
+            .iter()
+            .map(|&byte| scaled[usize::from(byte)])
+            .collect(),
+        targets: label
+            .elements
+            .iter()
+            .map(|&class| f32::from(class))
+            .collect(),
+        ..Table::empty(shape, target_kind, rows)
     })
 }
 
-fn read_file(path: &Path, dimensions: usize) -> Result<(Vec<usize>, Vec<u8>), DataError> {
-    let problem = |problem: String| DataError::Read {
+/// The content of one file.
+struct Array {
+    dimensions: Vec<usize>,
+    elements: Vec<u8>,
+}
+
+impl Array {
+    fn read(path: &Path) -> Result<Self, DataError> {
+        let mut bytes = fs::read(path).map_err(|source| DataError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        if bytes.starts_with(&GZIP) {
+            let mut plain = Vec::new();
+            MultiGzDecoder::new(bytes.as_slice())
+                .read_to_end(&mut plain)
+                .map_err(|error| format(path, format!("cut off or damaged gzip data: {error}")))?;
+            bytes = plain;
+        }
+        let &[0, 0, kind, count, ref rest @ ..] = bytes.as_slice() else {
+            let start = &bytes[..bytes.len().min(4)];
+            let problem = format!("not an IDX file: it starts with {start:02x?}, not 00 00");
+            return Err(format(path, problem));
+        };
+        if kind != UNSIGNED_BYTES {
+            let problem =
+                format!("elements of type 0x{kind:02x}; only unsigned bytes, 0x08, are read");
+            return Err(format(path, problem));
+        }
+        let header = 4 * usize::from(count);
+        let Some((sizes, elements)) = rest.split_at_checked(header) else {
+            return Err(format(path, "cut off within its header"));
+        };
+        let dimensions: Vec<_> = sizes
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|size| u32::from_be_bytes(*size) as usize)
+            .collect();
+        let expected = dimensions
+            .iter()
+            .try_fold(1_usize, |product, &size| product.checked_mul(size));
+        if expected != Some(elements.len()) {
+            let problem = format!(
+                "the header says {} elements, but {} follow",
+                describe(&dimensions),
+                elements.len()
+            );
+            return Err(format(path, problem));
+        }
+        bytes.drain(..4 + header);
+        Ok(Self {
+            dimensions,
+            elements: bytes,
+        })
+    }
+
+    fn dimensions_problem(&self, path: &Path, needs: &str) -> DataError {
+        let problem = format!(
+            "{} dimensions ({}), but {needs}",
+            self.dimensions.len(),
+            describe(&self.dimensions)
+        );
+        format(path, problem)
+    }
+}
+
+fn describe(dimensions: &[usize]) -> String {
+    let sizes: Vec<_> = dimensions.iter().map(usize::to_string).collect();
+    sizes.join(" x ")
+}
+
+fn format(path: &Path, problem: impl Into<String>) -> DataError {
+    DataError::Format {
         path: path.to_owned(),
-        problem,
-    };
-    let file = File::open(path).map_err(|error| problem(error.to_string()))?;
-    let mut file = BufReader::new(file);
-    let mut bytes = Vec::new();
-    let is_compressed = path.extension().is_some_and(|extension| extension == "gz");
-    let read = match is_compressed {
-        true => GzDecoder::new(file).read_to_end(&mut bytes),
-        false => file.read_to_end(&mut bytes),
-    };
-    read.map_err(|error| problem(format!("{error}; the file is cut off or damaged")))?;
-    let header = 4 + 4 * dimensions;
-    let magic = [0, 0, 8, dimensions as u8];
-    if bytes.len() < header || bytes[..4] != magic {
-        let kind = if dimensions == 1 { "labels" } else { "images" };
-        return Err(problem(format!(
-            "not an IDX file of {kind}: it must begin with {magic:?}"
-        )));
+        problem: problem.into(),
     }
-    let sizes: Vec<usize> = bytes[4..header]
-        .chunks_exact(4)
-        .map(|size| u32::from_be_bytes([size[0], size[1], size[2], size[3]]) as usize)
-        .collect();
-    let elements: usize = sizes.iter().product();
-    if bytes.len() - header != elements {
-        let found = bytes.len() - header;
-        return Err(problem(format!(
-            "{found} bytes of data, but {sizes:?} need {elements}"
-        )));
-    }
-    Ok((sizes, bytes.split_off(header)))
 }

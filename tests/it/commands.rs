@@ -152,7 +152,7 @@ fn mistakes_are_answered_with_what_to_do() {
     fs::write(folder.join("x.csv"), "a,c\n1,2\n").unwrap();
     let error = failure(folder, &["predict", "runs/two", "--input", "x.csv"]);
     assert!(
-        error.contains("x.csv has no column 'b'; it has a, c"),
+        error.contains("x.csv: no feature column 'b'; known are a, c"),
         "{error}"
     );
     fs::write(folder.join("x.csv"), "a,b\n1,2\n3,four\n").unwrap();

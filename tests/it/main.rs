@@ -19,6 +19,7 @@ mod gradient;
 mod layers;
 mod reference;
 mod config;
+mod data;
 mod training;
 mod losses;
 mod optimizers;
