@@ -11,6 +11,7 @@ mod comm;
 mod commands;
 mod checkpoint;
 mod convolution;
+mod overlap;
 mod parity;
 mod pooling;
 mod images;
