@@ -163,6 +163,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     ///
     /// On an error nothing has been applied.
     pub fn step(&mut self, share: &Share, rate: f64) -> Result<StepReport, TrainError> {
+        // What was waited for since the last step was not for this one.
+        self.reduction.reducer().take_exposed();
         let mut repeats = 0;
         let totals = loop {
             self.forward_backward(share)?;
