@@ -113,13 +113,16 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 log.progress.step(done);
             }
             let paused = Instant::now();
+            let mut evaluated = BTreeMap::new();
             if let Some(evaluation) = &mut evaluation
                 && (is_last || train.evaluate_every.is_due(done, per_epoch))
             {
-                outcome.metrics = self.evaluate(evaluation, done / per_epoch)?;
+                evaluated = self.evaluate(evaluation, done / per_epoch)?;
+                outcome.metrics.clone_from(&evaluated);
             }
             if is_last || train.checkpoint_every.is_due(done, per_epoch) {
-                self.save(done, per_epoch, &outcome.metrics)?;
+                // Only what was measured at this very step may make it the best.
+                self.save(done, per_epoch, &evaluated)?;
             }
             since += paused.elapsed();
         }

@@ -157,7 +157,10 @@ fn mistakes_are_answered_with_what_to_do() {
     );
     fs::write(folder.join("x.csv"), "a,b\n1,2\n3,four\n").unwrap();
     let error = failure(folder, &["predict", "runs/two", "--input", "x.csv"]);
-    assert!(error.contains("x.csv:3: column 'b': expected a number, found 'four'"), "{error}");
+    assert!(
+        error.contains("x.csv:3: column 'b': expected a number, found 'four'"),
+        "{error}"
+    );
     assert_eq!(
         ringstep(folder, &["train", "two.toml", "--ranks", "0"])
             .status
