@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::FileRecord;
+use crate::data::Description;
 
 /// The format this program writes and reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const MANIFEST_CHECKSUM: &str = "manifest.sha256";
@@ -27,6 +28,8 @@ pub struct Facts {
     pub world: usize,
     /// The resolved run configuration, as text.
     pub config: String,
+    /// What it was trained on.
+    pub data: Description,
     /// What ranks compare before they start, field by field.
     pub fingerprint: BTreeMap<String, String>,
     /// Power-of-two scales of exact sums, by tensor name.

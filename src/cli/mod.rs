@@ -16,7 +16,7 @@ use tracing::Level;
 
 use crate::comm::CollectiveChoice;
 use crate::config::Override;
-use crate::train::{Console, Existing};
+use crate::train::{Bits, Console, Existing};
 
 /// Whatever ended a command.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -72,6 +72,10 @@ pub struct TrainArguments {
     /// Goes on from the newest whole checkpoint in the run's folder, on any number of ranks.
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
+    /// With --resume: goes on although this machine's arithmetic, the data or train.reduce are not
+    /// what they were, so that the result has other bits than without the break.
+    #[arg(long, requires = "resume")]
+    pub allow_different_bits: bool,
     /// Starts anew where the folder holds a run already; its checkpoints are lost.
     #[arg(long)]
     pub overwrite: bool,
@@ -112,6 +116,14 @@ impl TrainArguments {
         };
         let set = self.set.iter().map(|assignment| Override::set(assignment));
         set.chain(flags.into_iter().filter_map(flag)).collect()
+    }
+
+    /// Whether a resumed run may end with other bits.
+    pub fn bits(&self) -> Bits {
+        match self.allow_different_bits {
+            true => Bits::MayDiffer,
+            false => Bits::Same,
+        }
     }
 
     /// What becomes of a run that is in the way.
@@ -280,6 +292,10 @@ mod tests {
             (
                 "ringstep train run.toml --resume --overwrite",
                 "cannot be used with",
+            ),
+            (
+                "ringstep train run.toml --allow-different-bits",
+                "required arguments were not provided:\n  --resume",
             ),
             ("ringstep train run.toml --set steps", "expected KEY=VALUE"),
             (

@@ -20,7 +20,7 @@ pub(super) fn run(arguments: &TrainArguments, console: &Console) -> Result<(), F
         ranks: ranks(&config)?,
         comm: Options::default().with_collective(config.train.collective),
         begin: match arguments.resume {
-            true => Begin::Resume,
+            true => Begin::Resume(arguments.bits()),
             false => Begin::New(arguments.existing()),
         },
         console: console.clone(),

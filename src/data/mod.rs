@@ -12,4 +12,4 @@ pub use config::{CsvSource, DataConfig, IdxPair, IdxSource, Source, Split, Task}
 pub use error::DataError;
 pub use load::{load, load_features};
 pub use pipeline::{Prefetch, Rows, Sampler, Share};
-pub use table::{Table, Targets};
+pub use table::{Description, Table, Targets};

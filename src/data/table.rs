@@ -26,6 +26,31 @@ impl Targets {
     }
 }
 
+/// What a table holds, without its numbers: all that a model has to know of what it was trained on.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Description {
+    /// Number of rows.
+    pub rows: usize,
+    /// Shape of one row of features.
+    pub shape: Shape,
+    /// Names of the features where they are columns; empty where they are not.
+    pub columns: Vec<String>,
+    /// What the targets mean.
+    pub targets: Targets,
+}
+
+/// Of no rows of nothing.
+impl Default for Description {
+    fn default() -> Self {
+        Self {
+            rows: 0,
+            shape: Shape::default(),
+            columns: Vec::new(),
+            targets: Targets::Numbers(0),
+        }
+    }
+}
+
 /// Rows of numbers, row-major: features, targets and, where given, weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
@@ -56,6 +81,16 @@ impl Table {
             weights: None,
             names: Vec::new(),
             rows,
+        }
+    }
+
+    /// What it holds.
+    pub fn description(&self) -> Description {
+        Description {
+            rows: self.rows,
+            shape: self.shape.clone(),
+            columns: self.names.clone(),
+            targets: self.target_kind.clone(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Why training stopped.
 
-use super::RunFolderError;
+use super::{ResumeError, RunFolderError};
 use crate::backend::BackendError;
 use crate::checkpoint::{CheckpointError, FileError};
 use crate::comm::{CommError, Disagreement};
@@ -44,6 +44,9 @@ pub enum TrainError {
     /// The run's folder cannot be used.
     #[error(transparent)]
     Folder(#[from] RunFolderError),
+    /// The run would not go on as it was begun.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
     /// The data cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),

@@ -22,7 +22,8 @@ pub(super) struct Fit<'a, B: Backend, M: Model<B>> {
     pub(super) train: Arc<Table>,
     pub(super) test: Option<Arc<Table>>,
     pub(super) folder: &'a RunFolder,
-    pub(super) fingerprint: BTreeMap<String, String>,
+    /// What every checkpoint notes; completed with the place in the run.
+    pub(super) facts: Facts,
     /// What only rank 0 has: where people and files are told.
     pub(super) log: Option<Log>,
 }
@@ -220,11 +221,8 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let facts = Facts {
             epoch: done / per_epoch,
             step_of_epoch: done % per_epoch,
-            seed: self.config.train.seed,
-            config: self.config.to_toml(),
-            fingerprint: self.fingerprint.clone(),
             metrics: metrics.clone(),
-            ..Facts::default()
+            ..self.facts.clone()
         };
         let best = self.config.train.best.map(|metric| match metric {
             BestMetric::Accuracy => Best {

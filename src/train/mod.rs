@@ -12,6 +12,7 @@ mod metrics;
 mod progress;
 mod reducer;
 mod reduction;
+mod resume;
 mod run_folder;
 mod session;
 mod snapshot;
@@ -28,6 +29,7 @@ pub use metrics::{EvaluateRecord, MetricsWriter, Record, StartRecord, TrainRecor
 pub use progress::{Console, Progress, Tick};
 pub use reducer::{Call, Connection, Job, Reducer};
 pub use reduction::{Reduction, ReductionOptions};
+pub use resume::{Bits, ResumeError};
 pub use run_folder::{Existing, RunFolder, RunFolderError};
 pub use session::{Begin, Ranks, RunData, Session};
 pub use trainer::{StepReport, Trainer, TrainerOptions};

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::fit::{Fit, Log, Outcome};
+use super::resume::compare;
 use super::{
-    Connect, Console, Existing, MetricsWriter, Progress, Reducer, RunFolder, TrainError, Trainer,
-    TrainerOptions, run_rank, run_threads,
+    Bits, Connect, Console, Existing, MetricsWriter, Progress, Reducer, RunFolder, TrainError,
+    Trainer, TrainerOptions, run_rank, run_threads,
 };
 use crate::backend::Memory;
 use crate::backend::cpu::Cpu;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Facts};
 use crate::comm::launcher::Launcher;
 use crate::comm::{Options, agree, threads};
 use crate::config::RunConfig;
@@ -40,8 +41,8 @@ pub struct Session {
 pub enum Begin {
     /// Anew; an existing run is kept (an error) or replaced.
     New(Existing),
-    /// From its newest whole checkpoint.
-    Resume,
+    /// From its newest whole checkpoint, which has to be of the same run.
+    Resume(Bits),
 }
 
 /// Where ranks come from.
@@ -160,6 +161,13 @@ impl Session {
         let fields = fingerprint.clone();
         reducer.call(move |communicator| Ok(agree(communicator, &fields)))??;
         let (folder, checkpoint) = self.open(&mut reducer)?;
+        let facts = self.facts(fingerprint, data);
+        if let (Begin::Resume(bits), Some(checkpoint)) = (self.begin, &checkpoint)
+            && let Some(differences) = compare(checkpoint, &facts, bits)?
+            && reducer.rank() == 0
+        {
+            tracing::warn!("going on with other bits: {differences}");
+        }
         let options = TrainerOptions {
             seed: train.seed,
             micro_batch: train.micro_batch,
@@ -190,10 +198,7 @@ impl Session {
             train: Arc::clone(&data.train),
             test: data.test.clone(),
             folder: &folder,
-            fingerprint: fingerprint
-                .into_iter()
-                .map(|(name, text)| (name.to_owned(), text))
-                .collect(),
+            facts,
             log,
         };
         if let Some(checkpoint) = &checkpoint {
@@ -211,7 +216,7 @@ impl Session {
                 existing,
                 &self.config.to_toml(),
             )?),
-            (0, Begin::Resume) => Some(RunFolder::resume(&self.folder)?),
+            (0, Begin::Resume(_)) => Some(RunFolder::resume(&self.folder)?),
             _ => None,
         };
         reducer.call(|communicator| communicator.barrier())?;
@@ -221,7 +226,7 @@ impl Session {
         };
         let checkpoint = match self.begin {
             Begin::New(_) => None,
-            Begin::Resume => {
+            Begin::Resume(_) => {
                 let newest = Checkpoint::newest(&folder.checkpoints())?;
                 if rank == 0 {
                     for skipped in &newest.skipped {
@@ -246,7 +251,7 @@ impl Session {
     ) -> Result<Log, TrainError> {
         let step = checkpoint.map_or(0, Checkpoint::step);
         let metrics = match self.begin {
-            Begin::Resume => MetricsWriter::resume(&folder.metrics_path(), step)?,
+            Begin::Resume(_) => MetricsWriter::resume(&folder.metrics_path(), step)?,
             Begin::New(_) => MetricsWriter::append(&folder.metrics_path())?,
         };
         let per_epoch = data.train.rows.div_ceil(self.config.train.global_batch) as u64;
@@ -255,6 +260,20 @@ impl Session {
             metrics,
             progress: Progress::new(&self.console, step..end),
         })
+    }
+
+    /// What every checkpoint of the run notes.
+    fn facts(&self, fingerprint: Vec<(&'static str, String)>, data: &RunData) -> Facts {
+        Facts {
+            seed: self.config.train.seed,
+            config: self.config.to_toml(),
+            data: data.train.description(),
+            fingerprint: fingerprint
+                .into_iter()
+                .map(|(name, text)| (name.to_owned(), text))
+                .collect(),
+            ..Facts::default()
+        }
     }
 
     /// What has to be equal on all ranks for their sums to mean anything.

@@ -22,6 +22,7 @@ mod reference;
 mod config;
 mod data;
 mod training;
+mod resume;
 mod losses;
 mod optimizers;
 mod schedules;

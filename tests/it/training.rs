@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ringstep::comm::{CollectiveChoice, Options};
 use ringstep::config::{Override, RunConfig};
-use ringstep::train::{Begin, Console, Existing, Outcome, Ranks, Session, TrainError};
+use ringstep::train::{Begin, Bits, Console, Existing, Outcome, Ranks, Session, TrainError};
 use sha2::{Digest, Sha256};
 
 /// A small convolutional network on digits with everything that could tell ranks apart: dropout,
@@ -175,7 +175,7 @@ fn a_run_goes_on_with_another_number_of_ranks_as_if_nothing_had_happened() {
         let zero = format!("train.zero={zero_after}");
         let second = session(folder.path(), 3, &[&zero]);
         let resumed = finish(&Session {
-            begin: Begin::Resume,
+            begin: Begin::Resume(Bits::Same),
             ..second
         })
         .unwrap();

@@ -12,6 +12,7 @@ use ringstep::checkpoint::{
     Best, Checkpoint, CheckpointError, Facts, Goal, Named, Piece, Retention, Wanted, WantedPiece,
     Writer, list, write_part,
 };
+use ringstep::data::Description;
 use ringstep::params::partition;
 
 /// Names and shapes of a small model.
@@ -115,6 +116,11 @@ fn finish(
         seed: u64::MAX,
         world: parts,
         config: "[train]\nsteps = 9\n".to_owned(),
+        data: Description {
+            rows: 70,
+            columns: vec!["a".to_owned()],
+            ..Description::default()
+        },
         fingerprint: [("layout".to_owned(), "abc".to_owned())].into(),
         exponents: [("dense/kernel".to_owned(), -17)].into(),
         metrics: metrics
@@ -197,6 +203,7 @@ fn four_shards_load_as_three_as_one_and_as_five() {
     assert_eq!(facts.config, "[train]\nsteps = 9\n");
     assert_eq!(facts.exponents["dense/kernel"], -17);
     assert_eq!(facts.metrics["loss"], 0.5);
+    assert_eq!((facts.data.rows, &facts.data.columns[0][..]), (70, "a"));
 }
 
 #[test]
@@ -472,7 +479,7 @@ fn another_format_is_refused_as_such() {
     let folder = tempfile::tempdir().unwrap();
     let saved = save(folder.path(), 1, 1, &KEEP_ALL, &[]).unwrap();
     let text = fs::read_to_string(saved.join("manifest.json")).unwrap();
-    let text = text.replacen("\"format\": 1", "\"format\": 99", 1);
+    let text = text.replacen("\"format\": 2", "\"format\": 99", 1);
     fs::write(saved.join("manifest.json"), &text).unwrap();
     let sum = Command::new("sha256sum")
         .arg("manifest.json")
@@ -486,7 +493,7 @@ fn another_format_is_refused_as_such() {
             error,
             CheckpointError::Format {
                 found: 99,
-                known: 1,
+                known: 2,
                 ..
             }
         ),
