@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::inference::wanted;
 use super::{TrainError, Trainer};
 use crate::backend::{Backend, Memory};
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, Facts, Named, Piece, Retention, Wanted, WantedPiece, Writer,
-    write_part,
+    Checkpoint, CheckpointError, Facts, Named, Piece, Retention, WantedPiece, Writer, write_part,
 };
 use crate::models::Model;
 use crate::optim::Segment;
@@ -79,30 +79,13 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// If it is damaged or of another model.
     pub fn restore_model(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let mut host = self.host_tensors();
-        let mut wanted = Vec::new();
-        let mut parameters = host.parameters.as_mut_slice();
-        let mut cut = 0;
-        for tensor in self.layout.tensors() {
-            let (_, rest) = parameters.split_at_mut(tensor.offset - cut);
-            let (values, rest) = rest.split_at_mut(tensor.len());
-            (parameters, cut) = (rest, tensor.offset + tensor.len());
-            wanted.push(Wanted {
-                name: &tensor.name,
-                shape: &tensor.shape,
-                values,
-            });
-        }
-        let mut state = host.state.as_mut_slice();
-        for tensor in self.model.states() {
-            let (values, rest) = state.split_at_mut(tensor.range.len());
-            state = rest;
-            wanted.push(Wanted {
-                name: &tensor.name,
-                shape: &tensor.shape,
-                values,
-            });
-        }
-        checkpoint.load(&mut wanted)?;
+        let HostTensors { parameters, state } = &mut host;
+        checkpoint.load(&mut wanted(
+            &self.layout,
+            self.model.states(),
+            parameters,
+            state,
+        ))?;
         // SAFETY: outside collectives the parameters are this rank's own.
         let parameters = unsafe { B::region_mut(&self.parameters, 0..self.parameters.len()) };
         self.backend.upload(&host.parameters, parameters);
