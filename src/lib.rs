@@ -18,3 +18,4 @@ pub mod params;
 pub mod backend;
 pub mod named;
 pub mod random;
+mod range;

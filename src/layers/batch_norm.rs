@@ -19,8 +19,10 @@ pub struct BatchNorm {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Share of the moving statistics that survives a step.
+    #[serde(deserialize_with = "crate::range::up_to_one")]
     pub momentum: f32,
     /// Added to the variance.
+    #[serde(deserialize_with = "crate::range::positive")]
     pub epsilon: f32,
     /// Whether a learned offset is added.
     #[serde(default = "yes")]

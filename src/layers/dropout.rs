@@ -13,6 +13,7 @@ pub struct Dropout {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The share, from 0 to below 1.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub rate: f32,
 }
 

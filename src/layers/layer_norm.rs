@@ -16,6 +16,7 @@ pub struct LayerNorm {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Added to the variance.
+    #[serde(deserialize_with = "crate::range::positive")]
     pub epsilon: f32,
     /// Whether a learned offset is added.
     #[serde(default = "yes")]

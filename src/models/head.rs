@@ -27,6 +27,7 @@ registry! {
 #[serde(default, deny_unknown_fields)]
 pub struct SoftmaxCrossEntropy {
     /// Share of each label that is spread evenly over all classes, as in Keras.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub label_smoothing: f64,
 }
 
@@ -35,6 +36,7 @@ pub struct SoftmaxCrossEntropy {
 #[serde(default, deny_unknown_fields)]
 pub struct SigmoidCrossEntropy {
     /// How far labels are drawn towards one half, as in Keras.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub label_smoothing: f64,
 }
 
@@ -53,6 +55,7 @@ pub struct AbsoluteError {}
 #[serde(default, deny_unknown_fields)]
 pub struct Huber {
     /// Where the line starts.
+    #[serde(deserialize_with = "crate::range::positive")]
     pub delta: f64,
 }
 

@@ -8,12 +8,16 @@ use crate::backend::{AdagradRule, Backend};
 #[serde(default, deny_unknown_fields)]
 pub struct Adagrad {
     /// Learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub learning_rate: f64,
     /// What the sum of squares starts from.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub initial_accumulator: f64,
     /// Added to the root.
+    #[serde(deserialize_with = "crate::range::positive")]
     pub epsilon: f64,
     /// Share of a parameter that decays per unit of learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub weight_decay: f64,
 }
 

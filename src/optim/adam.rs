@@ -9,14 +9,19 @@ use crate::backend::{AdamRule, Backend};
 #[serde(default, deny_unknown_fields)]
 pub struct Adam {
     /// Learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub learning_rate: f64,
     /// Decay of the average gradient.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub beta_1: f64,
     /// Decay of the average square.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub beta_2: f64,
     /// Added to the root.
+    #[serde(deserialize_with = "crate::range::positive")]
     pub epsilon: f64,
     /// Share of a parameter that decays per unit of learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub weight_decay: f64,
 }
 
@@ -37,14 +42,19 @@ impl Default for Adam {
 #[serde(default, deny_unknown_fields)]
 pub struct AdamW {
     /// Learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub learning_rate: f64,
     /// Decay of the average gradient.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub beta_1: f64,
     /// Decay of the average square.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub beta_2: f64,
     /// Added to the root.
+    #[serde(deserialize_with = "crate::range::positive")]
     pub epsilon: f64,
     /// Share of a parameter that decays per unit of learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub weight_decay: f64,
 }
 

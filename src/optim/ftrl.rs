@@ -9,20 +9,28 @@ use crate::backend::{Backend, FtrlRule};
 #[serde(default, deny_unknown_fields)]
 pub struct Ftrl {
     /// Learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub learning_rate: f64,
     /// At most 0; -0.5 divides by the root of the sum of squares.
+    #[serde(deserialize_with = "crate::range::not_positive")]
     pub learning_rate_power: f64,
     /// What the sum of squares starts from.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub initial_accumulator: f64,
     /// Strength of the absolute penalty, which makes weights zero.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub l1: f64,
     /// Strength of the squared penalty.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub l2: f64,
     /// A squared penalty whose gradient, `2 * l2_shrinkage * p`, is added to `g` in `z` only.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub l2_shrinkage: f64,
     /// Added to the root of the sum of squares.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub beta: f64,
     /// Share of a parameter that decays per unit of learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub weight_decay: f64,
 }
 

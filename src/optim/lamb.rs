@@ -15,14 +15,19 @@ use crate::params::{Group, Layout};
 #[serde(default, deny_unknown_fields)]
 pub struct Lamb {
     /// Learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub learning_rate: f64,
     /// Decay of the average gradient.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub beta_1: f64,
     /// Decay of the average square.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub beta_2: f64,
     /// Added to the root.
+    #[serde(deserialize_with = "crate::range::positive")]
     pub epsilon: f64,
     /// Share of the weights in the direction.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub weight_decay: f64,
 }
 

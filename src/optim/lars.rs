@@ -15,14 +15,19 @@ use crate::params::{Group, Layout};
 #[serde(default, deny_unknown_fields)]
 pub struct Lars {
     /// Learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub learning_rate: f64,
     /// Share of the last change that is made again.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub momentum: f64,
     /// Length of a step as a share of the weights' length.
+    #[serde(deserialize_with = "crate::range::positive")]
     pub trust: f64,
     /// Added to the divisor.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub epsilon: f64,
     /// Share of the weights in the direction.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub weight_decay: f64,
 }
 

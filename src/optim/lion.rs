@@ -8,12 +8,16 @@ use crate::backend::{Backend, LionRule};
 #[serde(default, deny_unknown_fields)]
 pub struct Lion {
     /// Learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub learning_rate: f64,
     /// Weight of the average in the direction.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub beta_1: f64,
     /// Decay of the average.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub beta_2: f64,
     /// Share of a parameter that decays per unit of learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub weight_decay: f64,
 }
 

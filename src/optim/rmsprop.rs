@@ -11,20 +11,26 @@ use crate::backend::{Backend, RmsPropRule};
 #[serde(default, deny_unknown_fields)]
 pub struct RmsProp {
     /// Learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub learning_rate: f64,
     /// Decay of the averages.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub rho: f64,
     /// Share of the last change that is made again.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub momentum: f64,
     /// Keeps the divisor off zero.
+    #[serde(deserialize_with = "crate::range::positive")]
     pub epsilon: f64,
     /// Where `epsilon` is added.
     pub epsilon_placement: EpsilonPlacement,
     /// Divides by an estimate of the standard deviation rather than of the root mean square.
     pub centered: bool,
     /// What the average square starts from; 1 in TensorFlow 1.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub initial_mean_square: f64,
     /// Share of a parameter that decays per unit of learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub weight_decay: f64,
 }
 

@@ -8,12 +8,15 @@ use crate::backend::{Backend, SgdRule};
 #[serde(default, deny_unknown_fields)]
 pub struct Sgd {
     /// Learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub learning_rate: f64,
     /// Share of the last change that is made again; 0 keeps no state.
+    #[serde(deserialize_with = "crate::range::below_one")]
     pub momentum: f64,
     /// Looks ahead: `p += momentum * v - lr * g`.
     pub nesterov: bool,
     /// Share of a parameter that decays per unit of learning rate.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub weight_decay: f64,
 }
 

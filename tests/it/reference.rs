@@ -27,7 +27,7 @@ fn settings<T: Serialize + DeserializeOwned>(kind: &str) -> Vec<String> {
     let mut given = Map::from_iter([("kind".to_owned(), json!(kind))]);
     let mut required: Vec<String> = Vec::new();
     // Values of the types that settings without a default have.
-    let examples = [json!(1), json!([1]), json!([]), json!("relu")];
+    let examples = [json!(1), json!(0.5), json!([1]), json!([]), json!("relu")];
     let spec = loop {
         let error = match T::deserialize(Value::Object(given.clone())) {
             Ok(spec) => break spec,

@@ -1,11 +1,17 @@
 //! Runs that go on: what may be another then, and what is refused.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
+use ringstep::checkpoint::Checkpoint;
 use ringstep::comm::Options;
 use ringstep::config::{Override, RunConfig};
-use ringstep::train::{Begin, Bits, Console, Existing, Outcome, Ranks, Session};
+use ringstep::data::{Prefetch, Rows, Sampler, Split, load};
+use ringstep::train::{
+    Begin, Bits, Console, Existing, Outcome, Ranks, Record, Session, read_metrics,
+};
 use sha2::{Digest, Sha256};
 
 /// A network with everything that a checkpoint has to carry: moving averages, moving statistics and
@@ -223,6 +229,73 @@ fn how_long_how_fast_and_where_may_change() {
         ],
     );
     assert_eq!(outcome.unwrap().step, 10);
+}
+
+/// Which rows every micro-batch of some steps has, over all ranks.
+fn stream(folder: &Path, world: usize, steps: Range<u64>) -> Vec<(u64, usize, Vec<f32>)> {
+    let config = session(folder, Begin::Resume(Bits::Same), world, &[]).config;
+    let table = load(&config.data, config.task(), Split::Train, None).unwrap();
+    let table = Arc::new(table);
+    let sampler = Sampler {
+        rows: table.rows,
+        global_batch: config.train.global_batch,
+        micro_batch: config.train.micro_batch,
+        seed: config.train.seed,
+        shuffle: config.data.shuffle,
+    };
+    let mut stream = Vec::new();
+    for rank in 0..world {
+        let ranks = (rank, world);
+        let mut prefetch =
+            Prefetch::start(Arc::clone(&table), sampler.clone(), ranks, steps.clone()).unwrap();
+        while let Some(share) = prefetch.next_share() {
+            let rows = |rows: Rows<'_>| (share.step, rows.first_sample, rows.features.to_vec());
+            stream.extend(share.micro_batches().map(rows));
+            prefetch.recycle(share);
+        }
+    }
+    stream.sort_by_key(|(step, first, _)| (*step, *first));
+    stream
+}
+
+/// Loss by step, as it was logged.
+fn losses(folder: &Path) -> Vec<(u64, f64)> {
+    let records = read_metrics(&folder.join("run/metrics.jsonl")).unwrap();
+    let loss = |record: &Record| match record {
+        Record::Train(record) => Some((record.step, record.loss)),
+        _ => None,
+    };
+    records.iter().filter_map(loss).collect()
+}
+
+#[test]
+fn fifty_steps_on_four_ranks_and_fifty_on_three_are_a_hundred() {
+    let (whole, parts) = (folder(), folder());
+    let (whole, parts) = (whole.path(), parts.path());
+    train(whole, 1, &["train.steps=100"]);
+    train(parts, 4, &["train.steps=50"]);
+    let rest = session(parts, Begin::Resume(Bits::Same), 3, &["train.steps=100"]);
+    assert_eq!(rest.train().unwrap().step, 100);
+
+    let last = |folder: &Path| Checkpoint::named(&folder.join("run/checkpoints"), "100").unwrap();
+    let (one, two) = (last(whole), last(parts));
+    // Size and SHA-256 of the parameters, moving statistics and the optimizer's state.
+    assert_eq!(two.manifest().files, one.manifest().files);
+    let names: Vec<_> = one.manifest().files.keys().collect();
+    assert_eq!(names, ["model.safetensors", "optimizer-0-of-1.safetensors"]);
+    let place = |checkpoint: &Checkpoint| {
+        let facts = checkpoint.facts();
+        (facts.seed, facts.epoch, facts.step_of_epoch)
+    };
+    assert_eq!((one.facts().world, two.facts().world), (1, 3));
+    assert_eq!(place(&two), place(&one));
+    assert_eq!(two.facts().exponents, one.facts().exponents);
+    assert_eq!(losses(parts), losses(whole));
+    assert_eq!(losses(whole).len(), 100);
+
+    let mut both = stream(parts, 4, 0..50);
+    both.extend(stream(parts, 3, 50..100));
+    assert_eq!(both, stream(whole, 1, 0..100));
 }
 
 /// Says in the manifest of step 2 that another machine wrote it; returns this machine's name.
