@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands: installs what is missing, then checks formatting,
 # lints, documentation and dependencies, and runs all tests, those of ranks as processes under
-# OpenMPI and under MPICH.
+# OpenMPI and under MPICH. Last, scripts/digits.sh trains the shipped example in every way.
 #
 #   scripts/test.sh                 all of it
 #   scripts/test.sh --install-only  only the system packages
@@ -184,6 +184,7 @@ main() {
     for mpi in openmpi mpich; do
         tests "ranks under $mpi" bash scripts/test-mpi.sh "$mpi"
     done
+    check "digits in every way" bash scripts/digits.sh openmpi mpich
 
     say "summary, $((SECONDS / 60)) min $((SECONDS % 60)) s"
     printf '%s\n' "${table[@]}"
