@@ -34,6 +34,21 @@ for ranks in 1 2 3 4; do
     passed=$((passed + count))
 done
 
+# After every step of a run all ranks hold the same bits, and each has computed its share.
+for ranks in 2 3 4; do
+    for collective in auto ring; do
+        for reduce in exact f32; do
+            for zero in 0 1; do
+                case="$ranks ranks $collective $reduce zero $zero"
+                output=$(start "$ranks" "$program" steps "$collective" "$reduce" "$zero" 2>&1) ||
+                    fail "$case: $output"
+                grep -qx "$case: in step" <<<"$output" || fail "$case: $output"
+                passed=$((passed + 1))
+            done
+        done
+    done
+done
+
 # What happens when a rank fails: `expect NAME RANKS LINES PATTERN` wants so many matching lines
 # and an end in time.
 expect() {

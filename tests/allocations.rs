@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
 use ringstep::backend::cpu::Cpu;
-use ringstep::comm::{Options, ReduceMode, threads};
+use ringstep::comm::{CollectiveChoice, Options, ReduceMode, threads};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::LayerSpec;
 use ringstep::models::{LossReduction, LossSpec, Sequential};
@@ -62,10 +62,12 @@ fn table() -> Arc<Table> {
 #[test]
 fn a_step_of_two_ranks_allocates_nothing() {
     let table = table();
-    for (reduce, sharded) in [
-        (ReduceMode::Exact, false),
-        (ReduceMode::Exact, true),
-        (ReduceMode::F32, false),
+    for (collective, reduce, sharded) in [
+        (CollectiveChoice::Auto, ReduceMode::Exact, false),
+        (CollectiveChoice::Auto, ReduceMode::Exact, true),
+        (CollectiveChoice::Auto, ReduceMode::F32, false),
+        (CollectiveChoice::Ring, ReduceMode::Exact, false),
+        (CollectiveChoice::Ring, ReduceMode::F32, true),
     ] {
         let barrier = Barrier::new(2);
         let body = |reducer: Reducer| -> Result<(), TrainError> {
@@ -109,7 +111,7 @@ fn a_step_of_two_ranks_allocates_nothing() {
             }
             Ok(())
         };
-        let connects = threads(2, &Options::default())
+        let connects = threads(2, &Options::default().with_collective(collective))
             .expect("two threads are a world")
             .into_iter()
             .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
@@ -119,7 +121,7 @@ fn a_step_of_two_ranks_allocates_nothing() {
         let allocations = ALLOCATIONS.load(Ordering::SeqCst);
         assert_eq!(
             allocations, 0,
-            "in forty steps with {reduce:?}, sharded: {sharded}"
+            "in forty steps with {collective:?}, {reduce:?}, sharded: {sharded}"
         );
     }
 }

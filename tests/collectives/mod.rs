@@ -212,22 +212,29 @@ fn agree_on(communicator: &mut dyn Communicator, bits: impl Iterator<Item = u64>
     let hash = bits.fold(0xcbf2_9ce4_8422_2325_u64, |hash, bits| {
         (hash ^ bits).wrapping_mul(0x0100_0000_01b3)
     });
-    let (rank, world) = (communicator.rank(), communicator.world());
-    let region = communicator.allocate_i64(world).unwrap();
-    // SAFETY: no collective runs, and no other reference to the region is alive.
-    unsafe { region.slice_mut(0..world)[rank] = hash as i64 };
-    communicator
-        .all_gather(&Span {
-            region: region.id(),
-            range: 0..world,
-        })
-        .unwrap();
-    // SAFETY: no collective runs, and no other reference to the region is alive.
-    let hashes = unsafe { region.slice(0..world) };
+    let hashes = gather(communicator, hash).unwrap();
     assert!(
-        hashes.iter().all(|&other| other == hash as i64),
+        hashes.iter().all(|&other| other == hash),
         "ranks differ: {hashes:?}"
     );
+}
+
+/// `value` of every rank, in order.
+pub(crate) fn gather(
+    communicator: &mut dyn Communicator,
+    value: u64,
+) -> Result<Vec<u64>, CommError> {
+    let (rank, world) = (communicator.rank(), communicator.world());
+    let region = communicator.allocate_i64(world)?;
+    // SAFETY: no collective runs, and no other reference to the region is alive.
+    unsafe { region.slice_mut(0..world)[rank] = value as i64 };
+    communicator.all_gather(&Span {
+        region: region.id(),
+        range: 0..world,
+    })?;
+    // SAFETY: as above.
+    let values = unsafe { region.slice(0..world) };
+    Ok(values.iter().map(|&value| value as u64).collect())
 }
 
 /// Lengths that matter: none, one, fewer than ranks, not a multiple of anything, several chunks.

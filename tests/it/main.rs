@@ -18,6 +18,8 @@ mod images;
 mod golden;
 mod gradient;
 mod layers;
+#[path = "../lockstep/mod.rs"]
+mod lockstep;
 mod reference;
 mod config;
 mod data;

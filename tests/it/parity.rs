@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use ringstep::backend::cpu::Cpu;
 use ringstep::checkpoint::{Checkpoint, Facts, Named, Retention, Writer};
-use ringstep::comm::{Options, ReduceMode, threads};
+use ringstep::comm::{CollectiveChoice, Options, ReduceMode, threads};
 use ringstep::data::{CsvSource, DataConfig, Prefetch, Sampler, Source, Split, Task, load};
 use ringstep::layers::{ActivationSpec, Conv2D, Dense, LayerSpec};
 use ringstep::models::{LossReduction, LossSpec, Sequential};
 use ringstep::optim::{Adam, OptimizerSpec};
 use ringstep::train::{Connect, Reducer, Trainer, TrainerOptions, run_threads};
+
+use CollectiveChoice::{Auto, Ring};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
 
@@ -56,7 +58,11 @@ fn variables(name: &str) -> Vec<Variable> {
 }
 
 /// Losses of 90 steps, and the weights after them.
-fn train(world: usize, reduce: ReduceMode, micro_batch: usize) -> (Vec<f64>, Vec<Variable>) {
+fn train(
+    (world, collective): (usize, CollectiveChoice),
+    reduce: ReduceMode,
+    micro_batch: usize,
+) -> (Vec<f64>, Vec<Variable>) {
     let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits");
     let config = DataConfig {
         source: Source::Csv(CsvSource {
@@ -145,7 +151,7 @@ fn train(world: usize, reduce: ReduceMode, micro_batch: usize) -> (Vec<f64>, Vec
         }
         Ok::<_, ringstep::train::TrainError>((losses, trainer.tensors()))
     };
-    let connects = threads(world, &Options::default())
+    let connects = threads(world, &Options::default().with_collective(collective))
         .unwrap()
         .into_iter()
         .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
@@ -198,31 +204,42 @@ fn relative_norm(a: &[Variable], b: &[Variable]) -> f64 {
 #[test]
 fn losses_follow_tensorflow_for_ninety_steps() {
     let golden = golden_losses();
-    for (world, reduce, micro_batch) in [
-        (1, ReduceMode::F32, 32),
-        (1, ReduceMode::Exact, 32),
-        (2, ReduceMode::Exact, 8),
+    for (ranks, reduce, micro_batch) in [
+        ((1, Auto), ReduceMode::F32, 32),
+        ((1, Auto), ReduceMode::Exact, 32),
+        ((2, Auto), ReduceMode::Exact, 8),
+        ((2, Ring), ReduceMode::Exact, 8),
+        ((3, Ring), ReduceMode::Exact, 8),
+        ((4, Ring), ReduceMode::Exact, 8),
+        ((2, Ring), ReduceMode::F32, 8),
+        ((3, Ring), ReduceMode::F32, 8),
+        ((4, Ring), ReduceMode::F32, 8),
     ] {
-        let (losses, weights) = train(world, reduce, micro_batch);
+        let (losses, weights) = train(ranks, reduce, micro_batch);
         assert_eq!(losses.len(), golden.len());
         for (step, (loss, golden)) in losses.iter().zip(&golden).enumerate() {
             let error = (loss - golden).abs() / golden;
             assert!(
                 error < 1e-4,
-                "step {step} of {reduce:?}: {loss} against {golden}"
+                "step {step} of {ranks:?}, {reduce:?}: {loss} against {golden}"
             );
         }
         // Adam divides by the gradient's own size, so a weight whose gradient is but rounding moves
         // at random; the weights as a whole do not.
         let distance = relative_norm(&weights, &variables("cnn_digits_final"));
-        assert!(distance < 1e-3, "{reduce:?}: weights are {distance} apart");
+        assert!(
+            distance < 1e-3,
+            "{ranks:?}, {reduce:?}: weights are {distance} apart"
+        );
     }
 }
 
 #[test]
-fn float_sums_of_four_ranks_stay_close_to_one_rank() {
-    let (_, one) = train(1, ReduceMode::F32, 8);
-    let (_, four) = train(4, ReduceMode::F32, 8);
-    let distance = distance(&four, &one);
-    assert!(distance < 1e-5, "weights are {distance} apart");
+fn float_sums_of_several_ranks_stay_close_to_one_rank() {
+    let (_, one) = train((1, Auto), ReduceMode::F32, 8);
+    for ranks in [(4, Auto), (2, Ring), (3, Ring), (4, Ring)] {
+        let (_, several) = train(ranks, ReduceMode::F32, 8);
+        let distance = distance(&several, &one);
+        assert!(distance < 1e-5, "{ranks:?}: weights are {distance} apart");
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ringstep::backend::cpu::Cpu;
 use ringstep::backend::{Accumulate, FixedPoint};
-use ringstep::comm::Options;
+use ringstep::comm::{CollectiveChoice, Options};
 use ringstep::config::{Override, RunConfig};
 use ringstep::train::{
     Begin, Console, Existing, Ranks, Record, Scales, Session, TrainError, read_metrics,
@@ -63,8 +63,10 @@ fn session(folder: &Path, world: usize, overrides: &[&str]) -> Session {
 fn a_regression_in_raw_units_trains_without_overflow_on_any_number_of_ranks() {
     let folder = tempfile::tempdir().unwrap();
     houses(folder.path());
-    let losses = |world| -> Vec<f64> {
-        let session = session(folder.path(), world, &[]);
+    let losses = |world, collective| -> Vec<f64> {
+        let mut session = session(folder.path(), world, &[]);
+        session.comm = Options::default().with_collective(collective);
+        session.begin = Begin::New(Existing::Replace);
         session.train().unwrap();
         let records = read_metrics(&session.folder.join("metrics.jsonl")).unwrap();
         let loss = |record: &Record| match record {
@@ -73,7 +75,7 @@ fn a_regression_in_raw_units_trains_without_overflow_on_any_number_of_ranks() {
         };
         records.iter().filter_map(loss).collect()
     };
-    let one = losses(1);
+    let one = losses(1, CollectiveChoice::Auto);
     assert!(one.iter().all(|loss| loss.is_finite()));
     assert!(
         one[0] > 1e9,
@@ -85,7 +87,14 @@ fn a_regression_in_raw_units_trains_without_overflow_on_any_number_of_ranks() {
         "{} at the end",
         one[one.len() - 1]
     );
-    assert_eq!(losses(3), one);
+    assert_eq!(losses(3, CollectiveChoice::Auto), one);
+    for world in [2, 3, 4] {
+        assert_eq!(
+            losses(world, CollectiveChoice::Ring),
+            one,
+            "{world} ranks in a ring"
+        );
+    }
 }
 
 #[test]

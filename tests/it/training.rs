@@ -3,10 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use ringstep::comm::{CollectiveChoice, Options};
+use ringstep::comm::{CollectiveChoice, Options, ReduceMode, threads};
 use ringstep::config::{Override, RunConfig};
-use ringstep::train::{Begin, Bits, Console, Existing, Outcome, Ranks, Session, TrainError};
+use ringstep::train::{
+    Begin, Bits, Connect, Console, Existing, Outcome, Ranks, Session, TrainError, run_threads,
+};
 use sha2::{Digest, Sha256};
+
+use crate::lockstep;
 
 /// A small convolutional network on digits with everything that could tell ranks apart: dropout,
 /// batch normalisation, clipping, a short last batch, micro-batches that do not divide.
@@ -138,10 +142,18 @@ fn buckets_collectives_and_sharding_do_not_change_a_bit() {
         &["train.bucket_mib=0.0625"],
         &["train.zero=1"],
         &["train.zero=1", "train.bucket_mib=0.0009765625"],
-        &["train.collective=ring"],
-        &["train.collective=ring", "train.zero=1"],
     ] {
         assert_eq!(train(3, overrides).digest, one, "{overrides:?}");
+    }
+    for world in [2, 3, 4] {
+        for overrides in [
+            &["train.collective=ring"][..],
+            &["train.collective=ring", "train.zero=1"],
+            &["train.collective=ring", "train.bucket_mib=0.0009765625"],
+        ] {
+            let found = train(world, overrides).digest;
+            assert_eq!(found, one, "{world} ranks, {overrides:?}");
+        }
     }
     let folder = tempfile::tempdir().unwrap();
     let mut hosts = session(folder.path(), 4, &[]);
@@ -156,24 +168,36 @@ fn buckets_collectives_and_sharding_do_not_change_a_bit() {
 #[test]
 fn sharding_changes_nothing_where_sums_are_floats() {
     for optimizer in ["adam", "lamb"] {
-        let optimizer = format!("train.optimizer={optimizer}");
-        let replicated = train(3, &["train.reduce=f32", &optimizer]);
-        let sharded = train(3, &["train.reduce=f32", &optimizer, "train.zero=1"]);
-        assert_eq!(sharded.digest, replicated.digest, "{optimizer}");
-        assert_eq!(sharded.losses, replicated.losses, "{optimizer}");
+        for (world, collective) in [(3, "auto"), (2, "ring"), (3, "ring"), (4, "ring")] {
+            let optimizer = format!("train.optimizer={optimizer}");
+            let collective = format!("train.collective={collective}");
+            let common = ["train.reduce=f32", &optimizer, &collective];
+            let replicated = train(world, &common);
+            let sharded = train(world, &[&common[..], &["train.zero=1"]].concat());
+            let what = format!("{world} ranks, {optimizer}, {collective}");
+            assert_eq!(sharded.digest, replicated.digest, "{what}");
+            assert_eq!(sharded.losses, replicated.losses, "{what}");
+        }
     }
 }
 
 #[test]
 fn a_run_goes_on_with_another_number_of_ranks_as_if_nothing_had_happened() {
     let whole = train(1, &[]).digest;
-    for (zero_before, zero_after) in [("0", "0"), ("1", "0"), ("0", "1"), ("1", "1")] {
+    for (zero_before, zero_after, collective) in [
+        ("0", "0", "auto"),
+        ("1", "0", "auto"),
+        ("0", "1", "auto"),
+        ("1", "1", "auto"),
+        ("1", "1", "ring"),
+    ] {
         let folder = tempfile::tempdir().unwrap();
+        let collective = format!("train.collective={collective}");
         let zero = format!("train.zero={zero_before}");
-        let first = session(folder.path(), 4, &["train.steps=9", &zero]);
+        let first = session(folder.path(), 4, &["train.steps=9", &zero, &collective]);
         finish(&first).unwrap();
         let zero = format!("train.zero={zero_after}");
-        let second = session(folder.path(), 3, &[&zero]);
+        let second = session(folder.path(), 3, &[&zero, &collective]);
         let resumed = finish(&Session {
             begin: Begin::Resume(Bits::Same),
             ..second
@@ -182,14 +206,28 @@ fn a_run_goes_on_with_another_number_of_ranks_as_if_nothing_had_happened() {
         assert_eq!(resumed.outcome.step, 20);
         assert_eq!(
             resumed.digest, whole,
-            "zero {zero_before} then {zero_after}"
+            "zero {zero_before} then {zero_after}, {collective}"
         );
     }
 }
 
 #[test]
-fn each_rank_computes_floor_or_ceil_of_its_share() {
-    // 100 rows in micro-batches of 16 are 7; of 4 ranks the first three have 2, the last 1.
-    let outcome = train(4, &[]).outcome;
-    assert!((1..=2).contains(&outcome.micro_batches));
+fn all_ranks_hold_equal_bits_after_every_step_and_compute_their_shares() {
+    // Eight ranks are more than there are micro-batches.
+    for world in [1, 2, 3, 4, 8] {
+        for collective in [CollectiveChoice::Auto, CollectiveChoice::Ring] {
+            for reduce in [ReduceMode::F32, ReduceMode::Bf16, ReduceMode::Exact] {
+                for sharded in [false, true] {
+                    let options = Options::default().with_collective(collective);
+                    let connects = threads(world, &options)
+                        .unwrap()
+                        .into_iter()
+                        .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
+                        .collect();
+                    let body = |reducer| lockstep::train(reducer, reduce, sharded);
+                    run_threads(connects, body).unwrap();
+                }
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Collectives of MPI processes. Not for `cargo test` alone: `scripts/test-mpi.sh` starts it under
-//! `mpirun`, without arguments for all that must succeed, and with the name of a failure to see how
-//! it ends.
+//! `mpirun`, without arguments for all collectives, with `steps` and what is varied for a run that is
+//! compared step by step, and with the name of a failure to see how it ends.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,21 +10,31 @@
 
 #[path = "../collectives/mod.rs"]
 mod collectives;
+#[path = "../lockstep/mod.rs"]
+mod lockstep;
 
 use std::time::{Duration, Instant};
 
 use half::bf16;
 use ringstep::comm::launcher::{Launcher, detect};
-use ringstep::comm::{Algorithm, CollectiveChoice, CommError, Communicator, Options, Span, mpi};
+use ringstep::comm::{
+    Algorithm, CollectiveChoice, CommError, Communicator, Options, ReduceMode, Span, mpi,
+};
+use ringstep::train::run_rank;
 
 use collectives::{all_collectives, half_sums, lengths, same_bits_everywhere};
 
 fn main() {
     let launcher = detect(|name| std::env::var(name).ok());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [test, collective, reduce, zero] = &arguments[..] {
+        assert_eq!(test, "steps");
+        return steps(&launcher, (collective, reduce, zero));
+    }
     let open = |options: &Options| mpi::connect(options, launcher.as_ref()).unwrap();
     // Keeps MPI initialised between tests.
     let mut whole = open(&patient());
-    match std::env::args().nth(1).as_deref() {
+    match arguments.first().map(String::as_str) {
         None => {
             let passed = everything(whole.world(), &launcher, &open);
             whole.barrier().unwrap();
@@ -41,6 +51,24 @@ fn main() {
         Some("panic") => panic(whole.as_mut()),
         Some("kill") => kill(whole.as_mut()),
         Some(other) => panic!("unknown test '{other}'"),
+    }
+}
+
+/// Trains, and compares all ranks after every step. In a process of its own: MPI belongs to the
+/// thread that initialises it, and a trainer's is its reducer's.
+fn steps(launcher: &Option<Launcher>, (collective, reduce, zero): (&str, &str, &str)) {
+    let choice: CollectiveChoice = collective.parse().unwrap();
+    let mode: ReduceMode = serde_json::from_value(reduce.into()).unwrap();
+    let (options, opener) = (patient().with_collective(choice), launcher.clone());
+    let connect = Box::new(move || mpi::connect(&options, opener.as_ref()));
+    let body = |reducer: ringstep::train::Reducer| {
+        let facts = (reducer.rank(), reducer.world(), reducer.algorithm());
+        assert_eq!(choice == CollectiveChoice::Ring, facts.2 == Algorithm::Ring);
+        lockstep::train(reducer, mode, zero == "1").map(|()| facts)
+    };
+    let (rank, world, _) = run_rank(0, connect, &body).unwrap();
+    if rank == 0 {
+        println!("{world} ranks {collective} {reduce} zero {zero}: in step");
     }
 }
 
