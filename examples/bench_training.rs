@@ -34,6 +34,9 @@ struct Arguments {
     ranks: usize,
     #[arg(long, default_value = "f32", value_parser = reduce_mode)]
     reduce: ReduceMode,
+    /// Shards the optimizer's state over the ranks.
+    #[arg(long)]
+    sharded: bool,
     /// Rows of a rank and step.
     #[arg(long, default_value_t = 64)]
     batch: usize,
@@ -127,7 +130,7 @@ fn train(
             micro_batches: arguments.ranks,
             reduce: arguments.reduce,
             bucket_bytes: 25 << 20,
-            sharded: false,
+            sharded: arguments.sharded,
             loss_reduction: LossReduction::Mean,
             optimizer: OptimizerSpec::from(Adam::default()),
             clip: None,

@@ -1,5 +1,6 @@
 //! One rank's communicator: regions, and the algorithm that runs over them.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use half::bf16;
@@ -304,6 +305,13 @@ impl<T: Transport, S: Sharing> Communicator for Endpoint<T, S> {
 
     fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    fn overlaps(&self) -> bool {
+        // Sums in shared memory take processors and nothing else; messages take time as well.
+        let ranks = self.gate.ranks().len();
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        self.world() > 1 && (self.algorithm != Algorithm::Direct || processors >= 2 * ranks)
     }
 
     fn is_thread_bound(&self) -> bool {

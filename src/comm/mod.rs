@@ -137,6 +137,10 @@ pub trait Communicator: Send {
     /// What runs underneath. Not collective.
     fn algorithm(&self) -> Algorithm;
 
+    /// Whether its collectives gain from a thread of their own beside compute: not where they are
+    /// nothing but work for processors that compute keeps busy. Not collective.
+    fn overlaps(&self) -> bool;
+
     /// Whether it must stay on the thread that made it, even in a world of one. Not collective.
     fn is_thread_bound(&self) -> bool {
         false

@@ -105,6 +105,10 @@ impl Communicator for Faulty {
         self.algorithm
     }
 
+    fn overlaps(&self) -> bool {
+        self.inner.as_ref().is_some_and(|inner| inner.overlaps())
+    }
+
     fn is_thread_bound(&self) -> bool {
         self.inner
             .as_ref()

@@ -1,11 +1,13 @@
 //! The thread that talks to the other ranks while this rank computes.
 //!
 //! The compute thread hands over jobs and goes on; the reducer runs them in order, so that every
-//! rank's collectives come in the same order and all calls of a transport come from one thread. A
-//! world of one has nobody to wait for and runs its jobs where they are submitted.
+//! rank's collectives come in the same order and all calls of a transport come from one thread.
+//! Where a second thread would only take turns with compute on the same processor
+//! ([`Communicator::overlaps`]), the compute thread runs the jobs itself, once it waits for them.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -48,26 +50,69 @@ pub struct Reducer {
 }
 
 enum Lane {
-    Inline(Box<dyn Communicator>),
+    Inline(Inline),
     Thread(SyncSender<Job>),
 }
 
-/// Holds the reducer thread open until the rank is done, however it ends.
+/// The communicator on the compute thread, with the jobs that nobody has waited for yet.
+struct Inline {
+    /// `None` only while it is dropped.
+    communicator: Option<Box<dyn Communicator>>,
+    line: VecDeque<Job>,
+    /// Where the communicator goes in the end: the [`Connection`] may have a failure to tell.
+    home: SyncSender<Box<dyn Communicator>>,
+}
+
+impl Inline {
+    fn run_next(&mut self, progress: &Progress) {
+        if let (Some(job), Some(communicator)) = (self.line.pop_front(), &mut self.communicator) {
+            progress.run(job, communicator.as_mut());
+        }
+    }
+}
+
+impl Drop for Inline {
+    fn drop(&mut self) {
+        if let Some(communicator) = self.communicator.take() {
+            // Nobody may be left to tell anything.
+            let _ = self.home.send(communicator);
+        }
+    }
+}
+
+/// Holds the way to the other ranks open until the rank is done, however it ends.
 pub struct Connection {
-    jobs: SyncSender<Job>,
-    thread: JoinHandle<()>,
+    end: End,
+}
+
+enum End {
+    Inline(Receiver<Box<dyn Communicator>>),
+    Thread {
+        jobs: SyncSender<Job>,
+        thread: JoinHandle<()>,
+    },
 }
 
 impl Connection {
-    /// Ends the thread after all its jobs; a failure is told to the other ranks first.
+    /// Ends after all jobs; a failure is told to the other ranks first. The rank's [`Reducer`] must
+    /// be gone.
     pub fn close(self, failure: Option<&str>) {
-        if let Some(reason) = failure {
-            // A thread that is gone has said so already.
-            let _ = self.jobs.send(Job::Abort(reason.to_owned()));
+        match self.end {
+            End::Inline(communicator) => {
+                if let (Some(reason), Ok(mut communicator)) = (failure, communicator.try_recv()) {
+                    communicator.abort(reason);
+                }
+            }
+            End::Thread { jobs, thread } => {
+                if let Some(reason) = failure {
+                    // A thread that is gone has said so already.
+                    let _ = jobs.send(Job::Abort(reason.to_owned()));
+                }
+                drop(jobs);
+                // A panic there has been reported by whoever waited.
+                let _ = thread.join();
+            }
         }
-        drop(self.jobs);
-        // A panic there has been reported by whoever waited.
-        let _ = self.thread.join();
     }
 }
 
@@ -78,6 +123,15 @@ struct Progress {
 }
 
 impl Progress {
+    /// Runs a job, unless one before it failed: the ranks no longer agree on what comes next.
+    fn run(&self, job: Job, communicator: &mut dyn Communicator) {
+        let result = match (&job, self.failure()) {
+            (Job::Abort(_), _) | (_, None) => run(job, communicator),
+            (_, Some(_)) => Ok(()),
+        };
+        self.finish(result);
+    }
+
     fn finish(&self, result: Result<(), CommError>) {
         if let Err(error) = result {
             let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,7 +190,7 @@ impl Reducer {
                     communicator.world(),
                     communicator.algorithm(),
                 );
-                if facts.1 == 1 && !communicator.is_thread_bound() {
+                if !communicator.overlaps() && !communicator.is_thread_bound() {
                     let _ = hello.send(Ok((facts, Some(communicator))));
                     return;
                 }
@@ -146,12 +200,7 @@ impl Reducer {
                     rank: facts.0,
                 };
                 for job in line {
-                    // After a failure the ranks no longer agree on what comes next.
-                    let result = match (&job, theirs.failure()) {
-                        (Job::Abort(_), _) | (_, None) => run(job, communicator.as_mut()),
-                        (_, Some(_)) => Ok(()),
-                    };
-                    theirs.finish(result);
+                    theirs.run(job, communicator.as_mut());
                 }
             })
             .map_err(|error| CommError::Transport {
@@ -165,9 +214,17 @@ impl Reducer {
             problem: "it panicked".to_owned(),
         };
         let ((rank, world, algorithm), communicator) = greeting.recv().map_err(|_| gone())??;
-        let lane = match communicator {
-            Some(communicator) => Lane::Inline(communicator),
-            None => Lane::Thread(jobs.clone()),
+        let (lane, end) = match communicator {
+            Some(communicator) => {
+                let (home, end) = sync_channel(1);
+                let inline = Inline {
+                    communicator: Some(communicator),
+                    line: VecDeque::with_capacity(LINE),
+                    home,
+                };
+                (Lane::Inline(inline), End::Inline(end))
+            }
+            None => (Lane::Thread(jobs.clone()), End::Thread { jobs, thread }),
         };
         let waited = Duration::ZERO;
         let reducer = Self {
@@ -179,7 +236,7 @@ impl Reducer {
             progress,
             lane,
         };
-        Ok((reducer, Connection { jobs, thread }))
+        Ok((reducer, Connection { end }))
     }
 
     /// This rank.
@@ -203,7 +260,7 @@ impl Reducer {
     pub fn submit(&mut self, job: Job) -> u64 {
         self.submitted += 1;
         match &mut self.lane {
-            Lane::Inline(communicator) => self.progress.finish(run(job, communicator.as_mut())),
+            Lane::Inline(inline) => inline.line.push_back(job),
             Lane::Thread(jobs) => {
                 if jobs.send(job).is_err() {
                     self.progress.lose(lost(self.rank));
@@ -219,11 +276,13 @@ impl Reducer {
             let start = Instant::now();
             let mut looks = 0;
             while self.progress.completed.load(Ordering::Acquire) < number {
-                looks += 1;
-                if looks < LOOKS {
-                    thread::yield_now();
-                } else {
-                    thread::park();
+                match &mut self.lane {
+                    Lane::Inline(inline) => inline.run_next(&self.progress),
+                    Lane::Thread(_) if looks < LOOKS => {
+                        looks += 1;
+                        thread::yield_now();
+                    }
+                    Lane::Thread(_) => thread::park(),
                 }
             }
             self.waited += start.elapsed();
