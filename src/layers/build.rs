@@ -30,6 +30,19 @@ pub enum LayerError {
         /// What is wrong and what would be right.
         problem: String,
     },
+    /// Two layers have one name.
+    #[error(
+        "two layers are called '{name}': this {kind}, and before it {other}; give one of them \
+         another name"
+    )]
+    Name {
+        /// The name.
+        name: String,
+        /// Kind of the layer that cannot be built.
+        kind: String,
+        /// The layer before it, with where its name came from.
+        other: String,
+    },
     /// The device is too small.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -75,7 +88,8 @@ pub struct Build<'a, B: Backend> {
     pub max_rows: usize,
     layout: Layout,
     states: Vec<StateTensor>,
-    names: BTreeMap<String, usize>,
+    /// Of every layer, with what it is and where its name came from.
+    names: BTreeMap<String, String>,
     current: String,
     previous: String,
     keys: u32,
@@ -102,14 +116,19 @@ impl<'a, B: Backend> Build<'a, B> {
         }
     }
 
-    /// Builds a layer by `body`, between [`Self::begin`] and an entry in the summary.
-    pub(super) fn layer(
+    /// Builds a layer of some kind by `body`: gives it a name, a place in the arena and a line in
+    /// the summary. Its name is `chosen`, or made from the kind's as Keras does it: `dense`,
+    /// `dense_1`, ..., passing over names that are taken.
+    ///
+    /// # Errors
+    /// If another layer has the chosen name, or those of `body`.
+    pub fn layer(
         &mut self,
         kind: &'static str,
         chosen: Option<&str>,
         body: impl FnOnce(&mut Self) -> Result<Built<B>, LayerError>,
     ) -> Result<Built<B>, LayerError> {
-        self.begin(kind, chosen);
+        self.begin(kind, chosen)?;
         let entry = self.summary.len();
         let (tensors, states) = (self.layout.tensors().len(), self.states.len());
         self.summary.push(LayerSummary {
@@ -137,19 +156,36 @@ impl<'a, B: Backend> Build<'a, B> {
         &self.summary
     }
 
-    /// Starts a layer. Its name is `chosen`, or the kind's, made unique as Keras does it: `dense`,
-    /// `dense_1`, ...
-    pub fn begin(&mut self, kind: &str, chosen: Option<&str>) {
-        let base = chosen.unwrap_or(kind);
-        let count = self.names.entry(base.to_owned()).or_insert(0);
-        let name = if *count == 0 {
-            base.to_owned()
-        } else {
-            format!("{base}_{count}")
+    fn begin(&mut self, kind: &str, chosen: Option<&str>) -> Result<(), LayerError> {
+        let name = match chosen {
+            Some(name) => match self.names.get(name) {
+                Some(other) => {
+                    return Err(LayerError::Name {
+                        name: name.to_owned(),
+                        kind: kind.to_owned(),
+                        other: other.clone(),
+                    });
+                }
+                None => name.to_owned(),
+            },
+            None => {
+                let mut name = kind.to_owned();
+                let mut count = 0;
+                while self.names.contains_key(&name) {
+                    count += 1;
+                    name = format!("{kind}_{count}");
+                }
+                name
+            }
         };
-        *count += 1;
+        let origin = match chosen {
+            Some(_) => format!("a {kind} of that name"),
+            None => format!("a {kind} that got it from its kind"),
+        };
+        self.names.insert(name.clone(), origin);
         self.previous = std::mem::replace(&mut self.current, name);
         self.base = self.layout.end();
+        Ok(())
     }
 
     /// Name of the layer being built.
@@ -163,14 +199,14 @@ impl<'a, B: Backend> Build<'a, B> {
         self.keys
     }
 
-    /// Where the next parameter will start in the arena. A composite layer notes it before each
-    /// child to know the child's place.
+    /// Where the next parameter will start, counted as the ranges of [`Self::parameter`] are. A
+    /// composite layer notes it before each child to know the child's place.
     pub fn start(&self) -> usize {
         self.layout.end()
     }
 
-    /// Adds a parameter `layer/weight`; the range counts from the start of the layer last begun,
-    /// as the slices do that the layer is handed.
+    /// Adds a parameter `layer/weight`; the range counts from the start of the layer being built,
+    /// as the slices do that the layer is handed; outside layers, from the arena's start.
     pub fn parameter(
         &mut self,
         weight: &str,
@@ -233,7 +269,7 @@ impl<'a, B: Backend> Build<'a, B> {
 mod tests {
     use super::*;
     use crate::backend::cpu::Cpu;
-    use crate::layers::{LayerSpec, Stack};
+    use crate::layers::{Dense, LayerSpec, Stack};
 
     #[test]
     fn the_summary_counts_what_each_layer_and_those_in_it_hold() {
@@ -271,5 +307,44 @@ mod tests {
             "0 dense_1 dense [2] 14 0",
         ];
         assert_eq!(shown, expected);
+    }
+
+    /// The names of dense layers with the names given, or why they cannot be built.
+    fn named(names: &[Option<&str>]) -> Result<Vec<String>, String> {
+        let layer = |name: &Option<&str>| {
+            let name = name.map(str::to_owned);
+            LayerSpec::from(Dense {
+                name,
+                ..Dense::new(1)
+            })
+        };
+        let layers: Vec<_> = names.iter().map(layer).collect();
+        let mut backend = Cpu::new();
+        let mut build = Build::new(&mut backend, 1);
+        let built = Stack::new(&mut build, &layers, &Shape::from([1]));
+        built.map_err(|error| error.to_string())?;
+        let summary = build.summary().iter();
+        Ok(summary.map(|layer| layer.name.clone()).collect())
+    }
+
+    #[test]
+    fn generated_names_go_around_chosen_ones() {
+        let names = named(&[Some("dense_1"), None, None, Some("last"), None]);
+        let expected = ["dense_1", "dense", "dense_2", "last", "dense_3"];
+        assert_eq!(names.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_chosen_name_that_is_taken_is_refused() {
+        assert_eq!(
+            named(&[None, None, Some("dense_1")]).unwrap_err(),
+            "two layers are called 'dense_1': this dense, and before it a dense that got it from \
+             its kind; give one of them another name"
+        );
+        assert_eq!(
+            named(&[Some("a"), None, Some("a")]).unwrap_err(),
+            "two layers are called 'a': this dense, and before it a dense of that name; give one \
+             of them another name"
+        );
     }
 }
