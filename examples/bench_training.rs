@@ -15,7 +15,9 @@ use clap::Parser;
 use ringstep::backend::cpu::Cpu;
 use ringstep::comm::{Options, ReduceMode, threads};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
-use ringstep::layers::{ActivationSpec, Conv2D, Dense, Flatten, LayerSpec, MaxPooling2D, Shape};
+use ringstep::layers::{
+    ActivationSpec, Build, Conv2D, Dense, Flatten, LayerSpec, MaxPooling2D, Shape,
+};
 use ringstep::models::{LossReduction, LossSpec, Model, Sequential, SoftmaxCrossEntropy};
 use ringstep::optim::{Adam, OptimizerSpec};
 use ringstep::train::{Connect, Reducer, TrainError, Trainer, TrainerOptions, run_threads};
@@ -115,14 +117,10 @@ fn train(
     let body = |reducer: Reducer| -> Result<(Vec<f64>, usize), TrainError> {
         let place = (reducer.rank(), reducer.world());
         let mut backend = Cpu::new();
-        let model = Sequential::new(
-            &mut backend,
-            &table.shape,
-            &arguments.model.layers(),
-            &LossSpec::from(SoftmaxCrossEntropy::default()),
-            &table.target_kind,
-            arguments.batch,
-        )?;
+        let build = Build::new(&mut backend, arguments.batch);
+        let loss = LossSpec::from(SoftmaxCrossEntropy::default());
+        let layers = arguments.model.layers();
+        let model = Sequential::new(build, &layers, &table.description(), &loss)?;
         let parameters = model.layout().parameters();
         let options = TrainerOptions {
             seed: 0,

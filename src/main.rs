@@ -1,16 +1,9 @@
-//! The `ringstep` program: parses, runs, and turns an error into an exit code.
+//! The `ringstep` program: the command line without models of its own.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use ringstep::cli;
+use ringstep::config::CustomModels;
 
 fn main() -> ExitCode {
-    match cli::run(&cli::Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            cli::report(&*failure);
-            ExitCode::FAILURE
-        }
-    }
+    ringstep::cli::main(&CustomModels::new())
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 use ringstep::backend::cpu::Cpu;
 use ringstep::comm::{CollectiveChoice, Options, ReduceMode, threads};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
-use ringstep::layers::LayerSpec;
+use ringstep::layers::{Build, LayerSpec};
 use ringstep::models::{LossReduction, LossSpec, Sequential};
 use ringstep::optim::{Adam, ClipSpec, OptimizerSpec};
 use ringstep::train::{Connect, Reducer, TrainError, Trainer, TrainerOptions, run_threads};
@@ -75,8 +75,8 @@ fn a_step_of_two_ranks_allocates_nothing() {
                 serde_json::from_str(LAYERS).expect("the layers above are valid");
             let loss = LossSpec::SoftmaxCrossEntropy(Default::default());
             let mut backend = Cpu::new();
-            let kind = &table.target_kind;
-            let model = Sequential::new(&mut backend, &table.shape, &layers, &loss, kind, 8)?;
+            let build = Build::new(&mut backend, 8);
+            let model = Sequential::new(build, &layers, &table.description(), &loss)?;
             let options = TrainerOptions {
                 seed: 0,
                 micro_batch: 8,

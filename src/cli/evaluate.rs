@@ -6,6 +6,7 @@ use super::inspect::evaluation_table;
 use super::run::Run;
 use super::{EvaluateArguments, Failure};
 use crate::checkpoint::Checkpoint;
+use crate::config::CustomModels;
 use crate::data::{Split, Table, load};
 use crate::models::REPORT;
 use crate::params::partition;
@@ -13,12 +14,11 @@ use crate::train::{EvaluateRecord, MetricsWriter, Record, Totals};
 
 /// Computes loss and metrics on the test data, prints them and adds them to the run's metrics.
 #[expect(clippy::print_stdout, reason = "the output of the command")]
-pub(super) fn run(arguments: &EvaluateArguments) -> Result<(), Failure> {
-    let run = Run::open(&arguments.run)?;
+pub(super) fn run(arguments: &EvaluateArguments, models: &CustomModels) -> Result<(), Failure> {
+    let run = Run::open(&arguments.run, models)?;
     let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
-    let training = run.training_data()?;
-    let data = &run.config.data;
-    let test = load(data, run.config.task(), Split::Test, Some(&training))?;
+    let (data, task) = (&run.config.data, run.config.task());
+    let test = load(data, task, Split::Test, Some(&checkpoint.facts().data))?;
     let ranks = arguments.ranks.unwrap_or(1) as usize;
     let totals = evaluate(&run, &checkpoint, &test, ranks)?;
     let record = EvaluateRecord {
@@ -42,7 +42,7 @@ fn evaluate(
 ) -> Result<Totals, Failure> {
     let micro_batches = table.rows.div_ceil(run.config.train.micro_batch);
     let rank = |rank| -> Result<Vec<[f64; REPORT]>, Failure> {
-        let mut inference = run.inference(table, checkpoint)?;
+        let mut inference = run.inference(checkpoint)?;
         Ok(inference.evaluate(table, partition(micro_batches, ranks, rank))?)
     };
     let rank = &rank;

@@ -1,14 +1,17 @@
 //! `ringstep inspect`: what a run consists of, and how far it got.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use super::run::Run;
 use super::table::{Align, Table, thousands};
 use super::{Failure, InspectArguments};
 use crate::backend::cpu::Cpu;
 use crate::checkpoint::{Checkpoint, list};
-use crate::layers::{Build, LayerSpec, LayerSummary, Shape, Stack};
+use crate::config::{CustomModels, ModelConfig};
+use crate::data::{DataError, Description, Split, load};
+use crate::layers::{Build, LayerSummary};
+use crate::models::Structure;
 use crate::train::{EvaluateRecord, Record, TrainRecord, read_metrics};
 
 /// Most evaluations that are listed.
@@ -16,24 +19,30 @@ const LISTED: usize = 10;
 
 /// Prints tables of layers, checkpoints and metrics.
 #[expect(clippy::print_stdout, reason = "the output of the command")]
-pub(super) fn run(arguments: &InspectArguments) -> Result<(), Failure> {
-    let run = Run::open(&arguments.run)?;
-    let shape = match &run.config.data.shape {
-        Some(shape) => shape.clone(),
-        None => run.training_data()?.shape,
-    };
+pub(super) fn run(arguments: &InspectArguments, models: &CustomModels) -> Result<(), Failure> {
+    let run = Run::open(&arguments.run, models)?;
+    let checkpoints = Checkpoints::find(&run)?;
     let records = read_metrics(&run.folder.metrics_path())?;
-    print!("{}", layers(&shape, &run.config.model.layers)?);
-    print!("\n{}", checkpoints(&run)?);
+    match checkpoints.trained(&run) {
+        Ok(data) => print!("{}", layers(&run.config.model, &data)?),
+        Err(error) => println!("no layers to show: there is no whole checkpoint yet, and {error}"),
+    }
+    print!("\n{checkpoints}");
     print!("\n{}", metrics(&records));
     Ok(())
 }
 
-/// One line per layer, those inside another indented, and the totals.
-fn layers(input: &Shape, layers: &[LayerSpec]) -> Result<String, Failure> {
+/// One line per layer, those inside another indented, the loss, and the totals.
+fn layers(model: &ModelConfig, data: &Description) -> Result<String, Failure> {
     let mut backend = Cpu::new();
-    let mut build = Build::new(&mut backend, 1);
-    Stack::new(&mut build, layers, input)?;
+    let built = model.build(Build::new(&mut backend, 1), data)?;
+    let Structure {
+        layout,
+        states,
+        layers,
+        input,
+        ..
+    } = built.structure();
     let mut table = Table::new([
         ("layer", Align::Left),
         ("kind", Align::Left),
@@ -41,16 +50,14 @@ fn layers(input: &Shape, layers: &[LayerSpec]) -> Result<String, Failure> {
         ("parameters", Align::Right),
     ]);
     table.row(["input".to_owned(), String::new(), input.to_string()]);
-    let (mut parameters, mut state) = (0, 0);
-    for layer in build.summary() {
-        if layer.depth == 0 {
-            parameters += layer.parameters;
-            state += layer.state;
-        }
+    for layer in layers {
         table.row(layer_row(layer));
     }
+    table.row(["loss".to_owned(), model.loss.name().to_owned()]);
     let mut text = table.to_string();
-    let (parameters, state) = (thousands(parameters as u64), thousands(state as u64));
+    let state: usize = states.iter().map(|state| state.range.len()).sum();
+    let parameters = thousands(layout.parameters() as u64);
+    let state = thousands(state as u64);
     let _ = writeln!(
         text,
         "{parameters} parameters, {state} numbers of other state"
@@ -68,62 +75,88 @@ fn layer_row(layer: &LayerSummary) -> [String; 4] {
     ]
 }
 
-/// One line per checkpoint, oldest first; damaged ones say what is wrong.
-fn checkpoints(run: &Run) -> Result<String, Failure> {
-    let folder = run.folder.checkpoints();
-    let steps = list(&folder)?;
-    if steps.is_empty() {
-        return Ok("no checkpoints\n".to_owned());
+/// The run's checkpoints, oldest first.
+struct Checkpoints {
+    whole: Vec<Checkpoint>,
+    /// A line for each of the others, with what is wrong.
+    damaged: String,
+}
+
+impl Checkpoints {
+    fn find(run: &Run) -> Result<Self, Failure> {
+        let folder = run.folder.checkpoints();
+        let (mut whole, mut damaged) = (Vec::new(), String::new());
+        for step in list(&folder)? {
+            match Checkpoint::named(&folder, &step.to_string()) {
+                Ok(checkpoint) => whole.push(checkpoint),
+                Err(error) => {
+                    let _ = writeln!(damaged, "{error}");
+                }
+            }
+        }
+        Ok(Self { whole, damaged })
     }
-    let mut whole = Vec::new();
-    let mut damaged = String::new();
-    for step in steps {
-        match Checkpoint::named(&folder, &step.to_string()) {
-            Ok(checkpoint) => whole.push(checkpoint),
-            Err(error) => {
-                let _ = writeln!(damaged, "{error}");
+
+    /// What the model was trained on, as noted in the newest checkpoint; before there is one, as it
+    /// stands in the files.
+    fn trained(&self, run: &Run) -> Result<Description, DataError> {
+        match self.whole.last() {
+            Some(checkpoint) => Ok(checkpoint.facts().data.clone()),
+            None => {
+                let (data, task) = (&run.config.data, run.config.task());
+                Ok(load(data, task, Split::Train, None)?.description())
             }
         }
     }
-    let names: BTreeSet<&str> = whole
-        .iter()
-        .flat_map(|checkpoint| checkpoint.facts().metrics.keys())
-        .map(String::as_str)
-        .collect();
-    let fixed = ["checkpoint", "epoch", "ranks", "bytes"];
-    let mut table = Table::with_columns(
-        fixed
+}
+
+/// One line per checkpoint; damaged ones say what is wrong.
+impl fmt::Display for Checkpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.whole.is_empty() && self.damaged.is_empty() {
+            return writeln!(f, "no checkpoints");
+        }
+        let names: BTreeSet<&str> = self
+            .whole
             .iter()
-            .copied()
-            .chain(names.iter().copied())
-            .enumerate()
-            .map(|(index, name)| {
-                let align = if index == 0 {
-                    Align::Left
-                } else {
-                    Align::Right
-                };
-                (name, align)
-            }),
-    );
-    for checkpoint in &whole {
-        let facts = checkpoint.facts();
-        let bytes = checkpoint
-            .manifest()
-            .files
-            .values()
-            .map(|file| file.bytes)
-            .sum();
-        let mut row = vec![
-            format!("step-{}", facts.step),
-            facts.epoch.to_string(),
-            facts.world.to_string(),
-            thousands(bytes),
-        ];
-        row.extend(names.iter().map(|name| number(facts.metrics.get(*name))));
-        table.row(row);
+            .flat_map(|checkpoint| checkpoint.facts().metrics.keys())
+            .map(String::as_str)
+            .collect();
+        let fixed = ["checkpoint", "epoch", "ranks", "bytes"];
+        let mut table = Table::with_columns(
+            fixed
+                .iter()
+                .copied()
+                .chain(names.iter().copied())
+                .enumerate()
+                .map(|(index, name)| {
+                    let align = if index == 0 {
+                        Align::Left
+                    } else {
+                        Align::Right
+                    };
+                    (name, align)
+                }),
+        );
+        for checkpoint in &self.whole {
+            let facts = checkpoint.facts();
+            let bytes = checkpoint
+                .manifest()
+                .files
+                .values()
+                .map(|file| file.bytes)
+                .sum();
+            let mut row = vec![
+                format!("step-{}", facts.step),
+                facts.epoch.to_string(),
+                facts.world.to_string(),
+                thousands(bytes),
+            ];
+            row.extend(names.iter().map(|name| number(facts.metrics.get(*name))));
+            table.row(row);
+        }
+        write!(f, "{table}{}", self.damaged)
     }
-    Ok(format!("{table}{damaged}"))
 }
 
 /// The last logged step and the last evaluations.
@@ -201,29 +234,43 @@ fn number(value: Option<&f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Architecture;
+    use crate::data::Targets;
+    use crate::layers::LayerSpec;
+    use crate::models::SoftmaxCrossEntropy;
 
     #[test]
     fn layers_are_listed_with_shapes_and_parameters() {
-        let specs: Vec<LayerSpec> = serde_json::from_str(
+        let layers: Vec<LayerSpec> = serde_json::from_str(
             r#"[
                 {"kind": "flatten"},
                 {"kind": "dense", "units": 40},
                 {"kind": "residual", "layers": [{"kind": "batch_normalization"}]},
-                {"kind": "dense", "units": 10}
+                {"kind": "dense", "units": 10, "activation": "softmax"}
             ]"#,
         )
         .unwrap();
+        let model = ModelConfig {
+            loss: SoftmaxCrossEntropy::default().into(),
+            architecture: Architecture::Layers(layers.into()),
+        };
+        let data = Description {
+            shape: [8, 8, 1].into(),
+            targets: Targets::Classes(vec![String::new(); 10]),
+            ..Description::default()
+        };
         let expected = "\
-layer                  kind                 output     parameters
-input                                       [8, 8, 1]
-flatten                flatten              [64]                0
-dense                  dense                [40]            2,600
-residual               residual             [40]               80
-  batch_normalization  batch_normalization  [40]               80
-dense_1                dense                [10]              410
+layer                  kind                   output     parameters
+input                                         [8, 8, 1]
+flatten                flatten                [64]                0
+dense                  dense                  [40]            2,600
+residual               residual               [40]               80
+  batch_normalization  batch_normalization    [40]               80
+dense_1                dense                  [10]              410
+loss                   softmax_cross_entropy
 3,090 parameters, 80 numbers of other state
 ";
-        assert_eq!(layers(&Shape::from([8, 8, 1]), &specs).unwrap(), expected);
+        assert_eq!(super::layers(&model, &data).unwrap(), expected);
     }
 
     #[test]

@@ -10,12 +10,13 @@ mod train;
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::Level;
 
 use crate::comm::CollectiveChoice;
-use crate::config::Override;
+use crate::config::{CustomModels, Override};
 use crate::train::{Bits, Console, Existing};
 
 /// Whatever ended a command.
@@ -172,17 +173,42 @@ pub struct InspectArguments {
     pub run: PathBuf,
 }
 
-/// Runs the command that was typed.
+/// The whole program: parses what was typed, runs it, and turns an error into an exit code.
+///
+/// With `models` of its own, a program is a `main` of a line and trains, evaluates, predicts and
+/// inspects what they build, under every option that `ringstep` has:
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// use ringstep::config::CustomModels;
+///
+/// fn main() -> ExitCode {
+///     // `.with::<MyModel>()` for each type that implements `models::CustomModel`
+///     ringstep::cli::main(&CustomModels::new())
+/// }
+/// ```
+pub fn main(models: &CustomModels) -> ExitCode {
+    match run(&Arguments::parse(), models) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&*failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the command that was typed; run files may name `models`.
 ///
 /// # Errors
-/// Whatever ended it, for [`report`].
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+/// Whatever ended it.
+pub fn run(arguments: &Arguments, models: &CustomModels) -> Result<(), Failure> {
     let console = start_log(&arguments.verbosity);
     match &arguments.command {
-        Command::Train(arguments) => train::run(arguments, &console),
-        Command::Evaluate(arguments) => evaluate::run(arguments),
-        Command::Predict(arguments) => predict::run(arguments),
-        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Train(arguments) => train::run(arguments, models, &console),
+        Command::Evaluate(arguments) => evaluate::run(arguments, models),
+        Command::Predict(arguments) => predict::run(arguments, models),
+        Command::Inspect(arguments) => inspect::run(arguments, models),
     }
 }
 
@@ -191,7 +217,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     clippy::print_stderr,
     reason = "the one place where errors are printed"
 )]
-pub fn report(failure: &(dyn Error + 'static)) {
+fn report(failure: &(dyn Error + 'static)) {
     eprint!("{}", describe(failure));
 }
 

@@ -4,21 +4,22 @@ use super::predictions::write_predictions;
 use super::run::Run;
 use super::{Failure, PredictArguments};
 use crate::checkpoint::write_atomically;
+use crate::config::CustomModels;
 use crate::data::load_features;
 use crate::models::Model;
 
 /// Applies the model to the rows of a file and writes what it says of each.
-pub(super) fn run(arguments: &PredictArguments) -> Result<(), Failure> {
-    let run = Run::open(&arguments.run)?;
+pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result<(), Failure> {
+    let run = Run::open(&arguments.run, models)?;
     let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
-    let training = run.training_data()?;
-    let rows = load_features(&run.config.data, &arguments.input, &training)?;
-    let mut inference = run.inference(&training, &checkpoint)?;
+    let trained = &checkpoint.facts().data;
+    let rows = load_features(&run.config.data, &arguments.input, trained)?;
+    let mut inference = run.inference(&checkpoint)?;
     let outputs = inference.predict(&rows.features)?;
     let width = inference.model().output().elements();
     tracing::info!("predictions of {}", checkpoint.folder().display());
     let mut text = Vec::new();
-    write_predictions(&mut text, &training.target_kind, width, &outputs)?;
+    write_predictions(&mut text, &trained.targets, width, &outputs)?;
     match &arguments.output {
         Some(path) => write_atomically(path, &text)?,
         None => std::io::Write::write_all(&mut std::io::stdout(), &text)?,

@@ -5,10 +5,13 @@ use std::path::Path;
 use super::Failure;
 use crate::backend::cpu::Cpu;
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::config::RunConfig;
-use crate::data::{Split, Table, load};
-use crate::models::Sequential;
+use crate::config::{CustomModels, RunConfig};
+use crate::layers::Build;
+use crate::models::Model;
 use crate::train::{Inference, RunFolder};
+
+/// A run's model, to be applied.
+pub(super) type ModelInference = Inference<Cpu, Box<dyn Model<Cpu>>>;
 
 /// A run's folder and what its configuration says.
 pub(super) struct Run {
@@ -17,17 +20,11 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// The run in the folder at `path`.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+    /// The run in the folder at `path`, whose model may be one of `models`.
+    pub(super) fn open(path: &Path, models: &CustomModels) -> Result<Self, Failure> {
         let folder = RunFolder::open(path)?;
-        let config = RunConfig::load(&folder.config_path(), &[])?;
+        let config = RunConfig::load_with(&folder.config_path(), &[], models)?;
         Ok(Self { folder, config })
-    }
-
-    /// What the model was trained on: its rows' shape, columns and classes are what the model knows.
-    pub(super) fn training_data(&self) -> Result<Table, Failure> {
-        let task = self.config.task();
-        Ok(load(&self.config.data, task, Split::Train, None)?)
     }
 
     /// The checkpoint of that name, or the newest whole one; warns of those it skips.
@@ -48,22 +45,13 @@ impl Run {
         Ok(newest.checkpoint.ok_or_else(missing)?)
     }
 
-    /// The run's model with the weights of `checkpoint`.
-    pub(super) fn inference(
-        &self,
-        training: &Table,
-        checkpoint: &Checkpoint,
-    ) -> Result<Inference<Cpu, Sequential<Cpu>>, Failure> {
+    /// The run's model with the weights of `checkpoint`. All that it has to know of the training
+    /// data stands there: the files may be gone.
+    pub(super) fn inference(&self, checkpoint: &Checkpoint) -> Result<ModelInference, Failure> {
         let rows = self.config.train.micro_batch;
         let mut backend = Cpu::new();
-        let model = Sequential::new(
-            &mut backend,
-            &training.shape,
-            &self.config.model.layers,
-            &self.config.model.loss,
-            &training.target_kind,
-            rows,
-        )?;
+        let build = Build::new(&mut backend, rows);
+        let model = self.config.model.build(build, &checkpoint.facts().data)?;
         let mut inference = Inference::new(backend, model, rows)?;
         inference.load(checkpoint)?;
         Ok(inference)

@@ -1,17 +1,21 @@
 //! `ringstep train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{Failure, TrainArguments};
 use crate::comm::{Options, launcher};
-use crate::config::RunConfig;
+use crate::config::{CustomModels, RunConfig};
 use crate::train::{Begin, Console, Outcome, Ranks, Session};
 
 /// Trains what the run file describes.
-pub(super) fn run(arguments: &TrainArguments, console: &Console) -> Result<(), Failure> {
+pub(super) fn run(
+    arguments: &TrainArguments,
+    models: &CustomModels,
+    console: &Console,
+) -> Result<(), Failure> {
     let overrides = arguments.overrides();
-    let config = RunConfig::load(&arguments.run_file, &overrides)?;
+    let config = RunConfig::load_with(&arguments.run_file, &overrides, models)?;
     let folder = match &arguments.run_dir {
         Some(folder) => folder.clone(),
         None => PathBuf::from("runs").join(&config.name),
@@ -61,8 +65,19 @@ fn report(session: &Session, outcome: &Outcome, seconds: f64) {
     let folder = session.folder.display();
     println!("run folder                   {folder}");
     println!();
+    let program = program();
     println!("next:");
-    println!("  ringstep evaluate {folder}");
-    println!("  ringstep predict {folder} --input rows.csv");
-    println!("  ringstep train RUN_FILE --resume --set train.epochs=100   # go on for longer");
+    println!("  {program} evaluate {folder}");
+    println!("  {program} predict {folder} --input rows.csv");
+    println!("  {program} train RUN_FILE --resume --set train.epochs=100   # go on for longer");
+}
+
+/// What this program is called: `ringstep`, or that of a user who brings models.
+fn program() -> String {
+    let path = std::env::args_os().next().map(PathBuf::from);
+    let name = path.as_deref().and_then(Path::file_name);
+    name.map_or_else(
+        || "ringstep".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }

@@ -104,14 +104,14 @@ impl Node {
 }
 
 impl Error {
-    fn new(fault: Fault) -> Self {
+    pub(super) fn new(fault: Fault) -> Self {
         Self {
             fault,
             path: Vec::new(),
         }
     }
 
-    fn under(mut self, index: usize) -> Self {
+    pub(super) fn under(mut self, index: usize) -> Self {
         self.path.insert(0, index);
         self
     }

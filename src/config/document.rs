@@ -224,6 +224,21 @@ impl Node {
         self.entry(key).map(|entry| &entry.node)
     }
 
+    /// The node at a path of keys, with the way to it: the indices of entries.
+    pub(super) fn find(&self, keys: &[&str]) -> Option<(Vec<usize>, &Node)> {
+        let mut node = self;
+        let mut path = Vec::new();
+        for key in keys {
+            let Value::Table(entries) = &node.value else {
+                return None;
+            };
+            let index = entries.iter().position(|entry| entry.key == *key)?;
+            path.push(index);
+            node = &entries[index].node;
+        }
+        Some((path, node))
+    }
+
     /// As [`Node::get`].
     pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
         match &mut self.value {

@@ -5,13 +5,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::data_section::DataSection;
-use super::deserialize;
-use super::document::{Document, Override, Value};
+use super::deserialize::{self, Error};
+use super::document::{Document, Node, Override, Value};
 use super::explain::{explain, locate};
+use super::model_section::{Custom, CustomModels, ModelSection};
 use super::train_section::TrainSection;
-use super::{ConfigError, ModelConfig, RunConfig};
-use crate::layers::LayerSpec;
-use crate::models::LossSpec;
+use super::{ConfigError, RunConfig};
 
 /// Keys of `[data]` that hold paths.
 const PATHS: [&str; 6] = [
@@ -33,13 +32,6 @@ pub(super) struct RunFile {
     train: TrainSection,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ModelSection {
-    loss: LossSpec,
-    layers: Vec<LayerSpec>,
-}
-
 /// What a check found: the key, as a path of names, and what is wrong with it.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -48,24 +40,33 @@ pub(super) struct Problem {
     pub(super) missing: bool,
 }
 
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.key.join("."), self.text)
-    }
-}
-
-/// Reads the run file `text` that lies at `path`.
+/// Reads the run file `text` that lies at `path`, which may name `models`.
 pub(super) fn read(
     path: &Path,
     text: &str,
     overrides: &[Override],
+    models: &CustomModels,
 ) -> Result<RunConfig, ConfigError> {
     let mut document = Document::parse(path, text, overrides)?;
     resolve_paths(&mut document, path)?;
     let mut file: RunFile =
         deserialize::read(&document.root).map_err(|error| explain(&document, error))?;
+    let custom = custom(&document.root, models).map_err(|error| explain(&document, error))?;
     file.name.get_or_insert_with(|| default_name(path));
-    RunConfig::try_from(file).map_err(|problem| locate(&document, problem))
+    file.check(custom)
+        .map_err(|problem| locate(&document, problem))
+}
+
+/// What `model.custom` means, where it is there.
+fn custom(root: &Node, models: &CustomModels) -> Result<Option<Custom>, Error> {
+    let Some((path, node)) = root.find(&["model", "custom"]) else {
+        return Ok(None);
+    };
+    let custom = models.read(node).map_err(|mut error| {
+        error.path.splice(0..0, path);
+        error
+    })?;
+    Ok(Some(custom))
 }
 
 /// Makes the paths of `[data]` absolute: the file's from its folder, overrides' from here.
@@ -115,31 +116,20 @@ fn default_name(path: &Path) -> String {
     .into_owned()
 }
 
-impl TryFrom<RunFile> for RunConfig {
-    type Error = Problem;
-
-    fn try_from(file: RunFile) -> Result<Self, Problem> {
-        let name = file.name.unwrap_or_else(|| "run".to_owned());
+impl RunFile {
+    fn check(self, custom: Option<Custom>) -> Result<RunConfig, Problem> {
+        let name = self.name.unwrap_or_else(|| "run".to_owned());
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\']) {
             return Err(invalid(
                 &["name"],
                 "expected the name of a folder within runs/",
             ));
         }
-        if file.model.layers.is_empty() {
-            return Err(invalid(
-                &["model", "layers"],
-                "a model needs at least one layer",
-            ));
-        }
-        Ok(Self {
+        Ok(RunConfig {
             name,
-            data: file.data.check()?,
-            model: ModelConfig {
-                loss: file.model.loss,
-                layers: file.model.layers,
-            },
-            train: file.train.check()?,
+            data: self.data.check()?,
+            model: self.model.check(custom)?,
+            train: self.train.check()?,
         })
     }
 }
@@ -176,10 +166,7 @@ impl From<RunConfig> for RunFile {
         Self {
             name: Some(config.name),
             data: config.data.into(),
-            model: ModelSection {
-                loss: config.model.loss,
-                layers: config.model.layers,
-            },
+            model: config.model.into(),
             train: config.train.into(),
         }
     }

@@ -10,25 +10,28 @@ mod document;
 mod error;
 mod explain;
 mod file;
+mod model_section;
 mod train_section;
 
 use std::path::Path;
 
 pub use document::Override;
 pub use error::ConfigError;
+pub use model_section::{Custom, CustomModels};
 
+use crate::backend::Backend;
 use crate::comm::{CollectiveChoice, ReduceMode};
-use crate::data::{DataConfig, Task};
-use crate::layers::LayerSpec;
-use crate::models::{LossReduction, LossSpec};
+use crate::data::{DataConfig, Description, Task};
+use crate::layers::{Build, LayerError};
+use crate::models::{BuildAnywhere, BuildModel, BuildOn, Layers, LossReduction, LossSpec, Model};
 use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
 use file::RunFile;
 
 /// Everything that defines a run, all defaults filled in.
 ///
-/// As serde sees it, it is a run file: equal configurations serialise equally.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(into = "RunFile", try_from = "RunFile")]
+/// As serde writes it, it is a run file: equal configurations serialise equally.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[serde(into = "RunFile")]
 pub struct RunConfig {
     /// Name of the run's folder.
     pub name: String,
@@ -40,13 +43,44 @@ pub struct RunConfig {
     pub train: TrainConfig,
 }
 
-/// A stack of layers and what it is judged by.
+/// What learns, and what it is judged by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// What is minimised.
     pub loss: LossSpec,
-    /// The layers, in forward order.
-    pub layers: Vec<LayerSpec>,
+    /// What the model is built from.
+    pub architecture: Architecture,
+}
+
+/// What a model is built from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Architecture {
+    /// `model.layers`: a list of layers.
+    Layers(Layers),
+    /// `model.custom`: a model of the program's own.
+    Custom(Custom),
+}
+
+impl ModelConfig {
+    /// Builds the model for rows as `data` describes them: the one place where models are built.
+    ///
+    /// # Errors
+    /// If layers do not fit one another, the data or the loss, or there is no memory.
+    pub fn build<B: Backend>(
+        &self,
+        build: Build<'_, B>,
+        data: &Description,
+    ) -> Result<Box<dyn Model<B>>, LayerError>
+    where
+        dyn BuildAnywhere: BuildOn<B>,
+    {
+        match &self.architecture {
+            Architecture::Layers(layers) => layers.build(build, data, &self.loss),
+            Architecture::Custom(custom) => {
+                <dyn BuildAnywhere as BuildOn<B>>::build_on(custom.model(), build, data, &self.loss)
+            }
+        }
+    }
 }
 
 /// How a model is trained.
@@ -201,7 +235,16 @@ impl TrainConfig {
 }
 
 impl RunConfig {
-    /// Reads the run file at `path` and applies `overrides`, the last one winning.
+    /// As [`Self::load_with`], of a program without models of its own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, ConfigError> {
+        Self::load_with(path, overrides, &CustomModels::new())
+    }
+
+    /// Reads the run file at `path`, which may name `models`, and applies `overrides`, the last one
+    /// winning.
     ///
     /// Relative paths in the file count from its folder, those in overrides from the current
     /// directory. The run is called after the file, or after its folder where the file is called
@@ -209,12 +252,16 @@ impl RunConfig {
     ///
     /// # Errors
     /// For the first thing that is wrong, with its line or override.
-    pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, ConfigError> {
+    pub fn load_with(
+        path: &Path,
+        overrides: &[Override],
+        models: &CustomModels,
+    ) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
             source,
         })?;
-        file::read(path, &text, overrides)
+        file::read(path, &text, overrides, models)
     }
 
     /// What the label is for, by the loss: cross entropies tell classes apart.

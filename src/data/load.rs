@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::{DataConfig, DataError, Source, Split, Table, Targets, Task, csv, idx};
+use super::{DataConfig, DataError, Description, Source, Split, Table, Targets, Task, csv, idx};
 use crate::layers::Shape;
 
 /// Reads one split.
 ///
-/// The test split is read with the columns and classes of `trained`, the table trained on: a label
+/// The test split is read with the columns and classes of `trained`, what was trained on: a label
 /// that is not among those is an error.
 ///
 /// # Errors
@@ -16,7 +16,7 @@ pub fn load(
     config: &DataConfig,
     task: Task,
     split: Split,
-    trained: Option<&Table>,
+    trained: Option<&Description>,
 ) -> Result<Table, DataError> {
     let (table, path) = match &config.source {
         Source::Csv(source) => {
@@ -28,7 +28,7 @@ pub fn load(
                     .ok_or(DataError::NoTest { keys: "test" })?,
             };
             let columns = csv::Columns {
-                features: trained.map(|table| &table.names),
+                features: trained.map(|trained| &trained.columns),
                 label: Some(&source.label),
                 weight: source.weight.as_deref(),
             };
@@ -60,10 +60,10 @@ pub fn load(
 pub fn load_features(
     config: &DataConfig,
     path: &Path,
-    trained: &Table,
+    trained: &Description,
 ) -> Result<Table, DataError> {
     let columns = csv::Columns {
-        features: (!trained.names.is_empty()).then_some(&trained.names),
+        features: (!trained.columns.is_empty()).then_some(&trained.columns),
         label: None,
         weight: None,
     };
@@ -73,9 +73,9 @@ pub fn load_features(
 
 fn known_classes<'a>(
     configured: Option<&'a [String]>,
-    trained: Option<&'a Table>,
+    trained: Option<&'a Description>,
 ) -> Option<&'a [String]> {
-    configured.or_else(|| match &trained?.target_kind {
+    configured.or_else(|| match &trained?.targets {
         Targets::Classes(names) => Some(names),
         Targets::Numbers(_) => None,
     })

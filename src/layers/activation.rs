@@ -181,6 +181,14 @@ pub struct Softmax {
 }
 
 impl Activate {
+    /// The layer that applies `function`.
+    pub fn new(function: ActivationSpec) -> Self {
+        Self {
+            name: None,
+            function,
+        }
+    }
+
     pub(super) fn build<B: Backend>(
         &self,
         build: &mut Build<'_, B>,

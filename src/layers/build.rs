@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Built, Shape};
+use super::{Built, RowBuffer, Shape};
 use crate::backend::{Backend, BackendError};
 use crate::params::{Group, Initializer, Layout, Tensor};
 
@@ -42,6 +42,12 @@ pub enum LayerError {
         kind: String,
         /// The layer before it, with where its name came from.
         other: String,
+    },
+    /// Something is wrong with the model as a whole, such as a setting of its own.
+    #[error("the model cannot be built: {problem}")]
+    Model {
+        /// What is wrong and what would be right.
+        problem: String,
     },
     /// The device is too small.
     #[error(transparent)]
@@ -128,6 +134,7 @@ impl<'a, B: Backend> Build<'a, B> {
         chosen: Option<&str>,
         body: impl FnOnce(&mut Self) -> Result<Built<B>, LayerError>,
     ) -> Result<Built<B>, LayerError> {
+        let enclosing = self.base;
         self.begin(kind, chosen)?;
         let entry = self.summary.len();
         let (tensors, states) = (self.layout.tensors().len(), self.states.len());
@@ -142,6 +149,7 @@ impl<'a, B: Backend> Build<'a, B> {
         self.depth += 1;
         let built = body(self)?;
         self.depth -= 1;
+        self.base = enclosing;
         let own = &self.layout.tensors()[tensors..];
         let summary = &mut self.summary[entry];
         summary.output = built.output.clone();
@@ -202,7 +210,7 @@ impl<'a, B: Backend> Build<'a, B> {
     /// Where the next parameter will start, counted as the ranges of [`Self::parameter`] are. A
     /// composite layer notes it before each child to know the child's place.
     pub fn start(&self) -> usize {
-        self.layout.end()
+        self.layout.end() - self.base
     }
 
     /// Adds a parameter `layer/weight`; the range counts from the start of the layer being built,
@@ -238,6 +246,18 @@ impl<'a, B: Backend> Build<'a, B> {
             momentum,
         });
         range
+    }
+
+    /// Memory for `[max_rows, shape]`; `what` names it where there is none.
+    ///
+    /// # Errors
+    /// If the device is too small.
+    pub fn rows(
+        &mut self,
+        what: &'static str,
+        shape: &Shape,
+    ) -> Result<RowBuffer<B>, BackendError> {
+        RowBuffer::new(self.backend, what, self.max_rows, shape.elements())
     }
 
     /// The error of a layer that cannot take `got`; `needs` is a clause such as "needs

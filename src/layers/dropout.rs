@@ -18,6 +18,11 @@ pub struct Dropout {
 }
 
 impl Dropout {
+    /// Drops this share of its input, from 0 to below 1.
+    pub fn new(rate: f32) -> Self {
+        Self { name: None, rate }
+    }
+
     pub(super) fn build<B: Backend>(
         &self,
         build: &mut Build<'_, B>,

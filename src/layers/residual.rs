@@ -17,6 +17,11 @@ pub struct Residual {
 }
 
 impl Residual {
+    /// Around a body of these layers.
+    pub fn new(layers: Vec<LayerSpec>) -> Self {
+        Self { name: None, layers }
+    }
+
     pub(super) fn build<B: Backend>(
         &self,
         build: &mut Build<'_, B>,
@@ -32,21 +37,15 @@ impl Residual {
                 got: body.shape().clone(),
             });
         }
-        let gradient = build
-            .backend
-            .allocate("gradients", build.max_rows * input.elements())?;
-        let output = input.clone();
         Ok(Built {
-            layer: Box::new(ResidualLayer { body, gradient }),
-            output,
+            layer: Box::new(ResidualLayer { body }),
+            output: input.clone(),
         })
     }
 }
 
 struct ResidualLayer<B: Backend> {
     body: Stack<B>,
-    /// Of the body's input, `[max_rows, elements]`.
-    gradient: B::Buffer<f32>,
 }
 
 impl<B: Backend> Layer<B> for ResidualLayer<B> {
@@ -57,9 +56,8 @@ impl<B: Backend> Layer<B> for ResidualLayer<B> {
         x: View<'_, B>,
         y: ViewMut<'_, B>,
     ) {
-        self.body.forward(cx, parameters, x);
-        let x = B::slice(x, 0..B::len(x));
-        cx.backend.add(x, self.body.output(cx.rows, x), y);
+        let output = self.body.forward(cx, parameters, x);
+        cx.backend.add(x, output, y);
     }
 
     fn backward(
@@ -70,15 +68,13 @@ impl<B: Backend> Layer<B> for ResidualLayer<B> {
         grads: &mut Grads<'_, B>,
     ) {
         let Some(mut dx) = io.dx else {
-            return self.body.backward(cx, parameters, io.x, io.dy, None, grads);
+            return self.body.backward(cx, parameters, io.x, io.dy, grads);
         };
         // The body overwrites dy, so what flows past it is saved first.
         cx.backend.copy(B::shared(&io.dy), B::reborrow(&mut dx));
-        let len = B::len(io.x);
-        let through = B::slice_mut(B::view_mut(&mut self.gradient), 0..len);
-        self.body
-            .backward(cx, parameters, io.x, io.dy, Some(through), grads);
-        cx.backend
-            .add_assign(B::slice(B::view(&self.gradient), 0..len), dx);
+        let through = self
+            .body
+            .backward_to_input(cx, parameters, io.x, io.dy, grads);
+        cx.backend.add_assign(B::shared(&through), dx);
     }
 }

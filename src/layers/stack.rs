@@ -1,30 +1,33 @@
 //! Layers one after another: what a sequential model and a residual block have in common.
 
 use super::Layer;
-use super::{Backward, Build, Context, LayerError, LayerSpec, Shape};
+use super::{Backward, Build, Context, LayerError, LayerSpec, RowBuffer, Shape};
 use crate::backend::{Backend, View, ViewMut};
 use crate::params::Grads;
 
 /// A list of built layers with the buffers between them.
 ///
 /// A layer that only gives its input another shape is never run: its neighbours share a buffer.
+/// Parameters and gradients are those of whatever the stack is built in: of the layer, or of the
+/// model. So a model of several stacks hands each of them all it was handed, and goes backward
+/// through them in the reverse of the order in which they were built.
 pub struct Stack<B: Backend> {
     children: Vec<Child<B>>,
-    /// One buffer per child, `[max_rows, elements]`.
-    outputs: Vec<B::Buffer<f32>>,
-    /// Gradients between neighbours, used in turn.
+    /// Gradients between neighbours, `[max_rows, widest]`, used in turn.
     gradients: [B::Buffer<f32>; 2],
     shape: Shape,
-    end: usize,
 }
 
 struct Child<B: Backend> {
     layer: Box<dyn Layer<B>>,
-    /// Its parameters, from the start of the stack's.
+    /// Its parameters, from the start of those of what the stack is built in.
     start: usize,
     end: usize,
+    /// Numbers per row of input.
     inputs: usize,
+    /// Numbers per row of output.
     outputs: usize,
+    output: RowBuffer<B>,
 }
 
 impl<B: Backend> Stack<B> {
@@ -37,42 +40,31 @@ impl<B: Backend> Stack<B> {
         layers: &[LayerSpec],
         input: &Shape,
     ) -> Result<Self, LayerError> {
-        let first = build.start();
-        let (mut children, mut outputs, mut shape) = (Vec::new(), Vec::new(), input.clone());
-        let mut widest = 0;
+        let (mut children, mut shape, mut widest) = (Vec::new(), input.clone(), 0);
         for layer in layers {
-            let start = build.start() - first;
+            let start = build.start();
             let built = layer.build(build, &shape)?;
             if built.layer.is_view() {
                 shape = built.output;
                 continue;
             }
-            let (inputs, elements) = (shape.elements(), built.output.elements());
-            outputs.push(
-                build
-                    .backend
-                    .allocate("activations", build.max_rows * elements)?,
-            );
-            let end = build.start() - first;
+            let inputs = shape.elements();
             children.push(Child {
                 layer: built.layer,
                 start,
-                end,
+                end: build.start(),
                 inputs,
-                outputs: elements,
+                outputs: built.output.elements(),
+                output: build.rows("activations", &built.output)?,
             });
             widest = widest.max(inputs);
             shape = built.output;
         }
         let mut gradient = || build.backend.allocate("gradients", build.max_rows * widest);
-        let gradients = [gradient()?, gradient()?];
-        let end = build.start() - first;
         Ok(Self {
             children,
-            outputs,
-            gradients,
+            gradients: [gradient()?, gradient()?],
             shape,
-            end,
         })
     }
 
@@ -81,79 +73,111 @@ impl<B: Backend> Stack<B> {
         &self.shape
     }
 
-    /// Length of its parameters in the arena.
-    pub fn parameters(&self) -> usize {
-        self.end
-    }
-
-    /// Runs all layers on `x`; the result is in [`Self::output`].
-    pub fn forward(&mut self, cx: &mut Context<'_, B>, parameters: View<'_, B>, x: View<'_, B>) {
+    /// Runs all layers on `x` and returns the output, as [`Self::output`] does.
+    pub fn forward<'a, 'x: 'a>(
+        &'a mut self,
+        cx: &mut Context<'_, B>,
+        parameters: View<'_, B>,
+        x: View<'x, B>,
+    ) -> View<'a, B> {
         let rows = cx.rows;
-        for (index, child) in self.children.iter_mut().enumerate() {
-            let (before, after) = self.outputs.split_at_mut(index);
-            let y = B::slice_mut(B::view_mut(&mut after[0]), 0..rows * child.outputs);
-            let own = B::slice(parameters, child.start..child.end);
+        for index in 0..self.children.len() {
+            let (before, after) = self.children.split_at_mut(index);
+            let Child {
+                layer,
+                start,
+                end,
+                output,
+                ..
+            } = &mut after[0];
+            let own = B::slice(parameters, *start..*end);
             match before.last() {
-                Some(x) => {
-                    let x = B::slice(B::view(x), 0..rows * child.inputs);
-                    child.layer.forward(cx, own, x, y);
+                Some(before) => {
+                    layer.forward(cx, own, before.output.view(rows), output.view_mut(rows));
                 }
-                None => child.layer.forward(cx, own, x, y),
+                None => layer.forward(cx, own, x, output.view_mut(rows)),
             }
         }
+        self.output(rows, x)
     }
 
     /// The output of the last forward pass over `rows` rows; `x` itself where there is no layer.
-    pub fn output<'a>(&'a self, rows: usize, x: View<'a, B>) -> View<'a, B> {
-        match self.outputs.last() {
-            Some(output) => B::slice(B::view(output), 0..rows * self.shape.elements()),
-            None => x,
+    pub fn output<'a, 'x: 'a>(&'a self, rows: usize, x: View<'x, B>) -> View<'a, B> {
+        match self.children.last() {
+            Some(last) => last.output.view(rows),
+            None => B::slice(x, 0..B::len(x)),
         }
     }
 
-    /// The gradients of the last forward pass, which was over `x`: parameters to `grads`, each
-    /// layer's handed over as soon as it is finished, last layer first; the input's to `dx`.
-    /// Overwrites `dy`.
+    /// The gradients of the last forward pass, which was over `x`: each layer's are handed over to
+    /// `grads` as soon as they are finished, last layer first. Overwrites `dy`.
     pub fn backward(
         &mut self,
         cx: &mut Context<'_, B>,
         parameters: View<'_, B>,
         x: View<'_, B>,
-        mut dy: ViewMut<'_, B>,
-        mut dx: Option<ViewMut<'_, B>>,
+        dy: ViewMut<'_, B>,
         grads: &mut Grads<'_, B>,
     ) {
-        let rows = cx.rows;
-        if self.children.is_empty()
-            && let Some(dx) = dx.take()
-        {
-            cx.backend.copy(B::shared(&dy), dx);
+        self.backward_layers(cx, parameters, x, dy, grads, Input::Ignored);
+    }
+
+    /// As [`Self::backward`], and returns the gradient of `x`, for the caller to overwrite.
+    pub fn backward_to_input<'a, 'dy: 'a>(
+        &'a mut self,
+        cx: &mut Context<'_, B>,
+        parameters: View<'_, B>,
+        x: View<'_, B>,
+        mut dy: ViewMut<'dy, B>,
+        grads: &mut Grads<'_, B>,
+    ) -> ViewMut<'a, B> {
+        let through = B::reborrow(&mut dy);
+        self.backward_layers(cx, parameters, x, through, grads, Input::Wanted);
+        match self.children.first() {
+            Some(first) => {
+                let written = &mut self.gradients[(self.children.len() - 1) % 2];
+                B::slice_mut(B::view_mut(written), 0..cx.rows * first.inputs)
+            }
+            None => {
+                let len = B::len_mut(&dy);
+                B::slice_mut(dy, 0..len)
+            }
         }
-        let [from, to] = &mut self.gradients;
-        let (mut from, mut to) = (from, to);
+    }
+
+    /// The gradient of the last layer's input goes to the first of the two buffers, that of the one
+    /// before it to the second, and so on in turn.
+    fn backward_layers(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        parameters: View<'_, B>,
+        x: View<'_, B>,
+        mut dy: ViewMut<'_, B>,
+        grads: &mut Grads<'_, B>,
+        input: Input,
+    ) {
+        let rows = cx.rows;
+        let [to, from] = &mut self.gradients;
+        let (mut to, mut from) = (to, from);
         let last = self.children.len().saturating_sub(1);
-        for (index, child) in self.children.iter_mut().enumerate().rev() {
+        for index in (0..self.children.len()).rev() {
+            let (before, after) = self.children.split_at_mut(index);
+            let child = &mut after[0];
             let own = B::slice(parameters, child.start..child.end);
-            let y = B::slice(B::view(&self.outputs[index]), 0..rows * child.outputs);
-            let dy = match index == last {
-                true => B::reborrow(&mut dy),
-                false => B::slice_mut(B::view_mut(from), 0..rows * child.outputs),
-            };
-            let io = match index.checked_sub(1) {
-                Some(before) => {
-                    let x = B::slice(B::view(&self.outputs[before]), 0..rows * child.inputs);
-                    let dx = Some(B::slice_mut(B::view_mut(to), 0..rows * child.inputs));
-                    Backward { x, y, dy, dx }
-                }
-                None => {
-                    let dx = dx.as_mut().map(|dx| B::reborrow(dx));
-                    Backward {
-                        x: B::slice(x, 0..B::len(x)),
-                        y,
-                        dy,
-                        dx,
-                    }
-                }
+            let io = Backward {
+                x: match before.last() {
+                    Some(before) => before.output.view(rows),
+                    None => B::slice(x, 0..B::len(x)),
+                },
+                y: child.output.view(rows),
+                dy: match index == last {
+                    true => B::reborrow(&mut dy),
+                    false => B::slice_mut(B::view_mut(from), 0..rows * child.outputs),
+                },
+                dx: match (index, input) {
+                    (0, Input::Ignored) => None,
+                    _ => Some(B::slice_mut(B::view_mut(to), 0..rows * child.inputs)),
+                },
             };
             child
                 .layer
@@ -162,4 +186,11 @@ impl<B: Backend> Stack<B> {
             std::mem::swap(&mut from, &mut to);
         }
     }
+}
+
+/// Whether anybody needs the gradient of a stack's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    Wanted,
+    Ignored,
 }

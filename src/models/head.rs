@@ -3,7 +3,7 @@
 use super::{MicroBatch, Report};
 use crate::backend::{Activation, Backend, Compared, Loss, View, ViewMut};
 use crate::data::Targets;
-use crate::layers::{Build, Context, LayerError, Shape};
+use crate::layers::{Build, Context, LayerError, RowBuffer, Shape};
 use crate::named::registry;
 
 registry! {
@@ -102,7 +102,7 @@ pub struct Head<B: Backend> {
     loss: Loss,
     target_width: usize,
     outputs: usize,
-    gradient: B::Buffer<f32>,
+    gradient: RowBuffer<B>,
 }
 
 impl<B: Backend> Head<B> {
@@ -117,29 +117,14 @@ impl<B: Backend> Head<B> {
         output: &Shape,
     ) -> Result<Self, LayerError> {
         let outputs = output.elements();
-        let wanted = match (targets, spec) {
-            (Targets::Classes(classes), LossSpec::SoftmaxCrossEntropy(_)) => classes.len(),
-            (Targets::Classes(classes), LossSpec::SigmoidCrossEntropy(_)) if classes.len() == 2 => {
-                1
-            }
-            (Targets::Classes(classes), _) => {
-                return Err(build.argument_error(format!(
-                    "the loss {} cannot tell {} classes apart; use softmax_cross_entropy",
-                    spec.name(),
-                    classes.len()
-                )));
-            }
-            (Targets::Numbers(width), _) => *width,
-        };
+        let wanted = spec.outputs(targets)?;
         if outputs != wanted {
             return Err(build.argument_error(format!(
                 "it gives {outputs} outputs {output}, but the data and the loss {} need {wanted}",
                 spec.name()
             )));
         }
-        let gradient = build
-            .backend
-            .allocate("loss gradient", build.max_rows * outputs)?;
+        let gradient = build.rows("loss gradient", output)?;
         Ok(Self {
             loss: spec.kernel(),
             target_width: targets.width(),
@@ -163,20 +148,19 @@ impl<B: Backend> Head<B> {
         report: Report<'_, B>,
     ) {
         let len = cx.rows * self.outputs;
-        let gradient = B::slice_mut(B::view_mut(&mut self.gradient), 0..len);
         let compared = Compared {
             outputs: B::slice(outputs, 0..len),
             targets: B::slice(batch.targets, 0..cx.rows * self.target_width),
             weights: batch.weights.map(|weights| B::slice(weights, 0..cx.rows)),
         };
-        let gradient = cx.is_training().then_some(gradient);
+        let gradient = cx.is_training().then(|| self.gradient.view_mut(cx.rows));
         cx.backend
             .loss(self.loss, cx.rows, compared, report, gradient);
     }
 
     /// The gradient of the outputs of the last `forward` over `rows` rows, for backward to overwrite.
     pub fn gradient(&mut self, rows: usize) -> ViewMut<'_, B> {
-        B::slice_mut(B::view_mut(&mut self.gradient), 0..rows * self.outputs)
+        self.gradient.view_mut(rows)
     }
 
     /// What the outputs predict: probabilities for cross entropies, else themselves.
@@ -192,6 +176,27 @@ impl<B: Backend> Head<B> {
 }
 
 impl LossSpec {
+    /// Numbers per row that a model has to give to be compared with `targets`.
+    ///
+    /// # Errors
+    /// If the loss cannot tell that many classes apart.
+    pub fn outputs(&self, targets: &Targets) -> Result<usize, LayerError> {
+        match (targets, self) {
+            (Targets::Classes(classes), Self::SoftmaxCrossEntropy(_)) => Ok(classes.len()),
+            (Targets::Classes(classes), Self::SigmoidCrossEntropy(_)) if classes.len() == 2 => {
+                Ok(1)
+            }
+            (Targets::Classes(classes), _) => Err(LayerError::Model {
+                problem: format!(
+                    "the loss {} cannot tell {} classes apart; use softmax_cross_entropy",
+                    self.name(),
+                    classes.len()
+                ),
+            }),
+            (Targets::Numbers(width), _) => Ok(*width),
+        }
+    }
+
     /// Whether its targets are classes; those of the others are numbers.
     pub fn is_classification(&self) -> bool {
         matches!(

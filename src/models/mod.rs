@@ -1,13 +1,17 @@
 //! Models: what the trainer drives. A stack of layers with a loss, or a user's own.
 
+mod build;
 mod head;
 mod sequential;
+mod structure;
 
+pub use build::{BuildAnywhere, BuildModel, BuildOn, CustomModel};
 pub use head::{
     AbsoluteError, Head, Huber, LossReduction, LossSpec, SigmoidCrossEntropy, SoftmaxCrossEntropy,
     SquaredError,
 };
-pub use sequential::Sequential;
+pub use sequential::{Layers, Sequential};
+pub use structure::Structure;
 
 use crate::backend::{Backend, Memory, View, ViewMut};
 use crate::layers::{Context, Shape, StateTensor};
@@ -37,20 +41,33 @@ pub type Report<'a, B> = <B as Memory>::ViewMut<'a, f64>;
 /// handed to the sink is that of the weighted SUM of the losses of the micro-batch's rows; the
 /// trainer divides once per step.
 pub trait Model<B: Backend>: Send {
+    /// What it consists of, without its numbers.
+    fn structure(&self) -> &Structure;
+
     /// The trainable tensors, in forward order.
-    fn layout(&self) -> &Layout;
+    fn layout(&self) -> &Layout {
+        &self.structure().layout
+    }
 
     /// The non-trainable state.
-    fn states(&self) -> &[StateTensor];
+    fn states(&self) -> &[StateTensor] {
+        &self.structure().states
+    }
 
     /// Shape of one row of input.
-    fn input(&self) -> &Shape;
+    fn input(&self) -> &Shape {
+        &self.structure().input
+    }
 
     /// Shape of one row of output.
-    fn output(&self) -> &Shape;
+    fn output(&self) -> &Shape {
+        &self.structure().output
+    }
 
     /// Numbers per row of targets.
-    fn target_width(&self) -> usize;
+    fn target_width(&self) -> usize {
+        self.structure().target_width
+    }
 
     /// Runs the micro-batch through the layers and the loss, and writes the report.
     fn forward(
@@ -79,4 +96,40 @@ pub trait Model<B: Backend>: Send {
         features: View<'_, B>,
         out: ViewMut<'_, B>,
     );
+}
+
+impl<B: Backend, M: Model<B> + ?Sized> Model<B> for Box<M> {
+    fn structure(&self) -> &Structure {
+        (**self).structure()
+    }
+
+    fn forward(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        parameters: View<'_, B>,
+        batch: &MicroBatch<'_, B>,
+        report: Report<'_, B>,
+    ) {
+        (**self).forward(cx, parameters, batch, report);
+    }
+
+    fn backward(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        parameters: View<'_, B>,
+        batch: &MicroBatch<'_, B>,
+        sink: &mut dyn GradSink<B>,
+    ) {
+        (**self).backward(cx, parameters, batch, sink);
+    }
+
+    fn predict(
+        &mut self,
+        cx: &mut Context<'_, B>,
+        parameters: View<'_, B>,
+        features: View<'_, B>,
+        out: ViewMut<'_, B>,
+    ) {
+        (**self).predict(cx, parameters, features, out);
+    }
 }

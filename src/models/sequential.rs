@@ -1,10 +1,78 @@
 //! Layers one after another, with a loss at the end.
 
-use super::{Head, LossSpec, MicroBatch, Model, Report};
+use super::{BuildModel, Head, LossSpec, MicroBatch, Model, Report, Structure};
 use crate::backend::{Backend, View, ViewMut};
-use crate::data::Targets;
-use crate::layers::{Build, Context, LayerError, LayerSpec, Shape, Stack, StateTensor};
-use crate::params::{GradSink, Grads, Layout};
+use crate::data::Description;
+use crate::layers::{Build, Context, LayerError, LayerSpec, Shape, Stack};
+use crate::params::{GradSink, Grads};
+
+/// Layers in forward order, to be written one after another:
+///
+/// ```
+/// use ringstep::layers::{ActivationSpec, Conv2D, Dense, Flatten};
+/// use ringstep::models::Layers;
+///
+/// let layers = Layers::new()
+///     .then(Conv2D::new(16, 3).activation(ActivationSpec::Relu))
+///     .then(Flatten::default())
+///     .then(Dense::new(10));
+/// assert_eq!(layers.specs().len(), 3);
+/// ```
+///
+/// As serde sees it, it is the list `model.layers` of a run file.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Layers {
+    specs: Vec<LayerSpec>,
+}
+
+impl Layers {
+    /// No layers yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With another layer at the end.
+    #[must_use]
+    pub fn then(mut self, layer: impl Into<LayerSpec>) -> Self {
+        self.specs.push(layer.into());
+        self
+    }
+
+    /// Builds them for inputs of shape `input`: a part of a model.
+    ///
+    /// # Errors
+    /// If a layer cannot take what the one before it gives.
+    pub fn stack<B: Backend>(
+        &self,
+        build: &mut Build<'_, B>,
+        input: &Shape,
+    ) -> Result<Stack<B>, LayerError> {
+        Stack::new(build, &self.specs, input)
+    }
+
+    /// The layers, in forward order.
+    pub fn specs(&self) -> &[LayerSpec] {
+        &self.specs
+    }
+}
+
+impl From<Vec<LayerSpec>> for Layers {
+    fn from(specs: Vec<LayerSpec>) -> Self {
+        Self { specs }
+    }
+}
+
+impl BuildModel for Layers {
+    fn build<B: Backend>(
+        &self,
+        build: Build<'_, B>,
+        data: &Description,
+        loss: &LossSpec,
+    ) -> Result<Box<dyn Model<B>>, LayerError> {
+        Ok(Box::new(Sequential::new(build, &self.specs, data, loss)?))
+    }
+}
 
 /// A stack of layers with a loss.
 ///
@@ -13,40 +81,30 @@ use crate::params::{GradSink, Grads, Layout};
 pub struct Sequential<B: Backend> {
     stack: Stack<B>,
     head: Head<B>,
-    layout: Layout,
-    states: Vec<StateTensor>,
-    input: Shape,
-    output: Shape,
+    structure: Structure,
 }
 
 impl<B: Backend> Sequential<B> {
-    /// Builds `layers` on `backend` for rows of shape `input` in micro-batches of at most
-    /// `max_rows`.
+    /// Builds `layers` for rows as `data` describes them.
     ///
     /// # Errors
     /// If a layer cannot take what the one before it gives, or the last one's output does not fit
     /// loss and targets.
     pub fn new(
-        backend: &mut B,
-        input: &Shape,
+        mut build: Build<'_, B>,
         layers: &[LayerSpec],
+        data: &Description,
         loss: &LossSpec,
-        targets: &Targets,
-        max_rows: usize,
     ) -> Result<Self, LayerError> {
-        let mut build = Build::new(backend, max_rows);
         let fused = fuse_softmax(layers, loss);
-        let stack = Stack::new(&mut build, fused.as_deref().unwrap_or(layers), input)?;
-        let output = stack.shape().clone();
-        let head = Head::new(&mut build, loss, targets, &output)?;
-        let (layout, states) = build.finish();
+        let layers = fused.as_deref().unwrap_or(layers);
+        let stack = Stack::new(&mut build, layers, &data.shape)?;
+        let head = Head::new(&mut build, loss, &data.targets, stack.shape())?;
+        let structure = Structure::new(build, &data.shape, stack.shape(), head.target_width());
         Ok(Self {
             stack,
             head,
-            layout,
-            states,
-            input: input.clone(),
-            output,
+            structure,
         })
     }
 }
@@ -62,24 +120,8 @@ fn fuse_softmax(layers: &[LayerSpec], loss: &LossSpec) -> Option<Vec<LayerSpec>>
 }
 
 impl<B: Backend> Model<B> for Sequential<B> {
-    fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    fn states(&self) -> &[StateTensor] {
-        &self.states
-    }
-
-    fn input(&self) -> &Shape {
-        &self.input
-    }
-
-    fn output(&self) -> &Shape {
-        &self.output
-    }
-
-    fn target_width(&self) -> usize {
-        self.head.target_width()
+    fn structure(&self) -> &Structure {
+        &self.structure
     }
 
     fn forward(
@@ -89,9 +131,7 @@ impl<B: Backend> Model<B> for Sequential<B> {
         batch: &MicroBatch<'_, B>,
         report: Report<'_, B>,
     ) {
-        self.stack.forward(cx, parameters, batch.features);
-        let features = B::slice(batch.features, 0..B::len(batch.features));
-        let outputs = self.stack.output(cx.rows, features);
+        let outputs = self.stack.forward(cx, parameters, batch.features);
         self.head.forward(cx, outputs, batch, report);
     }
 
@@ -105,7 +145,7 @@ impl<B: Backend> Model<B> for Sequential<B> {
         let dy = self.head.gradient(cx.rows);
         let mut grads = Grads::new(sink, 0);
         self.stack
-            .backward(cx, parameters, batch.features, dy, None, &mut grads);
+            .backward(cx, parameters, batch.features, dy, &mut grads);
         grads.done(0);
     }
 
@@ -116,9 +156,7 @@ impl<B: Backend> Model<B> for Sequential<B> {
         features: View<'_, B>,
         out: ViewMut<'_, B>,
     ) {
-        self.stack.forward(cx, parameters, features);
-        let features = B::slice(features, 0..B::len(features));
-        let outputs = self.stack.output(cx.rows, features);
+        let outputs = self.stack.forward(cx, parameters, features);
         self.head.predict(cx, outputs, out);
     }
 }

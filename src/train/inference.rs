@@ -213,7 +213,7 @@ mod tests {
     use crate::backend::cpu::Cpu;
     use crate::checkpoint::{Facts, Named, Retention, Writer};
     use crate::data::Targets;
-    use crate::layers::Shape;
+    use crate::layers::{Build, Shape};
     use crate::models::Sequential;
 
     /// `y = normalised(x) * kernel + bias`, with moving statistics mean 1 and variance 3.
@@ -254,12 +254,10 @@ mod tests {
         ]"#;
         let mut backend = Cpu::new();
         let model = Sequential::new(
-            &mut backend,
-            &Shape::from([2]),
+            Build::new(&mut backend, max_rows),
             &serde_json::from_str::<Vec<_>>(layers).unwrap(),
+            &Table::empty([2].into(), Targets::Numbers(1), 0).description(),
             &serde_json::from_str("\"squared_error\"").unwrap(),
-            &Targets::Numbers(1),
-            max_rows,
         );
         let mut inference = Inference::new(backend, model.unwrap(), max_rows).unwrap();
         inference.load(&Checkpoint::open(&saved).unwrap()).unwrap();

@@ -31,5 +31,5 @@ pub use reducer::{Call, Connection, Job, Reducer};
 pub use reduction::{Reduction, ReductionOptions};
 pub use resume::{Bits, ResumeError};
 pub use run_folder::{Existing, RunFolder, RunFolderError};
-pub use session::{Begin, Ranks, RunData, Session};
+pub use session::{Begin, Ranks, Session};
 pub use trainer::{StepReport, Trainer, TrainerOptions};

@@ -16,8 +16,8 @@ use crate::comm::launcher::Launcher;
 use crate::comm::{Options, agree, threads};
 use crate::config::RunConfig;
 use crate::data::{Split, Table, load};
-use crate::layers::LayerError;
-use crate::models::{Model, Sequential};
+use crate::layers::Build;
+use crate::models::Model;
 
 /// What to train, and how it is begun.
 #[derive(Debug, Clone)]
@@ -55,43 +55,21 @@ pub enum Ranks {
 }
 
 /// The data of a run, shared by the ranks of a process.
-#[derive(Debug, Clone)]
-pub struct RunData {
+struct RunData {
     /// What is trained on.
-    pub train: Arc<Table>,
+    train: Arc<Table>,
     /// What is evaluated on.
-    pub test: Option<Arc<Table>>,
+    test: Option<Arc<Table>>,
 }
 
 impl Session {
-    /// Trains the run's own stack of layers.
+    /// Trains the run's model.
     ///
     /// # Errors
     /// Whatever stops a rank first.
     pub fn train(&self) -> Result<Outcome, TrainError> {
-        self.train_model(|backend, data| {
-            Sequential::new(
-                backend,
-                &data.train.shape,
-                &self.config.model.layers,
-                &self.config.model.loss,
-                &data.train.target_kind,
-                self.config.train.micro_batch,
-            )
-        })
-    }
-
-    /// Trains the model that `build` makes for every rank.
-    ///
-    /// # Errors
-    /// Whatever stops a rank first.
-    pub fn train_model<M, F>(&self, build: F) -> Result<Outcome, TrainError>
-    where
-        M: Model<Cpu>,
-        F: Fn(&mut Cpu, &RunData) -> Result<M, LayerError> + Sync,
-    {
         let data = self.load()?;
-        let body = |reducer: Reducer| self.rank(reducer, &data, &build);
+        let body = |reducer: Reducer| self.rank(reducer, &data);
         match &self.ranks {
             Ranks::Threads(world) => {
                 let connects = threads(*world, &self.comm)?
@@ -129,12 +107,11 @@ impl Session {
         let task = config.task();
         let train = load(&config.data, task, Split::Train, None)?;
         let test = match config.data.has_test() {
-            true => Some(Arc::new(load(
-                &config.data,
-                task,
-                Split::Test,
-                Some(&train),
-            )?)),
+            true => {
+                let trained = train.description();
+                let test = load(&config.data, task, Split::Test, Some(&trained))?;
+                Some(Arc::new(test))
+            }
             false => None,
         };
         Ok(RunData {
@@ -144,19 +121,11 @@ impl Session {
     }
 
     /// What one rank does.
-    fn rank<M, F>(
-        &self,
-        mut reducer: Reducer,
-        data: &RunData,
-        build: &F,
-    ) -> Result<Outcome, TrainError>
-    where
-        M: Model<Cpu>,
-        F: Fn(&mut Cpu, &RunData) -> Result<M, LayerError>,
-    {
+    fn rank(&self, mut reducer: Reducer, data: &RunData) -> Result<Outcome, TrainError> {
         let train = &self.config.train;
         let mut backend = Cpu::new();
-        let model = build(&mut backend, data)?;
+        let build = Build::new(&mut backend, train.micro_batch);
+        let model = self.config.model.build(build, &data.train.description())?;
         let fingerprint = self.fingerprint(&backend, &model, data);
         let fields = fingerprint.clone();
         reducer.call(move |communicator| Ok(agree(communicator, &fields)))??;
@@ -277,10 +246,10 @@ impl Session {
     }
 
     /// What has to be equal on all ranks for their sums to mean anything.
-    fn fingerprint<M: Model<Cpu>>(
+    fn fingerprint(
         &self,
         backend: &Cpu,
-        model: &M,
+        model: &dyn Model<Cpu>,
         data: &RunData,
     ) -> Vec<(&'static str, String)> {
         let table = |table: &Table| format!("{} rows, {}", table.rows, table.digest());

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use ringstep::comm::ReduceMode;
-use ringstep::config::{BestMetric, Cadence, Length, Override, RunConfig};
+use ringstep::config::{Architecture, BestMetric, Cadence, Length, Override, RunConfig};
 use ringstep::data::Source;
 use ringstep::models::LossReduction;
 
@@ -107,8 +107,6 @@ fn the_resolved_configuration_reads_back_equal() {
     assert_eq!(run.train.bucket_bytes(), 1024);
     let text = run.to_toml();
     assert_eq!(load(&text, &[]).unwrap(), run, "{text}");
-    let json = serde_json::to_string(&run).unwrap();
-    assert_eq!(serde_json::from_str::<RunConfig>(&json).unwrap(), run);
 }
 
 #[test]
@@ -175,7 +173,7 @@ fn unknown_keys_are_named_with_line_and_nearest() {
     );
     assert_eq!(
         error("[model]\n", "[model]\ncolour = 3\n"),
-        "run.toml:8: unknown key 'colour' in [model]; known are loss, layers"
+        "run.toml:8: unknown key 'colour' in [model]; known are loss, layers, custom"
     );
 }
 
@@ -282,6 +280,12 @@ fn what_is_missing_is_named() {
         error("label = \"digit\"\n", ""),
         "run.toml:1: missing key 'label' in [data]: the column to predict"
     );
+    let layers = &RUN[RUN.find("[[model.layers]]").unwrap()..RUN.find("[train]").unwrap()];
+    assert_eq!(
+        error(layers, ""),
+        "run.toml:7: missing key 'layers' in [model]: the layers, in forward order (or 'custom', \
+         the name of a model written in Rust)"
+    );
     let missing = RunConfig::load(Path::new("no/such/run.toml"), &[]).unwrap_err();
     assert_eq!(
         missing.to_string(),
@@ -357,7 +361,10 @@ fn block_error(from: &str, to: &str) -> String {
 fn mistakes_in_layers_are_found_however_deep() {
     let plain = RUN.replacen("[[model.layers]]\nkind = \"dense\"", BLOCK, 1);
     let run = load(&plain, &[]).unwrap();
-    assert_eq!(run.model.layers.len(), 2);
+    let Architecture::Layers(layers) = &run.model.architecture else {
+        panic!("{:?}", run.model);
+    };
+    assert_eq!(layers.specs().len(), 2);
     assert_eq!(load(&run.to_toml(), &[]).unwrap(), run);
     assert_eq!(
         error("units = 10", "units = 10\nactivaton = \"relu\""),

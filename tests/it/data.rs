@@ -56,7 +56,13 @@ impl Files {
 
     fn test(&self, task: Task) -> Result<Table, String> {
         let trained = load(&self.config, task, Split::Train, None).unwrap();
-        load(&self.config, task, Split::Test, Some(&trained)).map_err(|error| self.shown(error))
+        load(
+            &self.config,
+            task,
+            Split::Test,
+            Some(&trained.description()),
+        )
+        .map_err(|error| self.shown(error))
     }
 
     fn shown(&self, error: impl std::fmt::Display) -> String {
@@ -235,7 +241,8 @@ fn predictions_read_the_trained_columns_by_name() {
     let read = |text: &str, trained: &Table| {
         let path = files.folder.path().join("rows.csv");
         fs::write(&path, text).unwrap();
-        load_features(&files.config, &path, trained).map_err(|error| files.shown(error))
+        load_features(&files.config, &path, &trained.description())
+            .map_err(|error| files.shown(error))
     };
     let table = read("y,b,a\nwhatever,2,1\n", &trained).unwrap();
     assert_eq!((table.features, table.rows), (vec![2.0, 4.0], 1));

@@ -11,6 +11,7 @@ mod comm;
 mod commands;
 mod checkpoint;
 mod convolution;
+mod custom_model;
 mod overlap;
 mod parity;
 mod pooling;

@@ -12,8 +12,8 @@ use ringstep::backend::Accumulate;
 use ringstep::backend::cpu::Cpu;
 use ringstep::comm::{CollectiveChoice, Link, Options, ReduceMode, threads};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
-use ringstep::layers::{Context, Shape, StateTensor};
-use ringstep::models::{LossReduction, MicroBatch, Model};
+use ringstep::layers::Context;
+use ringstep::models::{LossReduction, MicroBatch, Model, Structure};
 use ringstep::optim::{OptimizerSpec, Sgd};
 use ringstep::params::{GradSink, Grads, Group, Initializer, Layout, Zeros};
 use ringstep::train::{Connect, Reducer, TrainError, Trainer, TrainerOptions, run_threads};
@@ -42,8 +42,7 @@ enum Kind {
 /// A model whose layers take their time and have gradients of 1.
 struct Slow {
     kind: Kind,
-    layout: Layout,
-    shape: Shape,
+    structure: Structure,
 }
 
 impl Slow {
@@ -61,11 +60,15 @@ impl Slow {
         if kind == Kind::Tied {
             layout.tie(0);
         }
-        Self {
-            kind,
+        let structure = Structure {
             layout,
-            shape: [1].into(),
-        }
+            states: Vec::new(),
+            layers: Vec::new(),
+            input: [1].into(),
+            output: [1].into(),
+            target_width: 1,
+        };
+        Self { kind, structure }
     }
 }
 
@@ -82,24 +85,8 @@ fn contribute(grads: &mut Grads<'_, Cpu>, range: &Range<usize>) {
 }
 
 impl Model<Cpu> for Slow {
-    fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    fn states(&self) -> &[StateTensor] {
-        &[]
-    }
-
-    fn input(&self) -> &Shape {
-        &self.shape
-    }
-
-    fn output(&self) -> &Shape {
-        &self.shape
-    }
-
-    fn target_width(&self) -> usize {
-        1
+    fn structure(&self) -> &Structure {
+        &self.structure
     }
 
     fn forward(

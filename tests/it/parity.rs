@@ -7,7 +7,7 @@ use ringstep::backend::cpu::Cpu;
 use ringstep::checkpoint::{Checkpoint, Facts, Named, Retention, Writer};
 use ringstep::comm::{CollectiveChoice, Options, ReduceMode, threads};
 use ringstep::data::{CsvSource, DataConfig, Prefetch, Sampler, Source, Split, Task, load};
-use ringstep::layers::{ActivationSpec, Conv2D, Dense, LayerSpec};
+use ringstep::layers::{ActivationSpec, Build, Conv2D, Dense, LayerSpec};
 use ringstep::models::{LossReduction, LossSpec, Sequential};
 use ringstep::optim::{Adam, OptimizerSpec};
 use ringstep::train::{Connect, Reducer, Trainer, TrainerOptions, run_threads};
@@ -112,16 +112,8 @@ fn train(
 
     let body = |reducer: Reducer| {
         let mut backend = Cpu::new();
-        let kind = &table.target_kind;
-        let model = Sequential::new(
-            &mut backend,
-            &table.shape,
-            &layers,
-            &loss,
-            kind,
-            micro_batch,
-        )
-        .unwrap();
+        let build = Build::new(&mut backend, micro_batch);
+        let model = Sequential::new(build, &layers, &table.description(), &loss).unwrap();
         let options = TrainerOptions {
             seed: 0,
             micro_batch,

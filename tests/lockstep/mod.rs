@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ringstep::backend::cpu::Cpu;
 use ringstep::comm::ReduceMode;
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
-use ringstep::layers::LayerSpec;
+use ringstep::layers::{Build, LayerSpec};
 use ringstep::models::{LossReduction, LossSpec, Sequential};
 use ringstep::optim::{Adam, ClipSpec, OptimizerSpec};
 use ringstep::train::{Reducer, TrainError, Trainer, TrainerOptions};
@@ -47,15 +47,8 @@ pub(crate) fn train(reducer: Reducer, reduce: ReduceMode, sharded: bool) -> Resu
     let layers: Vec<LayerSpec> = serde_json::from_str(LAYERS).unwrap();
     let loss = LossSpec::SoftmaxCrossEntropy(Default::default());
     let mut backend = Cpu::new();
-    let kind = &table.target_kind;
-    let model = Sequential::new(
-        &mut backend,
-        &table.shape,
-        &layers,
-        &loss,
-        kind,
-        MICRO_BATCH,
-    )?;
+    let build = Build::new(&mut backend, MICRO_BATCH);
+    let model = Sequential::new(build, &layers, &table.description(), &loss)?;
     let options = TrainerOptions {
         seed: 3,
         micro_batch: MICRO_BATCH,

@@ -1,0 +1,206 @@
+//! The run file's `[model]`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use super::deserialize::{self, Error, Fault};
+use super::document::{KIND, Node, Value};
+use super::file::{Problem, invalid};
+use super::{Architecture, ModelConfig};
+use crate::models::{BuildAnywhere, CustomModel, Layers, LossSpec};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ModelSection {
+    loss: LossSpec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<Layers>,
+    /// Read by [`CustomModels`], which knows the types.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    custom: Option<toml::Value>,
+}
+
+impl ModelSection {
+    /// `custom` is what the key of that name means.
+    pub(super) fn check(self, custom: Option<Custom>) -> Result<ModelConfig, Problem> {
+        let architecture = match (self.layers, custom) {
+            (Some(layers), None) if layers.specs().is_empty() => {
+                let text = "a model needs at least one layer";
+                return Err(invalid(&["model", "layers"], text));
+            }
+            (Some(layers), None) => Architecture::Layers(layers),
+            (None, Some(custom)) => Architecture::Custom(custom),
+            (Some(_), Some(_)) => {
+                let text = "layers are given, too; keep one of them";
+                return Err(invalid(&["model", "custom"], text));
+            }
+            (None, None) => {
+                return Err(Problem {
+                    key: &["model"],
+                    text: "missing key 'layers' in [model]: the layers, in forward order (or \
+                           'custom', the name of a model written in Rust)"
+                        .to_owned(),
+                    missing: true,
+                });
+            }
+        };
+        Ok(ModelConfig {
+            loss: self.loss,
+            architecture,
+        })
+    }
+}
+
+impl From<ModelConfig> for ModelSection {
+    fn from(model: ModelConfig) -> Self {
+        let (layers, custom) = match model.architecture {
+            Architecture::Layers(layers) => (Some(layers), None),
+            Architecture::Custom(custom) => {
+                let mut table = custom.settings;
+                table.insert(KIND.to_owned(), toml::Value::String(custom.kind.to_owned()));
+                (None, Some(toml::Value::Table(table)))
+            }
+        };
+        Self {
+            loss: model.loss,
+            layers,
+            custom,
+        }
+    }
+}
+
+/// A model of a program's own with its settings.
+#[derive(Clone)]
+pub struct Custom {
+    kind: &'static str,
+    settings: Table,
+    model: Arc<dyn BuildAnywhere>,
+}
+
+impl Custom {
+    /// Names the model and writes down its settings.
+    ///
+    /// # Errors
+    /// If they are no table of TOML: of a type that is not a struct with named fields, or with a
+    /// number out of range.
+    pub fn new<M: CustomModel>(model: M) -> Result<Self, toml::ser::Error> {
+        Ok(Self {
+            kind: M::KIND,
+            settings: Table::try_from(&model)?,
+            model: Arc::new(model),
+        })
+    }
+
+    /// Its name in run files.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// Its settings, every default spelled out.
+    pub fn settings(&self) -> &Table {
+        &self.settings
+    }
+
+    pub(super) fn model(&self) -> &(dyn BuildAnywhere + 'static) {
+        &*self.model
+    }
+}
+
+impl fmt::Debug for Custom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.kind, self.settings)
+    }
+}
+
+/// Of the same kind with equal settings.
+impl PartialEq for Custom {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, &self.settings) == (other.kind, &other.settings)
+    }
+}
+
+/// The models of a program's own that its run files can name; none by default.
+#[derive(Debug, Clone, Default)]
+pub struct CustomModels {
+    known: Vec<Known>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    kind: &'static str,
+    read: fn(&Node) -> Result<Custom, Error>,
+}
+
+impl CustomModels {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With the model `M`, which replaces one of the same name.
+    #[must_use]
+    pub fn with<M: CustomModel>(mut self) -> Self {
+        self.known.retain(|known| known.kind != M::KIND);
+        self.known.push(Known {
+            kind: M::KIND,
+            read: |settings| {
+                let model: M = deserialize::read(settings)?;
+                Custom::new(model).map_err(|error| {
+                    let problem = format!("its settings cannot be written down: {error}");
+                    Error::new(Fault::Other(problem))
+                })
+            },
+        });
+        self
+    }
+
+    /// Reads the value of `model.custom`: a name, or a table with its kind and settings.
+    pub(super) fn read(&self, node: &Node) -> Result<Custom, Error> {
+        let (kind, settings) = match &node.value {
+            // The kind stands in front wherever it was written.
+            Value::Table(entries) => match entries.split_first() {
+                Some((first, settings)) if first.key == KIND => {
+                    let kind = deserialize::read::<String>(&first.node);
+                    (kind.map_err(|error| error.under(0))?, settings)
+                }
+                _ => return Err(Error::new(Fault::MissingKey(KIND))),
+            },
+            _ => (deserialize::read::<String>(node)?, &[][..]),
+        };
+        let Some(known) = self.known.iter().find(|known| known.kind == kind) else {
+            let error = Error::new(self.unknown(kind));
+            return Err(match node.value {
+                Value::Table(_) => error.under(0),
+                _ => error,
+            });
+        };
+        let settings = Node {
+            at: node.at,
+            value: Value::Table(settings.to_vec()),
+        };
+        (known.read)(&settings).map_err(|mut error| {
+            // The place among all entries, of which the kind is the first.
+            if let Some(index) = error.path.first_mut() {
+                *index += 1;
+            }
+            error
+        })
+    }
+
+    fn unknown(&self, name: String) -> Fault {
+        if self.known.is_empty() {
+            return Fault::Other(format!(
+                "'{name}' is a model written in Rust, and this program has none; give the command \
+                 to the program that defines it: the one that trained the run"
+            ));
+        }
+        let known = self.known.iter().map(|known| known.kind.to_owned());
+        Fault::UnknownName {
+            name,
+            known: known.collect(),
+        }
+    }
+}
