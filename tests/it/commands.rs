@@ -133,6 +133,113 @@ fn a_trained_run_is_inspected_evaluated_and_applied() {
     assert!(right * 10 >= pairs.len() * 9, "{right} of {}", pairs.len());
 }
 
+/// What a command said, or why it failed.
+type Said = Result<String, String>;
+
+/// What the commands that read a run say of the one in `run`.
+fn reading(folder: &Path, run: &str) -> [Said; 3] {
+    let says = |arguments: &[&str]| {
+        let output = ringstep(folder, arguments);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        match output.status.success() {
+            true => Ok(text(output.stdout)),
+            false => Err(text(output.stderr)),
+        }
+    };
+    [
+        says(&["evaluate", run]),
+        says(&["predict", run, "--input", "x.csv"]),
+        // Without the evaluations, to which each `evaluate` adds.
+        says(&["inspect", run]).map(|text| text.split("\nstep ").next().unwrap().to_owned()),
+    ]
+}
+
+#[test]
+fn a_run_of_csv_files_is_read_without_its_training_data() {
+    let folder = trained();
+    let folder = folder.path();
+    fs::write(folder.join("x.csv"), rows(60, false)).unwrap();
+    let before = reading(folder, "runs/two");
+    assert!(before.iter().all(Result::is_ok), "{before:?}");
+    fs::remove_file(folder.join("train.csv")).unwrap();
+    assert_eq!(reading(folder, "runs/two"), before);
+
+    // What is evaluated on has to be there, and only that.
+    fs::rename(folder.join("test.csv"), folder.join("moved.csv")).unwrap();
+    let [evaluated, predicted, inspected] = reading(folder, "runs/two");
+    let error = evaluated.unwrap_err();
+    assert!(error.contains("test.csv: No such file"), "{error}");
+    assert_eq!([predicted, inspected], before[1..]);
+
+    // Only a run that has not come to a checkpoint still needs it.
+    fs::remove_dir_all(folder.join("runs/two/checkpoints")).unwrap();
+    let inspected = output(folder, &["inspect", "runs/two"]);
+    let start = "no layers to show: there is no whole checkpoint yet, and cannot read ";
+    assert!(inspected.starts_with(start), "{inspected}");
+    assert!(inspected.contains("train.csv: No such file"), "{inspected}");
+    assert!(inspected.contains("no checkpoints\n"), "{inspected}");
+    fs::write(folder.join("train.csv"), rows(150, true)).unwrap();
+    let inspected = output(folder, &["inspect", "runs/two"]);
+    assert!(inspected.contains("6 parameters"), "{inspected}");
+}
+
+/// Writes images of 2 x 2 bytes, whose class is whether the first is bright.
+fn write_images(folder: &Path, split: &str, count: u8) {
+    let header = |kind: u8, sizes: &[u32]| {
+        let sizes = sizes.iter().flat_map(|size| size.to_be_bytes());
+        [0, 0, 8, kind]
+            .into_iter()
+            .chain(sizes)
+            .collect::<Vec<u8>>()
+    };
+    let mut images = header(3, &[count.into(), 2, 2]);
+    let mut labels = header(1, &[count.into()]);
+    for row in 0..count {
+        images.extend([row % 2 * 200, row, 9, 255 - row]);
+        labels.push(row % 2);
+    }
+    fs::write(folder.join(format!("{split}-images")), images).unwrap();
+    fs::write(folder.join(format!("{split}-labels")), labels).unwrap();
+}
+
+#[test]
+fn a_run_of_images_is_read_without_its_training_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_images(folder, "train", 80);
+    write_images(folder, "test", 20);
+    let run = r#"
+        [data]
+        format = "idx"
+        train_images = "train-images"
+        train_labels = "train-labels"
+        test_images = "test-images"
+        test_labels = "test-labels"
+        classes = ["dark", "bright"]
+        scale = 0.01
+        [model]
+        loss = "softmax_cross_entropy"
+        layers = ["flatten", { kind = "dense", units = 2 }]
+        [train]
+        global_batch = 16
+        steps = 40
+        optimizer = { kind = "adam", learning_rate = 0.1 }
+    "#;
+    fs::write(folder.join("images.toml"), run).unwrap();
+    output(folder, &["train", "images.toml"]);
+    fs::write(folder.join("x.csv"), "a,b,c,d\n0,5,9,250\n200,6,9,249\n").unwrap();
+    let before = reading(folder, "runs/images");
+    assert!(before.iter().all(Result::is_ok), "{before:?}");
+    let predicted = before[1].as_ref().unwrap();
+    assert!(
+        predicted.contains("\ndark,") && predicted.contains("\nbright,"),
+        "{predicted}"
+    );
+    fs::remove_file(folder.join("train-images")).unwrap();
+    fs::remove_file(folder.join("train-labels")).unwrap();
+    assert_eq!(reading(folder, "runs/images"), before);
+}
+
 #[test]
 fn mistakes_are_answered_with_what_to_do() {
     let folder = trained();
