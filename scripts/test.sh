@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands: installs what is missing, then checks formatting,
 # lints, documentation and dependencies, and runs all tests, those of ranks as processes under
-# OpenMPI and under MPICH. Last, scripts/digits.sh trains the shipped example in every way.
+# OpenMPI and under MPICH, and those of the GPU emulator, which needs no GPU. Last, scripts/digits.sh
+# trains the shipped example in every way.
 #
 #   scripts/test.sh                 all of it
 #   scripts/test.sh --install-only  only the system packages
@@ -39,6 +40,7 @@ missing_packages() {
     command -v mpirun.openmpi >/dev/null || printf '%s\n' openmpi-bin
     command -v mpicc.mpich >/dev/null || printf '%s\n' libmpich-dev
     command -v mpirun.mpich >/dev/null || printf '%s\n' mpich
+    python3 -m pip --version >/dev/null 2>&1 || printf '%s\n' python3 python3-pip
     if ! has_libclang; then
         # The smallest set has the compiler's version in its names.
         local version
@@ -153,6 +155,11 @@ count() { # LOG
     ' "$1"
 }
 
+# The GPU emulator is a workspace of its own; from its folder cargo reads its configuration.
+in_emulator() { # COMMAND...
+    (cd tests/gpu-emulator && "$@")
+}
+
 main() {
     if [[ ${1:-} == --install-only ]]; then
         install_packages
@@ -180,6 +187,19 @@ main() {
         tests "tests" cargo test --locked --all-targets --no-fail-fast --quiet
     fi
     tests "documentation tests" cargo test --locked --doc --quiet
+
+    check "emulator format" in_emulator cargo fmt --all --check
+    check "emulator clippy" in_emulator \
+        cargo clippy --locked --release --all-targets --quiet -- -D warnings
+    check "emulator dependencies" in_emulator \
+        cargo deny --log-level error --config "$root/deny.toml" check bans licenses sources
+    check "NVRTC present" bash scripts/install-cuda-libraries.sh
+    unset GPU_EMULATOR_WITHOUT_NVRTC
+    tests "emulator" in_emulator cargo test --locked --release --no-fail-fast --quiet
+    # Tests of the CUDA backend run here, in every configuration of the emulator:
+    # tests "cuda on the emulator" scripts/gpu-emulator.sh --each \
+    #     cargo nextest run --locked --features cuda -E 'test(cuda)'
+
     local mpi
     for mpi in openmpi mpich; do
         tests "ranks under $mpi" bash scripts/test-mpi.sh "$mpi"
