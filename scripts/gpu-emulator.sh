@@ -73,12 +73,15 @@ esac
 # From its own folder: cargo reads the workspace's configuration there.
 (cd "$workspace" && cargo build --quiet --locked --release --target-dir "$build" \
     -p fake-cuda -p fake-nccl)
-nvrtc=$("$root/scripts/install-cuda-libraries.sh")
+path=$libraries
+if [[ ${GPU_EMULATOR_WITHOUT_NVRTC:-0} != 1 ]]; then
+    nvrtc=$("$root/scripts/install-cuda-libraries.sh")
+    path+=:$nvrtc
+fi
 mkdir -p "$libraries"
 install_library libfake_cuda.so libcuda.so.1 libcuda.so
 install_library libfake_nccl.so libnccl.so.2 libnccl.so
 
-path=$libraries:$nvrtc
 if [[ $# -eq 0 ]]; then
     printf '%s\n' "$path"
     exit

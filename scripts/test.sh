@@ -144,14 +144,18 @@ count() { # LOG
             }
         }
         # Summary [   1.2s] 10 tests run: 9 passed (1 slow), 1 failed, 0 skipped
+        # One for each run; it counts the tests whose own output may stand above it.
         $1 == "Summary" {
-            ok = bad = 0
+            summaries++
             for (i = 2; i <= NF; i++) {
-                if ($i ~ /^passed/) ok = $(i - 1)
-                if ($i ~ /^(failed|timed)/) bad += $(i - 1)
+                if ($i ~ /^passed/) nextest_ok += $(i - 1)
+                if ($i ~ /^(failed|timed)/) nextest_bad += $(i - 1)
             }
         }
-        END { print ok + 0, bad + 0 }
+        END {
+            if (summaries) { ok = nextest_ok; bad = nextest_bad }
+            print ok + 0, bad + 0
+        }
     ' "$1"
 }
 
