@@ -6,7 +6,8 @@
 )]
 
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{
@@ -79,6 +80,8 @@ fn run(case: &str, rank: usize, id: sys::ncclUniqueId) -> Result {
     match case {
         "collectives" => rank.collectives(),
         "graph" => rank.graph(),
+        "split" => rank.split(id),
+        "abort" => rank.abort(),
         "mismatch" => rank.failing(64 * (rank.rank + 1), Code::ncclInvalidUsage),
         "missing-rank" => rank.failing(64, Code::ncclRemoteError),
         other => Err(format!("unknown case `{other}`").into()),
@@ -270,6 +273,67 @@ impl Rank {
         ensure("replayed weights", error < 1e-5)?;
         drop(graph);
         check(unsafe { sys::ncclCommDestroy(self.comm) })
+    }
+
+    /// Communicators made from this one, and one made with a configuration.
+    fn split(mut self, id: sys::ncclUniqueId) -> Result {
+        let (whole, mine) = (self.comm, self.rank as f32 + 1.0);
+        let (ty, sum) = (Type::ncclFloat32, Op::ncclSum);
+        // Each rank alone, and both in reverse order.
+        for (color, key, ranks, rank, want) in [
+            (self.rank as i32, 0, 1, 0, mine),
+            (0, -(self.rank as i32), 2, 1 - self.rank as i32, 3.0),
+        ] {
+            let mut part = std::ptr::null_mut();
+            let none = std::ptr::null_mut();
+            check(unsafe { sys::ncclCommSplit(whole, color, key, &mut part, none) })?;
+            self.comm = part;
+            let (mut got_ranks, mut got_rank) = (-1, -1);
+            check(unsafe { sys::ncclCommCount(part, &mut got_ranks) })?;
+            check(unsafe { sys::ncclCommUserRank(part, &mut got_rank) })?;
+            ensure("place in the part", (got_ranks, got_rank) == (ranks, rank))?;
+            let got = self.all_reduce(&[mine; 10], ty, sum)?;
+            ensure("sum of the part", got == [want; 10])?;
+            check(unsafe { sys::ncclCommDestroy(part) })?;
+        }
+        check(unsafe { sys::ncclCommDestroy(whole) })?;
+        // An id is good for one communicator: the second one's differs from it in one byte.
+        let mut other = id;
+        other.internal[127] ^= 1;
+        let (rank, config) = (self.rank as i32, std::ptr::null_mut());
+        check(unsafe {
+            sys::ncclCommInitRankConfig(&mut self.comm, RANKS as i32, other, rank, config)
+        })?;
+        let got = self.all_reduce(&[mine; 10], ty, sum)?;
+        ensure("sum with a configuration", got == [3.0; 10])?;
+        check(unsafe { sys::ncclCommDestroy(self.comm) })
+    }
+
+    /// Run with `FAKE_NCCL_FAIL=1:1:stall`: an abort ends what would never end.
+    fn abort(self) -> Result {
+        let send = self.stream.clone_htod(&[1f32; 100])?;
+        let mut receive = self.stream.alloc_zeros::<f32>(100)?;
+        let (s, r) = (
+            pointer(&send, &self.stream),
+            pointer_mut(&mut receive, &self.stream),
+        );
+        let (ty, sum) = (Type::ncclFloat32, Op::ncclSum);
+        check(unsafe { sys::ncclAllReduce(s, r, 100, ty, sum, self.comm, self.raw()) })?;
+        std::thread::sleep(Duration::from_millis(100));
+        let mut code = Code::ncclSystemError;
+        check(unsafe { sys::ncclCommGetAsyncError(self.comm, &mut code) })?;
+        ensure("still waiting", code == Code::ncclSuccess)?;
+        // Who sees that the other has aborted has an error of its own.
+        static BOTH_WAIT: Barrier = Barrier::new(RANKS);
+        BOTH_WAIT.wait();
+        let start = Instant::now();
+        check(unsafe { sys::ncclGroupStart() })?;
+        check(unsafe { sys::ncclCommAbort(self.comm) })?;
+        check(unsafe { sys::ncclGroupEnd() })?;
+        self.stream.synchronize()?;
+        ensure("time to abort", start.elapsed() < Duration::from_secs(5))?;
+        let got = self.stream.clone_dtoh(&receive)?;
+        ensure("aborted result", got.iter().all(|v| v.is_nan()))
     }
 
     /// An all-reduce that cannot work: the result is NaN and the communicator has failed.

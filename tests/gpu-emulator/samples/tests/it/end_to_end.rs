@@ -163,6 +163,7 @@ fn nccl_operations() {
     for mode in MODES {
         nccl_case("collectives", mode, &[]);
         nccl_case("one-thread", mode, &[]);
+        nccl_case("split", mode, &[]);
     }
 }
 
@@ -186,6 +187,7 @@ fn nccl_mistakes() {
             text.contains("rank 0 and rank 1 are both on device 0"),
             "{text}"
         );
+        nccl_case("abort", mode, &[("FAKE_NCCL_FAIL", "1:1:stall")]);
         let extra = [
             ("FAKE_NCCL_FAIL", "1:1:stall"),
             ("FAKE_NCCL_TIMEOUT_S", "1"),
