@@ -32,6 +32,51 @@ pub enum BackendError {
         /// How much was asked, in bytes.
         bytes: usize,
     },
+    /// A GPU cannot hold a buffer.
+    #[error(
+        "no memory for {what} on GPU {device}: {bytes} bytes asked, {free} of {total} free; use a \
+         smaller micro_batch or model, or a GPU that nobody else uses"
+    )]
+    OutOfDeviceMemory {
+        /// What the memory was for.
+        what: &'static str,
+        /// The GPU's number.
+        device: usize,
+        /// How much was asked, in bytes.
+        bytes: usize,
+        /// How much the GPU had left, in bytes.
+        free: usize,
+        /// How much it has, in bytes.
+        total: usize,
+    },
+    /// No GPU can be used, or not this one.
+    #[error("{problem}; {remedy}")]
+    NoDevice {
+        /// What is missing.
+        problem: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// A call of the driver, or something queued before it, failed.
+    #[error("{operation} failed on GPU {device}: {problem}")]
+    Device {
+        /// The GPU's number.
+        device: usize,
+        /// The call, or the kernel.
+        operation: &'static str,
+        /// What the driver said, and what to do about it.
+        problem: String,
+    },
+    /// A GPU's kernels could not be compiled or loaded.
+    #[error("cannot build {file} for GPU {device}: {problem}")]
+    Kernels {
+        /// The GPU's number.
+        device: usize,
+        /// The source.
+        file: &'static str,
+        /// What the compiler or the driver said, and what to do about it.
+        problem: String,
+    },
 }
 
 /// Memory that other ranks may read or write: an arena registered with the communicator.

@@ -5,6 +5,7 @@
 //! [`Memory::synchronize`], so that layers read as arithmetic.
 
 pub mod cpu;
+pub mod cuda;
 
 mod activation;
 mod convolution;

@@ -1,0 +1,88 @@
+//! An allocation in device memory.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{CUdeviceptr, CUresult};
+
+use super::device::{Device, describe};
+use super::view::{View, ViewMut};
+use crate::backend::{BackendError, Element};
+
+/// A fixed-length array in device memory, aligned to 256 bytes.
+#[derive(Debug)]
+pub struct Buffer<T> {
+    device: Arc<Device>,
+    /// Null where there are no elements: the driver gives no empty memory.
+    pointer: CUdeviceptr,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> Buffer<T> {
+    /// `len` elements, zeroed on the compute stream; `what` names them in an error.
+    pub(super) fn zeroed(
+        device: &Arc<Device>,
+        what: &'static str,
+        len: usize,
+    ) -> Result<Self, BackendError> {
+        device.bind();
+        let bytes = len.saturating_mul(size_of::<T>());
+        let mut pointer = 0;
+        if bytes > 0 {
+            // SAFETY: a context is bound; memory is zeroed before anything reads it.
+            pointer = unsafe { result::malloc_sync(bytes) }
+                .map_err(|error| failed(device, what, bytes, error))?;
+            // SAFETY: the memory was just allocated, with this size.
+            device.check("cuMemsetD8Async", unsafe {
+                result::memset_d8_async(pointer, 0, bytes, device.compute)
+            });
+        }
+        Ok(Self {
+            device: Arc::clone(device),
+            pointer,
+            len,
+            element: PhantomData,
+        })
+    }
+
+    pub(super) fn view(&self) -> View<'_, T> {
+        View::new(self.pointer, self.len)
+    }
+
+    pub(super) fn view_mut(&mut self) -> ViewMut<'_, T> {
+        ViewMut::new(self.pointer, self.len)
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        if self.pointer != 0 {
+            self.device.bind();
+            // SAFETY: allocated in `zeroed`, and no view outlives the buffer; the driver frees
+            // memory only after the work that was queued before.
+            self.device
+                .check("cuMemFree", unsafe { result::free_sync(self.pointer) });
+        }
+    }
+}
+
+fn failed(device: &Device, what: &'static str, bytes: usize, error: DriverError) -> BackendError {
+    match (error.0, result::mem_get_info()) {
+        (CUresult::CUDA_ERROR_OUT_OF_MEMORY, Ok((free, total))) => {
+            BackendError::OutOfDeviceMemory {
+                what,
+                device: device.ordinal,
+                bytes,
+                free,
+                total,
+            }
+        }
+        _ => BackendError::Device {
+            device: device.ordinal,
+            operation: "cuMemAlloc",
+            problem: describe(error),
+        },
+    }
+}

@@ -1,0 +1,280 @@
+//! From CUDA source to code that a GPU runs: NVRTC, and the cache in front of it.
+//!
+//! Code is made for the device at hand. A driver that takes none (the emulator's) is given PTX.
+
+use std::ffi::{CStr, CString, c_char};
+use std::sync::{Mutex, PoisonError};
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{CUmodule, CUresult};
+use cudarc::nvrtc::result as nvrtc;
+use cudarc::nvrtc::sys as nvrtc_sys;
+
+use super::cache;
+use super::device::{Capability, Device, describe};
+use crate::backend::BackendError;
+
+/// A kernel file.
+pub(super) struct Source {
+    pub(super) name: &'static str,
+    pub(super) text: &'static str,
+}
+
+/// What kernel files include.
+const HEADER: Source = Source {
+    name: "device.cuh",
+    text: include_str!("../../../kernels/device.cuh"),
+};
+
+/// Passed for every file, beside the architecture.
+const OPTIONS: &[&str] = &["--std=c++17", "--fmad=true", "-lineinfo"];
+
+/// What NVRTC is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// Machine code for one architecture.
+    MachineCode(Capability),
+    /// Portable code for it and its successors.
+    Portable(Capability),
+}
+
+impl Target {
+    /// The option that says so.
+    fn option(self) -> String {
+        match self {
+            // The suffix unlocks what 9.0 alone has: TMA and wgmma.
+            Self::MachineCode(Capability { major: 9, minor: 0 }) => {
+                "--gpu-architecture=sm_90a".to_owned()
+            }
+            Self::Portable(Capability { major: 9, minor: 0 }) => {
+                "--gpu-architecture=compute_90a".to_owned()
+            }
+            Self::MachineCode(Capability { major, minor }) => {
+                format!("--gpu-architecture=sm_{major}{minor}")
+            }
+            Self::Portable(Capability { major, minor }) => {
+                format!("--gpu-architecture=compute_{major}{minor}")
+            }
+        }
+    }
+
+    /// Ending of a file with such code.
+    fn extension(self) -> &'static str {
+        match self {
+            Self::MachineCode(_) => "cubin",
+            Self::Portable(_) => "ptx",
+        }
+    }
+}
+
+/// Builds `source` for the device, whose context is bound, and loads it.
+pub(super) fn load(device: &Device, source: &Source) -> Result<CUmodule, BackendError> {
+    let failed = |problem| BackendError::Kernels {
+        device: device.ordinal,
+        file: source.name,
+        problem,
+    };
+    let compiler = Compiler::find().map_err(failed)?;
+    let targets = compiler.targets(device.capability).map_err(failed)?;
+    let mut refusal = DriverError(CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU);
+    for target in targets {
+        let code = build(&compiler, source, target).map_err(failed)?;
+        // SAFETY: a whole image of either kind; PTX ends with a zero byte.
+        match unsafe { result::module::load_data(code.as_ptr().cast()) } {
+            Ok(module) => return Ok(module),
+            Err(error) => refusal = error,
+        }
+        if !matches!(
+            refusal.0,
+            CUresult::CUDA_ERROR_INVALID_IMAGE
+                | CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
+                | CUresult::CUDA_ERROR_INVALID_PTX
+                | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+        ) {
+            break;
+        }
+    }
+    Err(failed(format!(
+        "{}; NVRTC {} may be newer than the driver: install one that is not",
+        describe(refusal),
+        compiler.version()
+    )))
+}
+
+/// The code of `source` for `target`, from the cache where it is there.
+fn build(compiler: &Compiler, source: &Source, target: Target) -> Result<Vec<u8>, String> {
+    // Ranks of one process want the same files at the same time: the first builds them.
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let architecture = target.option();
+    let mut key = cache::Key::new();
+    for part in [
+        source.name,
+        source.text,
+        HEADER.text,
+        &architecture,
+        &compiler.version(),
+    ] {
+        key.add(part);
+    }
+    OPTIONS.iter().for_each(|option| key.add(option));
+    let entry = key.entry(target.extension());
+    if let Some(code) = entry.read() {
+        return Ok(code);
+    }
+    tracing::debug!("compiling {} with {architecture}", source.name);
+    let code = compiler.compile(source, target, &architecture)?;
+    entry.write(&code);
+    Ok(code)
+}
+
+/// NVRTC as it was found.
+struct Compiler {
+    major: i32,
+    minor: i32,
+}
+
+impl Compiler {
+    fn find() -> Result<Self, String> {
+        // SAFETY: loads NVRTC's library; the calls below only after it was found.
+        if !unsafe { nvrtc_sys::is_culib_present() } {
+            return Err(
+                "NVRTC was not found; install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc` \
+                 and put its folder nvidia/cu13/lib into LD_LIBRARY_PATH"
+                    .to_owned(),
+            );
+        }
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: both are written.
+        unsafe { nvrtc_sys::nvrtcVersion(&mut major, &mut minor) }
+            .result()
+            .map_err(|error| format!("NVRTC does not say its version: {error}"))?;
+        Ok(Self { major, minor })
+    }
+
+    fn version(&self) -> String {
+        format!("{}.{}", self.major, self.minor)
+    }
+
+    /// What to try for a device, best first.
+    fn targets(&self, device: Capability) -> Result<Vec<Target>, String> {
+        let known = self.capabilities()?;
+        // Portable code for an older architecture runs on a newer one.
+        let portable = known.iter().filter(|known| **known <= device).max();
+        let portable = portable.ok_or_else(|| {
+            format!(
+                "NVRTC {} knows no compute capability up to the GPU's {device}; install an older one",
+                self.version()
+            )
+        })?;
+        let exact = known
+            .contains(&device)
+            .then_some(Target::MachineCode(device));
+        Ok(exact
+            .into_iter()
+            .chain([Target::Portable(*portable)])
+            .collect())
+    }
+
+    /// The compute capabilities NVRTC knows.
+    fn capabilities(&self) -> Result<Vec<Capability>, String> {
+        let ask = || {
+            let mut count = 0;
+            // SAFETY: the count is written, and then so many numbers.
+            unsafe {
+                nvrtc_sys::nvrtcGetNumSupportedArchs(&mut count).result()?;
+                let mut numbers = vec![0; count.max(0) as usize];
+                nvrtc_sys::nvrtcGetSupportedArchs(numbers.as_mut_ptr()).result()?;
+                Ok(numbers)
+            }
+        };
+        let numbers = ask().map_err(|error: nvrtc::NvrtcError| {
+            format!("NVRTC does not say what it knows: {error}")
+        })?;
+        let capability = |number: i32| Capability {
+            major: number as u32 / 10,
+            minor: number as u32 % 10,
+        };
+        Ok(numbers.into_iter().map(capability).collect())
+    }
+
+    fn compile(
+        &self,
+        source: &Source,
+        target: Target,
+        architecture: &str,
+    ) -> Result<Vec<u8>, String> {
+        let program = Program::new(source).map_err(|error| format!("NVRTC: {error}"))?;
+        let mut options = vec![architecture];
+        options.extend(OPTIONS);
+        // SAFETY: the program exists until it is dropped.
+        unsafe { nvrtc::compile_program(program.0, &options) }
+            .map_err(|error| format!("NVRTC {}: {error}\n{}", self.version(), program.log()))?;
+        program
+            .code(target)
+            .map_err(|error| format!("NVRTC {}: {error}", self.version()))
+    }
+}
+
+/// A program of NVRTC, destroyed when dropped.
+struct Program(nvrtc_sys::nvrtcProgram);
+
+impl Program {
+    fn new(source: &Source) -> Result<Self, nvrtc::NvrtcError> {
+        let zero_ended = |text: &str| CString::new(text).expect("sources have no zero byte");
+        let (text, name) = (zero_ended(source.text), zero_ended(source.name));
+        let (header, header_name) = (zero_ended(HEADER.text), zero_ended(HEADER.name));
+        let mut program = std::ptr::null_mut();
+        // SAFETY: all strings end with zero; NVRTC copies them.
+        unsafe {
+            nvrtc_sys::nvrtcCreateProgram(
+                &mut program,
+                text.as_ptr(),
+                name.as_ptr(),
+                1,
+                &header.as_ptr(),
+                &header_name.as_ptr(),
+            )
+        }
+        .result()?;
+        Ok(Self(program))
+    }
+
+    fn log(&self) -> String {
+        // SAFETY: the program exists.
+        let log = unsafe { nvrtc::get_program_log(self.0) }.unwrap_or_default();
+        text(&log)
+    }
+
+    fn code(&self, target: Target) -> Result<Vec<u8>, nvrtc::NvrtcError> {
+        let (size_of, copy): (
+            unsafe fn(nvrtc_sys::nvrtcProgram, *mut usize) -> nvrtc_sys::nvrtcResult,
+            unsafe fn(nvrtc_sys::nvrtcProgram, *mut c_char) -> nvrtc_sys::nvrtcResult,
+        ) = match target {
+            Target::MachineCode(_) => (nvrtc_sys::nvrtcGetCUBINSize, nvrtc_sys::nvrtcGetCUBIN),
+            Target::Portable(_) => (nvrtc_sys::nvrtcGetPTXSize, nvrtc_sys::nvrtcGetPTX),
+        };
+        let mut size = 0;
+        // SAFETY: the program is compiled; as many bytes are written as it said.
+        unsafe {
+            size_of(self.0, &mut size).result()?;
+            let mut code = vec![0u8; size];
+            copy(self.0, code.as_mut_ptr().cast()).result()?;
+            Ok(code)
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // SAFETY: created once, destroyed once.
+        let _ = unsafe { nvrtc::destroy_program(self.0) };
+    }
+}
+
+/// What a zero-ended array of characters says.
+fn text(characters: &[c_char]) -> String {
+    let bytes = bytemuck::cast_slice(characters);
+    let said = CStr::from_bytes_until_nul(bytes).map(CStr::to_string_lossy);
+    said.unwrap_or_default().trim().to_owned()
+}

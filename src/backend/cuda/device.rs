@@ -1,0 +1,242 @@
+//! One GPU: its context, the two streams of work and what orders them, and the first failure.
+
+use std::ffi::CStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
+
+use super::kernels::Functions;
+use super::pinned::Staging;
+use crate::backend::BackendError;
+
+/// A GPU as one rank uses it.
+///
+/// Ranks that share a GPU share its context, and have a `Device` each.
+pub(super) struct Device {
+    pub(super) ordinal: usize,
+    pub(super) name: String,
+    pub(super) capability: Capability,
+    /// Dynamic shared memory that a block can have, in bytes.
+    pub(super) shared_bytes: u32,
+    pub(super) compute: sys::CUstream,
+    /// The communicator's stream.
+    pub(super) reduce: sys::CUstream,
+    pub(super) functions: Functions,
+    pub(super) staging: Mutex<Staging>,
+    /// What happened first since somebody asked.
+    failure: Mutex<Option<BackendError>>,
+    context: sys::CUcontext,
+    device: sys::CUdevice,
+}
+
+// SAFETY: the driver's handles may be used from any thread whose current context is the device's,
+// and every use binds it first; everything else is behind a mutex.
+unsafe impl Send for Device {}
+// SAFETY: as above.
+unsafe impl Sync for Device {}
+
+/// Compute capability: what a GPU's instructions are called by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Capability {
+    /// Generation.
+    pub major: u32,
+    /// Variant.
+    pub minor: u32,
+}
+
+impl std::fmt::Display for Capability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl Device {
+    pub(super) fn open(ordinal: usize) -> Result<Arc<Self>, BackendError> {
+        let count = count()?;
+        if ordinal >= count {
+            let there = match count {
+                0 => "there is none".to_owned(),
+                1 => "there is only GPU 0".to_owned(),
+                _ => format!("there are {count}, numbered from 0"),
+            };
+            return Err(BackendError::NoDevice {
+                problem: format!("no GPU {ordinal}: {there}"),
+                remedy: "`nvidia-smi -L` lists them; CUDA_VISIBLE_DEVICES hides some",
+            });
+        }
+        Self::open_existing(ordinal).map_err(|(operation, error)| BackendError::Device {
+            device: ordinal,
+            operation,
+            problem: describe(error),
+        })
+    }
+
+    fn open_existing(ordinal: usize) -> Result<Arc<Self>, (&'static str, DriverError)> {
+        let during = |operation| move |error| (operation, error);
+        // A device number is below the count, which is an `i32`.
+        let device = result::device::get(ordinal as i32).map_err(during("cuDeviceGet"))?;
+        let attribute = |attribute| {
+            // SAFETY: the device exists.
+            unsafe { result::device::get_attribute(device, attribute) }
+                .map(|value| value as u32)
+                .map_err(during("cuDeviceGetAttribute"))
+        };
+        let capability = Capability {
+            major: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            minor: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        };
+        let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let name = result::device::get_name(device).map_err(during("cuDeviceGetName"))?;
+        // SAFETY: the device exists; released when the last handle is dropped.
+        let context = unsafe { result::primary_ctx::retain(device) }
+            .map_err(during("cuDevicePrimaryCtxRetain"))?;
+        // From here on a failure leaves the context retained until the process ends.
+        // SAFETY: retained above.
+        unsafe { result::ctx::set_current(context) }.map_err(during("cuCtxSetCurrent"))?;
+        let priorities = result::stream::get_priority_range();
+        let (_, greatest) = priorities.map_err(during("cuCtxGetStreamPriorityRange"))?;
+        let stream = |priority| {
+            let kind = result::stream::StreamKind::NonBlocking;
+            result::stream::create_with_priority(kind, priority).map_err(during("cuStreamCreate"))
+        };
+        Ok(Arc::new(Self {
+            ordinal,
+            name,
+            capability,
+            shared_bytes: shared,
+            compute: stream(0)?,
+            // What other ranks wait for goes first.
+            reduce: stream(greatest)?,
+            functions: Functions::new(),
+            staging: Mutex::new(Staging::new()),
+            failure: Mutex::new(None),
+            context,
+            device,
+        }))
+    }
+
+    /// Makes the device's context the calling thread's.
+    pub(super) fn bind(&self) {
+        // SAFETY: the context is retained as long as `self` lives.
+        self.check("cuCtxSetCurrent", unsafe {
+            result::ctx::set_current(self.context)
+        });
+    }
+
+    /// Keeps a failure of `operation` for [`Device::take_failure`]; whether there is none.
+    pub(super) fn check(&self, operation: &'static str, result: Result<(), DriverError>) -> bool {
+        if let Err(error) = result {
+            self.fail(BackendError::Device {
+                device: self.ordinal,
+                operation,
+                problem: describe(error),
+            });
+        }
+        result.is_ok()
+    }
+
+    /// Keeps `failure` unless there was one before.
+    pub(super) fn fail(&self, failure: BackendError) {
+        let mut kept = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get_or_insert(failure);
+    }
+
+    pub(super) fn take_failure(&self) -> Option<BackendError> {
+        let mut kept = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.take()
+    }
+
+    /// Waits for the compute stream.
+    pub(super) fn synchronize(&self) {
+        self.bind();
+        // SAFETY: the stream lives as long as `self`.
+        self.check("cuStreamSynchronize", unsafe {
+            result::stream::synchronize(self.compute)
+        });
+    }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GPU {}: {}", self.ordinal, self.name)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.bind();
+        // SAFETY: every buffer holds the device alive, so nobody uses these any more; what fails
+        // here has failed before, and has been reported then.
+        unsafe {
+            let _ = result::stream::synchronize(self.compute);
+            let _ = result::stream::synchronize(self.reduce);
+            self.functions.unload();
+            if let Ok(staging) = self.staging.get_mut() {
+                staging.free();
+            }
+            let _ = result::stream::destroy(self.compute);
+            let _ = result::stream::destroy(self.reduce);
+            let _ = result::primary_ctx::release(self.device);
+        }
+    }
+}
+
+/// Number of GPUs that this process sees.
+///
+/// # Errors
+/// Where there is no driver, or it cannot start.
+pub(super) fn count() -> Result<usize, BackendError> {
+    // SAFETY: loads the driver's library, which does nothing before `cuInit`.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(BackendError::NoDevice {
+            problem: "no CUDA driver: libcuda.so.1 was not found".to_owned(),
+            remedy: "install NVIDIA's driver (`nvidia-smi` must work), or use `--device cpu`",
+        });
+    }
+    match result::init() {
+        Ok(()) => {}
+        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => return Ok(0),
+        Err(error) => {
+            return Err(BackendError::NoDevice {
+                problem: format!("the CUDA driver does not start: {}", describe(error)),
+                remedy: "see whether `nvidia-smi` works, or use `--device cpu`",
+            });
+        }
+    }
+    let count = result::device::get_count().map_err(|error| BackendError::NoDevice {
+        problem: format!(
+            "the CUDA driver does not count its GPUs: {}",
+            describe(error)
+        ),
+        remedy: "see whether `nvidia-smi` works, or use `--device cpu`",
+    })?;
+    Ok(count.max(0) as usize)
+}
+
+/// What the driver calls an error, and what to do about the common ones.
+pub(super) fn describe(error: DriverError) -> String {
+    let text = |text: Result<&CStr, DriverError>| {
+        text.map_or_else(
+            |_| format!("error {}", error.0 as u32),
+            |text| text.to_string_lossy().into_owned(),
+        )
+    };
+    let (name, said) = (text(error.error_name()), text(error.error_string()));
+    let remedy = match error.0 {
+        CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+        | CUresult::CUDA_ERROR_MISALIGNED_ADDRESS
+        | CUresult::CUDA_ERROR_LAUNCH_FAILED
+        | CUresult::CUDA_ERROR_ASSERT => {
+            "; an earlier kernel did it: CUDA_LAUNCH_BLOCKING=1 names it, compute-sanitizer its line"
+        }
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => "; use a smaller micro_batch or model",
+        CUresult::CUDA_ERROR_ECC_UNCORRECTABLE
+        | CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR
+        | CUresult::CUDA_ERROR_NVLINK_UNCORRECTABLE => {
+            "; the hardware failed: `nvidia-smi -q` says more, and another GPU may go on with `--resume`"
+        }
+        _ => "",
+    };
+    format!("{name}: {said}{remedy}")
+}

@@ -1,0 +1,142 @@
+//! The kernels: which file holds which, and the functions they become on a device.
+
+use std::ffi::CString;
+use std::sync::OnceLock;
+
+use cudarc::driver::result;
+use cudarc::driver::sys::{self, CUfunction_attribute_enum as Attribute};
+
+use super::compile::{Source, load};
+use super::device::{Device, describe};
+use crate::backend::BackendError;
+
+/// Makes [`Kernel`] and [`FILES`] from `"file" => { Variant = "function", .. }`.
+macro_rules! kernels {
+    ($($file:literal => { $($kernel:ident = $name:literal),* $(,)? })*) => {
+        /// A `__global__` function.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum Kernel { $($($kernel),*),* }
+
+        impl Kernel {
+            /// The function's name in its file.
+            pub(super) fn name(self) -> &'static str {
+                match self { $($(Self::$kernel => $name),*),* }
+            }
+        }
+
+        /// Every kernel, in the order of their numbers.
+        const KERNELS: &[Kernel] = &[$($(Kernel::$kernel),*),*];
+
+        /// Every file with its kernels.
+        const FILES: &[(Source, &[Kernel])] = &[$((
+            Source { name: $file, text: include_str!(concat!("../../../kernels/", $file)) },
+            &[$(Kernel::$kernel),*],
+        )),*];
+    };
+}
+
+kernels! {
+    "memory.cu" => { Fill64 = "fill_64" }
+}
+
+/// A device's functions, made when the first kernel of their file is launched.
+pub(super) struct Functions {
+    /// By the kernel's number; `None` where its file could not be built.
+    functions: [OnceLock<Option<Function>>; KERNELS.len()],
+    /// By the file's number.
+    modules: [OnceLock<Option<Module>>; FILES.len()],
+}
+
+#[derive(Clone, Copy)]
+struct Function(sys::CUfunction);
+
+#[derive(Clone, Copy)]
+struct Module(sys::CUmodule);
+
+// SAFETY: handles, used as `Device` says.
+unsafe impl Send for Function {}
+// SAFETY: as above.
+unsafe impl Sync for Function {}
+// SAFETY: as above.
+unsafe impl Send for Module {}
+// SAFETY: as above.
+unsafe impl Sync for Module {}
+
+impl Functions {
+    pub(super) fn new() -> Self {
+        Self {
+            functions: [const { OnceLock::new() }; KERNELS.len()],
+            modules: [const { OnceLock::new() }; FILES.len()],
+        }
+    }
+
+    /// The function of `kernel`; `None`, and a failure kept, where it cannot be had. The device's
+    /// context is bound.
+    pub(super) fn get(&self, device: &Device, kernel: Kernel) -> Option<sys::CUfunction> {
+        let function = self.functions[kernel as usize].get_or_init(|| self.make(device, kernel));
+        function.map(|Function(function)| function)
+    }
+
+    fn make(&self, device: &Device, kernel: Kernel) -> Option<Function> {
+        let file = FILES
+            .iter()
+            .position(|(_, kernels)| kernels.contains(&kernel));
+        let file = file.expect("every kernel is in a file");
+        let source = &FILES[file].0;
+        let module = self.modules[file].get_or_init(|| match load(device, source) {
+            Ok(module) => Some(Module(module)),
+            Err(failure) => {
+                device.fail(failure);
+                None
+            }
+        });
+        let Module(module) = (*module)?;
+        match function(device, module, kernel) {
+            Ok(function) => Some(Function(function)),
+            Err(error) => {
+                device.fail(BackendError::Kernels {
+                    device: device.ordinal,
+                    file: source.name,
+                    problem: format!("{}: {}", kernel.name(), describe(error)),
+                });
+                None
+            }
+        }
+    }
+
+    /// Unloads everything.
+    ///
+    /// # Safety
+    /// The device's context is bound, and nobody launches any more.
+    pub(super) unsafe fn unload(&mut self) {
+        for module in &mut self.modules {
+            if let Some(Module(module)) = module.take().flatten() {
+                // SAFETY: loaded once, unloaded here.
+                let _ = unsafe { result::module::unload(module) };
+            }
+        }
+    }
+}
+
+/// The function, with all the shared memory that it may ask for at a launch.
+fn function(
+    device: &Device,
+    module: sys::CUmodule,
+    kernel: Kernel,
+) -> Result<sys::CUfunction, result::DriverError> {
+    let name = CString::new(kernel.name()).expect("names have no zero byte");
+    // SAFETY: the module is loaded; attributes are set before the function is first launched.
+    unsafe {
+        let function = result::module::get_function(module, name)?;
+        let fixed = result::function::get_function_attribute(
+            function,
+            Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
+        )?;
+        result::function::set_function_attribute(
+            function,
+            Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+            device.shared_bytes as i32 - fixed,
+        )?;
+        Ok(function)
+    }
+}

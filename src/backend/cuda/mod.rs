@@ -1,0 +1,223 @@
+//! The CUDA backend: one GPU, work queued on its compute stream.
+//!
+//! The driver and NVRTC are loaded when a GPU is first asked for; nothing here needs them at build
+//! time. Calls return nothing: the first failure is kept and handed out by `synchronize`.
+
+mod buffer;
+mod cache;
+mod compile;
+mod device;
+mod kernels;
+mod launch;
+mod pinned;
+mod view;
+
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUdeviceptr, CUstream};
+
+pub use buffer::Buffer;
+pub use device::Capability;
+pub use view::{View, ViewMut};
+
+use self::device::Device;
+use self::kernels::Kernel;
+use self::launch::Grid;
+use super::{BackendError, Element, Memory, Region};
+
+/// A handle on one GPU: its memory and its queue of work.
+#[derive(Debug, Clone)]
+pub struct Cuda {
+    device: Arc<Device>,
+}
+
+impl Cuda {
+    /// The GPU with this number among those the process sees.
+    ///
+    /// # Errors
+    /// [`BackendError::NoDevice`] where there is no driver or no such GPU, [`BackendError::Device`]
+    /// where it cannot be used.
+    pub fn new(ordinal: usize) -> Result<Self, BackendError> {
+        let device = Device::open(ordinal)?;
+        Ok(Self { device })
+    }
+
+    /// Number of GPUs that the process sees.
+    ///
+    /// # Errors
+    /// [`BackendError::NoDevice`] where there is no driver.
+    pub fn count() -> Result<usize, BackendError> {
+        device::count()
+    }
+
+    /// The GPU's number.
+    pub fn ordinal(&self) -> usize {
+        self.device.ordinal
+    }
+
+    /// What the GPU is called.
+    pub fn name(&self) -> &str {
+        &self.device.name
+    }
+
+    /// Which instructions it has.
+    pub fn capability(&self) -> Capability {
+        self.device.capability
+    }
+
+    /// Queues one call of the driver on the compute stream.
+    fn queue(
+        &self,
+        operation: &'static str,
+        call: impl FnOnce(CUstream) -> Result<(), DriverError>,
+    ) {
+        self.device.bind();
+        self.device.check(operation, call(self.device.compute));
+    }
+}
+
+impl Memory for Cuda {
+    type Buffer<T: Element> = Buffer<T>;
+    type View<'a, T: Element> = View<'a, T>;
+    type ViewMut<'a, T: Element> = ViewMut<'a, T>;
+
+    fn allocate<T: Element>(
+        &mut self,
+        what: &'static str,
+        len: usize,
+    ) -> Result<Buffer<T>, BackendError> {
+        Buffer::zeroed(&self.device, what, len)
+    }
+
+    fn view<T: Element>(buffer: &Buffer<T>) -> View<'_, T> {
+        buffer.view()
+    }
+
+    fn view_mut<T: Element>(buffer: &mut Buffer<T>) -> ViewMut<'_, T> {
+        buffer.view_mut()
+    }
+
+    unsafe fn region<T: Element>(region: &Region<T>, range: Range<usize>) -> View<'_, T> {
+        View::new(region.as_ptr() as CUdeviceptr, region.len()).slice(range)
+    }
+
+    unsafe fn region_mut<T: Element>(region: &Region<T>, range: Range<usize>) -> ViewMut<'_, T> {
+        ViewMut::new(region.as_ptr() as CUdeviceptr, region.len()).slice(range)
+    }
+
+    fn len<T: Element>(view: View<'_, T>) -> usize {
+        view.len
+    }
+
+    fn len_mut<T: Element>(view: &ViewMut<'_, T>) -> usize {
+        view.len
+    }
+
+    fn slice<'long: 'short, 'short, T: Element>(
+        view: View<'long, T>,
+        range: Range<usize>,
+    ) -> View<'short, T> {
+        view.slice(range)
+    }
+
+    fn slice_mut<'long: 'short, 'short, T: Element>(
+        view: ViewMut<'long, T>,
+        range: Range<usize>,
+    ) -> ViewMut<'short, T> {
+        view.slice(range)
+    }
+
+    fn split_mut<'long: 'short, 'short, T: Element>(
+        view: ViewMut<'long, T>,
+        middle: usize,
+    ) -> (ViewMut<'short, T>, ViewMut<'short, T>) {
+        let (pointer, len) = (view.pointer, view.len);
+        let whole = || ViewMut::new(pointer, len);
+        (whole().slice(0..middle), whole().slice(middle..len))
+    }
+
+    fn reborrow<'a, T: Element>(view: &'a mut ViewMut<'_, T>) -> ViewMut<'a, T> {
+        ViewMut::new(view.pointer, view.len)
+    }
+
+    fn shared<'a, T: Element>(view: &'a ViewMut<'_, T>) -> View<'a, T> {
+        View::new(view.pointer, view.len)
+    }
+
+    fn upload<T: Element>(&mut self, from: &[T], to: ViewMut<'_, T>) {
+        assert_eq!(from.len(), to.len, "upload of another length");
+        let device = &*self.device;
+        device.bind();
+        let staging = device.staging.lock();
+        let mut staging = staging.unwrap_or_else(PoisonError::into_inner);
+        staging.upload(device, bytemuck::cast_slice(from), to.pointer);
+    }
+
+    fn stage<'a, T: Element>(&mut self, host: &'a [T], staging: &'a mut Buffer<T>) -> View<'a, T> {
+        self.upload(host, staging.view_mut().slice(0..host.len()));
+        staging.view().slice(0..host.len())
+    }
+
+    fn download<T: Element>(&mut self, from: View<'_, T>, to: &mut [T]) {
+        assert_eq!(from.len, to.len(), "download of another length");
+        if to.is_empty() {
+            return;
+        }
+        // SAFETY: both hold so many elements; the copy is over before `to` is anybody's again.
+        self.queue("cuMemcpyDtoHAsync", |stream| unsafe {
+            result::memcpy_dtoh_async(to, from.pointer, stream)
+        });
+        self.device.synchronize();
+    }
+
+    fn copy<T: Element>(&mut self, from: View<'_, T>, to: ViewMut<'_, T>) {
+        assert_eq!(from.len, to.len, "copy of another length");
+        if to.len == 0 {
+            return;
+        }
+        // SAFETY: both views hold so many bytes.
+        self.queue("cuMemcpyDtoDAsync", |stream| unsafe {
+            result::memcpy_dtod_async(to.pointer, from.pointer, from.bytes(), stream)
+        });
+    }
+
+    fn fill<T: Element>(&mut self, to: ViewMut<'_, T>, value: T) {
+        if to.len == 0 {
+            return;
+        }
+        match *bytemuck::bytes_of(&value) {
+            [a, b] => {
+                let value = u16::from_ne_bytes([a, b]);
+                // SAFETY: the view holds so many elements of 2 bytes.
+                self.queue("cuMemsetD16Async", |stream| unsafe {
+                    sys::cuMemsetD16Async(to.pointer, value, to.len, stream).result()
+                });
+            }
+            [a, b, c, d] => {
+                let value = u32::from_ne_bytes([a, b, c, d]);
+                // SAFETY: the view holds so many elements of 4 bytes.
+                self.queue("cuMemsetD32Async", |stream| unsafe {
+                    sys::cuMemsetD32Async(to.pointer, value, to.len, stream).result()
+                });
+            }
+            [a, b, c, d, e, f, g, h] => {
+                let value = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+                let len = to.len;
+                let arguments = [(&value).into(), (&len).into(), (&to).into()];
+                self.launch(Kernel::Fill64, Grid::elements(len), &arguments);
+            }
+            _ => unreachable!("elements have 2, 4 or 8 bytes"),
+        }
+    }
+
+    fn synchronize(&mut self) -> Result<(), BackendError> {
+        self.device.synchronize();
+        self.device.take_failure().map_or(Ok(()), Err)
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("cuda {} {}", self.device.capability, self.device.name)
+    }
+}

@@ -1,0 +1,11 @@
+//! Tests of the CUDA backend, on a GPU or on the emulator (`scripts/gpu-emulator.sh`).
+//!
+//! Without a driver every one of them fails.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests stop the test where they fail"
+)]
+
+mod memory;
+mod twins;

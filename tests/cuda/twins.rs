@@ -1,0 +1,77 @@
+//! One body on both backends, and the comparison of what came out.
+
+use ringstep::backend::cuda::Cuda;
+use ringstep::backend::{Element, Memory};
+use ringstep::random::Stream;
+
+/// Largest relative error of an `f32` kernel against its CPU twin.
+pub(crate) const F32_ERROR: f64 = 1e-5;
+
+/// What `body`, a generic `fn body<B: Memory + ..>(backend: &mut B, ..) -> R`, returns on the CPU and
+/// on GPU 0. A failure on the GPU ends the test.
+macro_rules! twins {
+    ($body:ident $(, $argument:expr)* $(,)?) => {{
+        let on_cpu = $body(&mut ringstep::backend::cpu::Cpu::new() $(, $argument)*);
+        let mut cuda = $crate::twins::cuda();
+        let on_cuda = $body(&mut cuda $(, $argument)*);
+        ringstep::backend::Memory::synchronize(&mut cuda).unwrap();
+        (on_cpu, on_cuda)
+    }};
+}
+pub(crate) use twins;
+
+pub(crate) fn cuda() -> Cuda {
+    Cuda::new(0).unwrap()
+}
+
+/// A buffer with these values.
+pub(crate) fn upload<B: Memory, T: Element>(backend: &mut B, values: &[T]) -> B::Buffer<T> {
+    let mut buffer = backend.allocate("test", values.len()).unwrap();
+    backend.upload(values, B::view_mut(&mut buffer));
+    buffer
+}
+
+/// The values of a buffer.
+pub(crate) fn download<B: Memory, T: Element>(backend: &mut B, buffer: &B::Buffer<T>) -> Vec<T> {
+    let view = B::view(buffer);
+    let mut values = vec![T::default(); B::len(view)];
+    backend.download(view, &mut values);
+    values
+}
+
+/// `len` normal numbers, the same for the same `seed`.
+pub(crate) fn normals(seed: u64, len: usize) -> Vec<f32> {
+    let mut stream = Stream::new(seed, "twins");
+    (0..len).map(|_| stream.normal() as f32).collect()
+}
+
+/// Whether `actual` is `expected` up to `error`: the norm of the difference by that of `expected`.
+#[track_caller]
+pub(crate) fn assert_close(expected: &[f32], actual: &[f32], error: f64) {
+    assert_eq!(expected.len(), actual.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    let (expected, actual) = (wide(expected), wide(actual));
+    let difference = norm(&mut expected.iter().zip(&actual).map(|(a, b)| a - b));
+    let size = norm(&mut expected.iter().copied());
+    // Written so that a NaN fails.
+    let close = difference <= error * size;
+    assert!(
+        close,
+        "relative error {:.2e}, at most {error:.0e}",
+        difference / size
+    );
+}
+
+/// Whether both hold the same bits.
+#[track_caller]
+pub(crate) fn assert_same_bits<T: Element>(expected: &[T], actual: &[T]) {
+    assert_eq!(expected.len(), actual.len());
+    let differs = |(a, b): (&T, &T)| bytemuck::bytes_of(a) != bytemuck::bytes_of(b);
+    if let Some(at) = expected.iter().zip(actual).position(differs) {
+        panic!(
+            "element {at}: {:?} on the CPU, {:?} on the GPU",
+            expected[at], actual[at]
+        );
+    }
+}
