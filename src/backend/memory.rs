@@ -175,6 +175,15 @@ impl<T: Element> Region<T> {
     }
 }
 
+/// A point in a queue of work that others wait for: see [`Memory::release`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fence(pub(super) u64);
+
+impl Fence {
+    /// What has happened already: there is nothing to wait for.
+    pub const PAST: Self = Self(0);
+}
+
 /// Buffers, slices and copies. Lengths and ranges are in elements, never bytes.
 ///
 /// A clone is another handle on the same device and the same queue of work.
@@ -263,6 +272,15 @@ pub trait Memory: Clone + Sized + Send + 'static {
 
     /// Writes `value` everywhere.
     fn fill<T: Element>(&mut self, to: Self::ViewMut<'_, T>, value: T);
+
+    /// The point behind all work queued so far. A communicator that is told of it
+    /// ([`Communicator::after`](crate::comm::Communicator::after)) touches memory only behind it;
+    /// nobody waits here.
+    fn release(&mut self) -> Fence;
+
+    /// Lets what is queued from now on begin only after all that the communicator has done or
+    /// queued so far; nobody waits here.
+    fn acquire(&mut self);
 
     /// Waits for all queued work and reports the first failure among it.
     fn synchronize(&mut self) -> Result<(), BackendError>;

@@ -24,7 +24,7 @@ pub use fixed_point::FixedPoint;
 pub use lookup::Lookup;
 pub use loss::{Compared, Loss, Losses};
 pub use matmul::{Form, Matmul, MatmulShape};
-pub use memory::{BackendError, Element, Memory, Region, RegionOwner};
+pub use memory::{BackendError, Element, Fence, Memory, Region, RegionOwner};
 pub use normalization::{Affine, Normalize, Normalized};
 pub use pooling::{Pool, PoolGeometry, Pooling};
 pub use update::{

@@ -29,7 +29,7 @@ pub use options::{CollectiveChoice, Options};
 pub use sim::{Fault, Faulty, Link};
 pub use thread::threads;
 
-use crate::backend::Region;
+use crate::backend::{Fence, Region};
 
 /// A number that collectives can add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +154,13 @@ pub trait Communicator: Send {
 
     /// Allocates a zeroed region of `len` integers on every rank.
     fn allocate_i64(&mut self, len: usize) -> Result<Region<i64>, CommError>;
+
+    /// Lets no collective that is called later touch memory before `fence`, a point in the queue of
+    /// the backend whose memory the regions are. Not collective.
+    fn after(&mut self, fence: Fence) -> Result<(), CommError> {
+        debug_assert_eq!(fence, Fence::PAST, "host memory has no queue");
+        Ok(())
+    }
 
     /// Sums the span over all ranks; every rank ends with the same bits.
     fn all_reduce(&mut self, span: &Span) -> Result<(), CommError>;

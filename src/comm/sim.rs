@@ -5,7 +5,7 @@ use std::time::Duration;
 use half::bf16;
 
 use super::{Algorithm, CommError, Communicator, Span};
-use crate::backend::Region;
+use crate::backend::{Fence, Region};
 
 /// A slow link out of every rank: a message occupies it for its length over the bandwidth, after
 /// the messages before it, and arrives a latency later. Waiting for it costs no processor time.
@@ -125,6 +125,10 @@ impl Communicator for Faulty {
 
     fn allocate_i64(&mut self, len: usize) -> Result<Region<i64>, CommError> {
         self.alive()?.allocate_i64(len)
+    }
+
+    fn after(&mut self, fence: Fence) -> Result<(), CommError> {
+        self.alive()?.after(fence)
     }
 
     fn all_reduce(&mut self, span: &Span) -> Result<(), CommError> {

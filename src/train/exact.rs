@@ -131,8 +131,9 @@ impl<B: Backend> ExactSums<B> {
     }
 
     /// Hands the sums to the reducer.
-    pub(super) fn hand_over(&mut self, reducer: &mut Reducer) {
+    pub(super) fn hand_over(&mut self, queue: &mut B, reducer: &mut Reducer) {
         if !self.ranges.is_empty() {
+            reducer.after(queue.release());
             reducer.submit(Job::AllReduce(Span {
                 region: self.wire.id(),
                 range: 0..self.wire.len(),
@@ -150,7 +151,8 @@ impl<B: Backend> ExactSums<B> {
         &mut self.scales
     }
 
-    /// The sum of one range and its exponent; valid after the reducer has run everything.
+    /// The sum of one range and its exponent; valid after the reducer has run everything and
+    /// the queue has acquired it.
     pub(super) fn sum(&self, index: usize) -> (B::View<'_, i64>, i32) {
         // SAFETY: handed over only between `hand_over` and the reducer's wait, within one step.
         let sum = unsafe { B::region(&self.wire, self.ranges[index].clone()) };

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use crate::backend::Region;
+use crate::backend::{Fence, Region};
 use crate::comm::{Algorithm, CommError, Communicator, Span};
 
 /// Jobs that may wait in line before `submit` blocks.
@@ -29,6 +29,8 @@ pub enum Job {
     ReduceScatter(Span),
     /// Spread the pieces.
     AllGather(Span),
+    /// Begin nothing of what follows before this point in the backend's queue.
+    After(Fence),
     /// Tell the others that this rank gives up; runs even after a failure.
     Abort(String),
     /// Anything else, for set-up and the end of a run: it allocates.
@@ -256,7 +258,8 @@ impl Reducer {
 
     /// Hands a job over; it runs after all jobs before it. Returns its number for `wait`.
     ///
-    /// The caller gives up the job's span until `wait` returns for it.
+    /// The caller gives up the job's span until `wait` returns for it: a backend's queue has
+    /// released it ([`Self::after`]), and acquires it after the wait.
     pub fn submit(&mut self, job: Job) -> u64 {
         self.submitted += 1;
         match &mut self.lane {
@@ -268,6 +271,13 @@ impl Reducer {
             }
         }
         self.submitted
+    }
+
+    /// Begins nothing that is submitted from now on before `fence`.
+    pub fn after(&mut self, fence: Fence) {
+        if fence != Fence::PAST {
+            self.submit(Job::After(fence));
+        }
     }
 
     /// Waits until job `number` and all before it have run; counts the time as exposed.
@@ -360,6 +370,7 @@ fn run(job: Job, communicator: &mut dyn Communicator) -> Result<(), CommError> {
         Job::AllReduce(span) => communicator.all_reduce(&span),
         Job::ReduceScatter(span) => communicator.reduce_scatter(&span),
         Job::AllGather(span) => communicator.all_gather(&span),
+        Job::After(fence) => communicator.after(fence),
         Job::Abort(reason) => {
             communicator.abort(&reason);
             Ok(())

@@ -164,6 +164,7 @@ impl<B: Backend> Reduction<B> {
     pub fn finish(&mut self) -> Result<(), CommError> {
         for index in 0..self.buckets.len() {
             self.reducer.wait(self.tickets[index])?;
+            self.queue.acquire();
             let piece = self.own_piece(&self.buckets[index]);
             // SAFETY: the bucket's collective is over on this rank, so the memory is its own again
             // until the next step hands it over.
@@ -238,6 +239,7 @@ impl<B: Backend> Reduction<B> {
             } else {
                 Job::AllReduce(span)
             };
+            self.reducer.after(self.queue.release());
             let ticket = self.reducer.submit(job);
             self.tickets.push(ticket);
         }

@@ -171,6 +171,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             self.hand_over_board();
             self.reduction.finish()?;
             self.board.wait(self.reduction.reducer())?;
+            self.backend.acquire();
             let totals = self.read_board(share.total_micro_batches)?;
             let outgrown = self.reduction.scales().outgrown(&self.gradient_magnitudes)
                 | self.moving.scales().outgrown(&self.state_magnitudes);
@@ -258,7 +259,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         self.moving
             .magnitudes(&mut self.backend, &mut self.state_magnitudes);
         self.board.write_magnitudes(tensors, &self.state_magnitudes);
-        self.moving.hand_over(self.reduction.reducer());
+        self.moving
+            .hand_over(&mut self.backend, self.reduction.reducer());
         self.board.hand_over(self.reduction.reducer());
     }
 
@@ -332,7 +334,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
 
     /// Under ZeRO-1 every rank has stepped its shard; spread them.
     fn gather_parameters(&mut self) -> Result<(), TrainError> {
-        self.backend.synchronize()?;
+        let stepped = self.backend.release();
+        self.reduction.reducer().after(stepped);
         let mut last = 0;
         for index in 0..self.reduction.buckets().len() {
             let range = self.reduction.buckets()[index].clone();
@@ -342,7 +345,9 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             };
             last = self.reduction.reducer().submit(Job::AllGather(span));
         }
-        Ok(self.reduction.reducer().wait(last)?)
+        self.reduction.reducer().wait(last)?;
+        self.backend.acquire();
+        Ok(())
     }
 
     /// Moves the non-trainable state towards what the global batch's micro-batches saw.

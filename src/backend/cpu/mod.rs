@@ -18,7 +18,7 @@ use std::ops::Range;
 pub use buffer::Buffer;
 pub use instructions::InstructionSet;
 
-use super::{BackendError, Element, Memory, Region};
+use super::{BackendError, Element, Fence, Memory, Region};
 
 /// One CPU thread that stands in for a device.
 #[derive(Debug, Clone, Copy)]
@@ -141,6 +141,13 @@ impl Memory for Cpu {
     fn fill<T: Element>(&mut self, to: &mut [T], value: T) {
         to.fill(value);
     }
+
+    /// Work is done where it is called.
+    fn release(&mut self) -> Fence {
+        Fence::PAST
+    }
+
+    fn acquire(&mut self) {}
 
     fn synchronize(&mut self) -> Result<(), BackendError> {
         Ok(())

@@ -1,14 +1,18 @@
 //! One GPU: its context, the two streams of work and what orders them, and the first failure.
 
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUevent_flags, CUresult};
 
 use super::kernels::Functions;
 use super::pinned::Staging;
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Fence};
+
+/// Fences that can be outstanding; beyond, a wait for an old one is a wait for a newer one.
+const FENCES: usize = 64;
 
 /// A GPU as one rank uses it.
 ///
@@ -24,6 +28,12 @@ pub(super) struct Device {
     pub(super) reduce: sys::CUstream,
     pub(super) functions: Functions,
     pub(super) staging: Mutex<Staging>,
+    /// Number of fences so far.
+    released: AtomicU64,
+    /// Fence `n` is the last recording of event `n % FENCES`, or lies before it.
+    fences: [sys::CUevent; FENCES],
+    /// What the reduce stream had been given when compute last waited for it.
+    reduced: sys::CUevent,
     /// What happened first since somebody asked.
     failure: Mutex<Option<BackendError>>,
     context: sys::CUcontext,
@@ -100,6 +110,14 @@ impl Device {
             let kind = result::stream::StreamKind::NonBlocking;
             result::stream::create_with_priority(kind, priority).map_err(during("cuStreamCreate"))
         };
+        let event = || {
+            let flags = CUevent_flags::CU_EVENT_DISABLE_TIMING;
+            result::event::create(flags).map_err(during("cuEventCreate"))
+        };
+        let mut fences = [std::ptr::null_mut(); FENCES];
+        for fence in &mut fences {
+            *fence = event()?;
+        }
         Ok(Arc::new(Self {
             ordinal,
             name,
@@ -110,6 +128,9 @@ impl Device {
             reduce: stream(greatest)?,
             functions: Functions::new(),
             staging: Mutex::new(Staging::new()),
+            released: AtomicU64::new(0),
+            fences,
+            reduced: event()?,
             failure: Mutex::new(None),
             context,
             device,
@@ -147,6 +168,37 @@ impl Device {
         kept.take()
     }
 
+    /// The point behind what the compute stream has been given.
+    pub(super) fn release(&self) -> Fence {
+        self.bind();
+        let number = self.released.fetch_add(1, Ordering::Relaxed) + 1;
+        // SAFETY: event and stream live as long as `self`.
+        self.check("cuEventRecord", unsafe {
+            result::event::record(self.fence(number), self.compute)
+        });
+        Fence(number)
+    }
+
+    /// Lets what the reduce stream is given from now on begin after `fence`.
+    pub(super) fn after(&self, Fence(number): Fence) -> Result<(), DriverError> {
+        self.bind();
+        wait_event(self.reduce, self.fence(number))
+    }
+
+    /// Lets what the compute stream is given from now on begin after what the reduce stream has
+    /// been given.
+    pub(super) fn acquire(&self) {
+        self.bind();
+        // SAFETY: event and stream live as long as `self`.
+        let recorded = unsafe { result::event::record(self.reduced, self.reduce) };
+        let waiting = recorded.and_then(|()| wait_event(self.compute, self.reduced));
+        self.check("cuStreamWaitEvent", waiting);
+    }
+
+    fn fence(&self, number: u64) -> sys::CUevent {
+        self.fences[number as usize % FENCES]
+    }
+
     /// Waits for the compute stream.
     pub(super) fn synchronize(&self) {
         self.bind();
@@ -175,11 +227,20 @@ impl Drop for Device {
             if let Ok(staging) = self.staging.get_mut() {
                 staging.free();
             }
+            for event in self.fences.into_iter().chain([self.reduced]) {
+                let _ = result::event::destroy(event);
+            }
             let _ = result::stream::destroy(self.compute);
             let _ = result::stream::destroy(self.reduce);
             let _ = result::primary_ctx::release(self.device);
         }
     }
+}
+
+fn wait_event(stream: sys::CUstream, event: sys::CUevent) -> Result<(), DriverError> {
+    let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+    // SAFETY: both belong to the device at hand, which the caller keeps.
+    unsafe { result::stream::wait_event(stream, event, flags) }
 }
 
 /// Number of GPUs that this process sees.

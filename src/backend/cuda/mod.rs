@@ -25,7 +25,7 @@ pub use view::{View, ViewMut};
 use self::device::Device;
 use self::kernels::Kernel;
 use self::launch::Grid;
-use super::{BackendError, Element, Memory, Region};
+use super::{BackendError, Element, Fence, Memory, Region};
 
 /// A handle on one GPU: its memory and its queue of work.
 #[derive(Debug, Clone)]
@@ -210,6 +210,14 @@ impl Memory for Cuda {
             }
             _ => unreachable!("elements have 2, 4 or 8 bytes"),
         }
+    }
+
+    fn release(&mut self) -> Fence {
+        self.device.release()
+    }
+
+    fn acquire(&mut self) {
+        self.device.acquire();
     }
 
     fn synchronize(&mut self) -> Result<(), BackendError> {
