@@ -90,7 +90,7 @@ pub fn agree(
 /// Everybody's `values`, in rank order.
 fn gather(communicator: &mut dyn Communicator, values: &[i64]) -> Result<Vec<i64>, CommError> {
     let (rank, world, len) = (communicator.rank(), communicator.world(), values.len());
-    let region = communicator.allocate_i64(world * len)?;
+    let region = communicator.allocate_host_i64(world * len)?;
     let range = rank * len..(rank + 1) * len;
     // SAFETY: nobody else uses the region between collectives.
     unsafe { region.slice_mut(range) }.copy_from_slice(values);
@@ -108,7 +108,7 @@ fn text_of(
     root: usize,
     text: &str,
 ) -> Result<String, CommError> {
-    let region = communicator.allocate_i64(SHOWN)?;
+    let region = communicator.allocate_host_i64(SHOWN)?;
     let characters: Vec<i64> = text
         .chars()
         .take(SHOWN)

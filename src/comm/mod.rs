@@ -155,6 +155,12 @@ pub trait Communicator: Send {
     /// Allocates a zeroed region of `len` integers on every rank.
     fn allocate_i64(&mut self, len: usize) -> Result<Region<i64>, CommError>;
 
+    /// Allocates a zeroed region of `len` integers in host memory on every rank, for what the host
+    /// reads and writes itself. The other regions are memory of the ranks' backend.
+    fn allocate_host_i64(&mut self, len: usize) -> Result<Region<i64>, CommError> {
+        self.allocate_i64(len)
+    }
+
     /// Lets no collective that is called later touch memory before `fence`, a point in the queue of
     /// the backend whose memory the regions are. Not collective.
     fn after(&mut self, fence: Fence) -> Result<(), CommError> {

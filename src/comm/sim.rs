@@ -127,6 +127,10 @@ impl Communicator for Faulty {
         self.alive()?.allocate_i64(len)
     }
 
+    fn allocate_host_i64(&mut self, len: usize) -> Result<Region<i64>, CommError> {
+        self.alive()?.allocate_host_i64(len)
+    }
+
     fn after(&mut self, fence: Fence) -> Result<(), CommError> {
         self.alive()?.after(fence)
     }

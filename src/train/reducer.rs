@@ -331,6 +331,11 @@ impl Reducer {
         self.call(move |communicator| communicator.allocate_i64(len))
     }
 
+    /// Allocates a region of `len` integers that the host reads and writes.
+    pub fn allocate_host_i64(&mut self, len: usize) -> Result<Region<i64>, CommError> {
+        self.call(move |communicator| communicator.allocate_host_i64(len))
+    }
+
     /// Allocates a region of `len` 16-bit floats.
     pub fn allocate_bf16(&mut self, len: usize) -> Result<Region<half::bf16>, CommError> {
         self.call(move |communicator| communicator.allocate_bf16(len))
