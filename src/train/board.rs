@@ -68,6 +68,11 @@ impl Board {
         })
     }
 
+    /// Micro-batches a rank can have.
+    pub(super) fn slots(&self) -> usize {
+        self.slots
+    }
+
     /// Writes the report of this rank's micro-batch number `slot`.
     pub(super) fn write_report(&mut self, slot: usize, report: [f64; REPORT]) {
         assert!(

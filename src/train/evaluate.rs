@@ -67,13 +67,15 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
                 state: B::view(&self.state),
                 statistics: B::view_mut(&mut self.statistics),
             };
-            self.model
-                .forward(&mut cx, parameters, &batch, B::view_mut(&mut self.report));
+            let report = B::slice_mut(B::view_mut(&mut self.reports), 0..REPORT);
+            self.model.forward(&mut cx, parameters, &batch, report);
             drop(cx);
             let mut report = [0.0; REPORT];
-            self.backend.download(B::view(&self.report), &mut report);
+            let device = B::slice(B::view(&self.reports), 0..REPORT);
+            self.backend.download(device, &mut report);
             board.write_report(slot, report);
         }
+        self.backend.synchronize()?;
         board.hand_over(self.reduction.reducer());
         board.wait(self.reduction.reducer())?;
         let mut totals = Totals::default();

@@ -25,6 +25,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         retention: &Retention,
     ) -> Result<Option<PathBuf>, TrainError> {
         let (rank, world) = (self.reducer().rank(), self.reducer().world());
+        self.backend.synchronize()?;
         facts.step = self.step;
         facts.world = world;
         facts.exponents = self.named_exponents();
@@ -36,11 +37,13 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         let parts = if self.options.sharded { world } else { 1 };
         if rank < parts {
             self.write_optimizer(checkpoints, (rank, parts))?;
+            self.backend.synchronize()?;
         }
         self.barrier()?;
         let folder = match writer {
             Some(writer) => {
                 let host = self.host_tensors();
+                self.backend.synchronize()?;
                 let named: Vec<_> = self.named(&host).collect();
                 Some(writer.finish(&facts, &named, parts, retention)?)
             }

@@ -57,7 +57,9 @@ pub struct Trainer<B: Backend, M: Model<B>> {
     pub(super) segments: Vec<Segment>,
     exchange: Exchange,
     pub(super) inputs: Inputs<B>,
-    pub(super) report: B::Buffer<f64>,
+    /// A report for each micro-batch of this rank.
+    pub(super) reports: B::Buffer<f64>,
+    host_reports: Vec<f64>,
     board: Board,
     gradient_magnitudes: Vec<u32>,
     state_magnitudes: Vec<u32>,
@@ -136,7 +138,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         let mut trainer = Self {
             state: backend.allocate("state", state_len)?,
             statistics: backend.allocate("statistics", state_len)?,
-            report: backend.allocate("report", REPORT)?,
+            reports: backend.allocate("reports", board.slots() * REPORT)?,
+            host_reports: vec![0.0; board.slots() * REPORT],
             gradient_magnitudes: vec![0; tensors],
             state_magnitudes: vec![0; state_tensors],
             backend,
@@ -161,14 +164,15 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// Computes this rank's share of a global batch, adds gradients over all ranks, and steps the
     /// parameters with learning rate `rate`; collective.
     ///
-    /// On an error nothing has been applied.
+    /// On an error nothing has been applied. A device may fail at the update after this returns; the
+    /// next step or `save` says so.
     pub fn step(&mut self, share: &Share, rate: f64) -> Result<StepReport, TrainError> {
         // What was waited for since the last step was not for this one.
         self.reduction.reducer().take_exposed();
         let mut repeats = 0;
         let totals = loop {
             self.forward_backward(share)?;
-            self.hand_over_board();
+            self.hand_over_board(share)?;
             self.reduction.finish()?;
             self.board.wait(self.reduction.reducer())?;
             self.backend.acquire();
@@ -188,7 +192,6 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         let gradient_norm = self.update(scale, rate)?;
         self.move_state(totals.rows as u64);
         self.adapt();
-        self.backend.synchronize()?;
         self.step += 1;
         Ok(StepReport {
             totals,
@@ -226,8 +229,9 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
                 state: B::view(&self.state),
                 statistics: B::view_mut(&mut self.statistics),
             };
-            self.model
-                .forward(&mut cx, parameters, &batch, B::view_mut(&mut self.report));
+            let report = slot * REPORT..(slot + 1) * REPORT;
+            let report = B::slice_mut(B::view_mut(&mut self.reports), report);
+            self.model.forward(&mut cx, parameters, &batch, report);
             self.reduction
                 .begin_micro_batch(slot == 0, slot + 1 == count);
             self.model
@@ -240,9 +244,6 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             }
             self.moving
                 .add(&mut self.backend, B::view(&self.statistics), slot == 0);
-            let mut report = [0.0; REPORT];
-            self.backend.download(B::view(&self.report), &mut report);
-            self.board.write_report(slot, report);
         }
         if count == 0 {
             self.reduction.contribute_nothing();
@@ -251,8 +252,17 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         Ok(())
     }
 
-    /// Sends what is not a gradient behind the last bucket.
-    fn hand_over_board(&mut self) {
+    /// Sends what is not a gradient behind the last bucket. The one place of a step where the host
+    /// waits for the device, and where it learns of what failed there.
+    fn hand_over_board(&mut self, share: &Share) -> Result<(), TrainError> {
+        let used = 0..share.micro_batches().len() * REPORT;
+        let reports = &mut self.host_reports[used.clone()];
+        let device = B::slice(B::view(&self.reports), used);
+        self.backend.download(device, reports);
+        self.backend.synchronize()?;
+        for (slot, report) in reports.as_chunks().0.iter().enumerate() {
+            self.board.write_report(slot, *report);
+        }
         let tensors = self.gradient_magnitudes.len();
         self.reduction.magnitudes(&mut self.gradient_magnitudes);
         self.board.write_magnitudes(0, &self.gradient_magnitudes);
@@ -262,6 +272,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         self.moving
             .hand_over(&mut self.backend, self.reduction.reducer());
         self.board.hand_over(self.reduction.reducer());
+        Ok(())
     }
 
     /// Adds the reports, takes the largest magnitudes, and stops everybody where something is not
