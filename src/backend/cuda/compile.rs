@@ -12,22 +12,18 @@ use cudarc::nvrtc::sys as nvrtc_sys;
 
 use super::cache;
 use super::device::{Capability, Device, describe};
+use super::kernels::HEADERS;
 use crate::backend::BackendError;
 
-/// A kernel file.
+/// A kernel file, or what one includes.
 pub(super) struct Source {
     pub(super) name: &'static str,
     pub(super) text: &'static str,
 }
 
-/// What kernel files include.
-const HEADER: Source = Source {
-    name: "device.cuh",
-    text: include_str!("../../../kernels/device.cuh"),
-};
-
-/// Passed for every file, beside the architecture.
-const OPTIONS: &[&str] = &["--std=c++17", "--fmad=true", "-lineinfo"];
+/// Passed for every file, beside the architecture. Products and sums are fused where a kernel says
+/// so, not where a compiler likes: an element's bits must not depend on which loop it is in.
+const OPTIONS: &[&str] = &["--std=c++17", "--fmad=false", "-lineinfo"];
 
 /// What NVRTC is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,15 +104,12 @@ fn build(compiler: &Compiler, source: &Source, target: Target) -> Result<Vec<u8>
     let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let architecture = target.option();
     let mut key = cache::Key::new();
-    for part in [
-        source.name,
-        source.text,
-        HEADER.text,
-        &architecture,
-        &compiler.version(),
-    ] {
-        key.add(part);
+    for Source { name, text } in HEADERS.iter().chain([source]) {
+        key.add(name);
+        key.add(text);
     }
+    key.add(&compiler.version());
+    key.add(&architecture);
     OPTIONS.iter().for_each(|option| key.add(option));
     let entry = key.entry(target.extension());
     if let Some(code) = entry.read() {
@@ -223,7 +216,12 @@ impl Program {
     fn new(source: &Source) -> Result<Self, nvrtc::NvrtcError> {
         let zero_ended = |text: &str| CString::new(text).expect("sources have no zero byte");
         let (text, name) = (zero_ended(source.text), zero_ended(source.name));
-        let (header, header_name) = (zero_ended(HEADER.text), zero_ended(HEADER.name));
+        let headers: Vec<_> = HEADERS
+            .iter()
+            .map(|header| (zero_ended(header.text), zero_ended(header.name)))
+            .collect();
+        let texts: Vec<_> = headers.iter().map(|(text, _)| text.as_ptr()).collect();
+        let names: Vec<_> = headers.iter().map(|(_, name)| name.as_ptr()).collect();
         let mut program = std::ptr::null_mut();
         // SAFETY: all strings end with zero; NVRTC copies them.
         unsafe {
@@ -231,9 +229,9 @@ impl Program {
                 &mut program,
                 text.as_ptr(),
                 name.as_ptr(),
-                1,
-                &header.as_ptr(),
-                &header_name.as_ptr(),
+                headers.len() as i32,
+                texts.as_ptr(),
+                names.as_ptr(),
             )
         }
         .result()?;

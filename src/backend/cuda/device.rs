@@ -11,6 +11,9 @@ use super::kernels::Functions;
 use super::pinned::Staging;
 use crate::backend::{BackendError, Fence};
 
+/// Memory of a device that kernels use between two launches of one call, in bytes.
+pub(super) const SCRATCH_BYTES: usize = 32 << 20;
+
 /// Fences that can be outstanding; beyond, a wait for an old one is a wait for a newer one.
 const FENCES: usize = 64;
 
@@ -28,6 +31,8 @@ pub(super) struct Device {
     pub(super) reduce: sys::CUstream,
     pub(super) functions: Functions,
     pub(super) staging: Mutex<Staging>,
+    /// [`SCRATCH_BYTES`] of memory for the compute stream.
+    pub(super) scratch: sys::CUdeviceptr,
     /// Number of fences so far.
     released: AtomicU64,
     /// Fence `n` is the last recording of event `n % FENCES`, or lies before it.
@@ -128,6 +133,9 @@ impl Device {
             reduce: stream(greatest)?,
             functions: Functions::new(),
             staging: Mutex::new(Staging::new()),
+            // SAFETY: the context is current; whoever uses the memory writes it first.
+            scratch: unsafe { result::malloc_sync(SCRATCH_BYTES) }
+                .map_err(during("cuMemAlloc of 32 MiB for scratch"))?,
             released: AtomicU64::new(0),
             fences,
             reduced: event()?,
@@ -227,6 +235,7 @@ impl Drop for Device {
             if let Ok(staging) = self.staging.get_mut() {
                 staging.free();
             }
+            let _ = result::free_sync(self.scratch);
             for event in self.fences.into_iter().chain([self.reduced]) {
                 let _ = result::event::destroy(event);
             }

@@ -35,6 +35,15 @@ macro_rules! kernels {
     };
 }
 
+macro_rules! headers {
+    ($($file:literal),*) => {
+        &[$(Source { name: $file, text: include_str!(concat!("../../../kernels/", $file)) }),*]
+    };
+}
+
+/// What kernel files include.
+pub(super) const HEADERS: &[Source] = headers!["device.cuh"];
+
 kernels! {
     "memory.cu" => { Fill64 = "fill_64" }
 }

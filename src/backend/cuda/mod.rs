@@ -22,7 +22,7 @@ pub use buffer::Buffer;
 pub use device::Capability;
 pub use view::{View, ViewMut};
 
-use self::device::Device;
+use self::device::{Device, SCRATCH_BYTES};
 use self::kernels::Kernel;
 use self::launch::Grid;
 use super::{BackendError, Element, Fence, Memory, Region};
@@ -65,6 +65,16 @@ impl Cuda {
     /// Which instructions it has.
     pub fn capability(&self) -> Capability {
         self.device.capability
+    }
+
+    /// Memory that belongs to whoever queues the next launches, aligned to 256 bytes and with any
+    /// content: the next call of anything may overwrite it.
+    pub(super) fn scratch<T: Element>(&self, len: usize) -> ViewMut<'_, T> {
+        assert!(
+            len <= SCRATCH_BYTES / size_of::<T>(),
+            "scratch for {len} elements"
+        );
+        ViewMut::new(self.device.scratch, len)
     }
 
     /// Queues one call of the driver on the compute stream.
