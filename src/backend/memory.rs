@@ -139,6 +139,11 @@ impl<T: Element> Region<T> {
         self.id
     }
 
+    /// The same memory under another name, for a communicator around the one that made it.
+    pub(crate) fn with_id(&self, id: usize) -> Self {
+        Self { id, ..self.clone() }
+    }
+
     /// Address of the first element.
     pub fn as_ptr(&self) -> *mut T {
         self.start

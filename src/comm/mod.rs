@@ -16,6 +16,7 @@ mod options;
 mod presence;
 mod ring;
 mod sim;
+mod staged;
 pub mod testing;
 mod thread;
 mod transport;
@@ -27,6 +28,7 @@ use std::time::Duration;
 pub use agree::{Disagreement, agree};
 pub use options::{CollectiveChoice, Options};
 pub use sim::{Fault, Faulty, Link};
+pub use staged::Staged;
 pub use thread::threads;
 
 use crate::backend::{Fence, Region};

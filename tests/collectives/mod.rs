@@ -1,7 +1,10 @@
-//! What every communicator has to do, whatever carries it: bodies that one rank runs.
+//! What every communicator has to do, whatever carries it and wherever its regions lie: bodies that
+//! one rank runs, with the backend whose memory it is.
+
+use std::ops::Range;
 
 use half::bf16;
-use ringstep::backend::{Element, Region};
+use ringstep::backend::{Element, Memory, Region};
 use ringstep::comm::{Algorithm, CommError, Communicator, Span};
 use ringstep::params::partition;
 
@@ -46,30 +49,53 @@ impl Subject for i64 {
     }
 }
 
+/// Writes a region and hands it over.
+fn write<T: Element, B: Memory>(
+    communicator: &mut dyn Communicator,
+    backend: &mut B,
+    region: &Region<T>,
+    values: &[T],
+) {
+    // SAFETY: no collective runs, and no other reference to the region is alive.
+    backend.upload(values, unsafe { B::region_mut(region, 0..region.len()) });
+    communicator.after(backend.release()).unwrap();
+}
+
+/// Takes a region back and reads it.
+fn read<T: Element, B: Memory>(backend: &mut B, region: &Region<T>) -> Vec<T> {
+    let mut values = vec![T::default(); region.len()];
+    backend.acquire();
+    // SAFETY: no collective runs, and no other reference to the region is alive.
+    backend.download(unsafe { B::region(region, 0..region.len()) }, &mut values);
+    backend.synchronize().unwrap();
+    values
+}
+
 /// From -8 to 7: sums of 16 such values are exact even in 8 bits of mantissa.
 fn whole_value(rank: usize, at: usize) -> i64 {
     ((at * 7 + rank * 5 + at / 16 * rank) % 16) as i64 - 8
 }
 
 /// Checks all collectives on spans of `len` elements of `T`.
-pub(crate) fn all_collectives<T: Subject>(communicator: &mut dyn Communicator, len: usize) {
+pub(crate) fn all_collectives<T: Subject>(
+    communicator: &mut dyn Communicator,
+    backend: &mut impl Memory,
+    len: usize,
+) {
     let (rank, world) = (communicator.rank(), communicator.world());
     let region = T::allocate(communicator, len + 2 * MARGIN).unwrap();
     let span = Span {
         region: region.id(),
         range: MARGIN..MARGIN + len,
     };
-    let fill = |value: &dyn Fn(usize) -> i64| {
-        // SAFETY: no collective runs, and no other reference to the region is alive.
-        let cells = unsafe { region.slice_mut(0..region.len()) };
-        cells.fill(T::whole(101));
+    let filled = |value: &dyn Fn(usize) -> i64| {
+        let mut cells = vec![T::whole(101); region.len()];
         for (at, cell) in cells[MARGIN..][..len].iter_mut().enumerate() {
             *cell = T::whole(value(at));
         }
+        cells
     };
-    let check = |what: &str, range: std::ops::Range<usize>, value: &dyn Fn(usize) -> i64| {
-        // SAFETY: no collective runs, and no other reference to the region is alive.
-        let cells = unsafe { region.slice(0..region.len()) };
+    let check = |cells: &[T], what: &str, range: Range<usize>, value: &dyn Fn(usize) -> i64| {
         for at in range {
             let (found, expected) = (cells[MARGIN + at], T::whole(value(at)));
             assert_eq!(
@@ -77,7 +103,7 @@ pub(crate) fn all_collectives<T: Subject>(communicator: &mut dyn Communicator, l
                 "{what}, element {at} of {len}, rank {rank} of {world}"
             );
         }
-        for at in (0..MARGIN).chain(MARGIN + len..region.len()) {
+        for at in (0..MARGIN).chain(MARGIN + len..cells.len()) {
             assert_eq!(cells[at], T::whole(101), "{what} wrote outside its span");
         }
     };
@@ -88,28 +114,32 @@ pub(crate) fn all_collectives<T: Subject>(communicator: &mut dyn Communicator, l
             .unwrap()
     };
 
-    fill(&|at| whole_value(rank, at));
+    let cells = filled(&|at| whole_value(rank, at));
+    write(communicator, backend, &region, &cells);
     communicator.all_reduce(&span).unwrap();
-    check("all-reduce", 0..len, &total);
+    check(&read(backend, &region), "all-reduce", 0..len, &total);
 
-    fill(&|at| whole_value(rank, at));
+    write(communicator, backend, &region, &cells);
     communicator.reduce_scatter(&span).unwrap();
-    check("reduce-scatter", partition(len, world, rank), &total);
+    let own = partition(len, world, rank);
+    check(&read(backend, &region), "reduce-scatter", own, &total);
 
-    fill(&|at| {
-        if owner(at) == rank {
-            whole_value(rank, at)
-        } else {
-            99
-        }
+    let pieces = filled(&|at| match owner(at) == rank {
+        true => whole_value(rank, at),
+        false => 99,
     });
+    write(communicator, backend, &region, &pieces);
     communicator.all_gather(&span).unwrap();
-    check("all-gather", 0..len, &|at| whole_value(owner(at), at));
+    check(&read(backend, &region), "all-gather", 0..len, &|at| {
+        whole_value(owner(at), at)
+    });
 
     for root in [0, world - 1, world / 2] {
-        fill(&|at| whole_value(rank, at));
+        write(communicator, backend, &region, &cells);
         communicator.broadcast(&span, root).unwrap();
-        check("broadcast", 0..len, &|at| whole_value(root, at));
+        check(&read(backend, &region), "broadcast", 0..len, &|at| {
+            whole_value(root, at)
+        });
     }
     communicator.barrier().unwrap();
 }
@@ -122,7 +152,11 @@ fn real_value(rank: usize, at: usize) -> f32 {
 
 /// Checks that real sums are near the plain ones, have the same bits on every rank, and that
 /// reduce-scatter then all-gather gives the bits of all-reduce.
-pub(crate) fn same_bits_everywhere(communicator: &mut dyn Communicator, len: usize) {
+pub(crate) fn same_bits_everywhere(
+    communicator: &mut dyn Communicator,
+    backend: &mut impl Memory,
+    len: usize,
+) {
     let (rank, world) = (communicator.rank(), communicator.world());
     let once = communicator.allocate_f32(len).unwrap();
     let twice = communicator.allocate_f32(len).unwrap();
@@ -132,14 +166,12 @@ pub(crate) fn same_bits_everywhere(communicator: &mut dyn Communicator, len: usi
     });
     let values: Vec<f32> = (0..len).map(|at| real_value(rank, at)).collect();
     for region in [&once, &twice] {
-        // SAFETY: no collective runs, and no other reference to the region is alive.
-        unsafe { region.slice_mut(0..len) }.copy_from_slice(&values);
+        write(communicator, backend, region, &values);
     }
     communicator.all_reduce(&spans[0]).unwrap();
     communicator.reduce_scatter(&spans[1]).unwrap();
     communicator.all_gather(&spans[1]).unwrap();
-    // SAFETY: no collective runs, and no other reference to the region is alive.
-    let (sums, parts) = unsafe { (once.slice(0..len), twice.slice(0..len)) };
+    let (sums, parts) = (read(backend, &once), read(backend, &twice));
     for at in 0..len {
         let values = (0..world).map(|rank| f64::from(real_value(rank, at)));
         let size: f64 = values.clone().map(f64::abs).sum();
@@ -169,24 +201,23 @@ pub(crate) fn same_bits_everywhere(communicator: &mut dyn Communicator, len: usi
 }
 
 /// 16-bit sums: near the plain one, the same bits everywhere, rounded once where memory is read.
-pub(crate) fn half_sums(communicator: &mut dyn Communicator, len: usize) {
+pub(crate) fn half_sums(
+    communicator: &mut dyn Communicator,
+    backend: &mut impl Memory,
+    len: usize,
+) {
     let (rank, world) = (communicator.rank(), communicator.world());
     let value = |rank, at| bf16::from_f32(real_value(rank, at));
     let region = communicator.allocate_bf16(len).unwrap();
-    // SAFETY: no collective runs, and no other reference to the region is alive.
-    let cells = unsafe { region.slice_mut(0..len) };
-    cells
-        .iter_mut()
-        .enumerate()
-        .for_each(|(at, cell)| *cell = value(rank, at));
+    let values: Vec<bf16> = (0..len).map(|at| value(rank, at)).collect();
+    write(communicator, backend, &region, &values);
     communicator
         .all_reduce(&Span {
             region: region.id(),
             range: 0..len,
         })
         .unwrap();
-    // SAFETY: no collective runs, and no other reference to the region is alive.
-    let sums = unsafe { region.slice(0..len) };
+    let sums = read(backend, &region);
     for (at, sum) in sums.iter().enumerate() {
         let values = (0..world).map(|rank| value(rank, at).to_f32());
         if communicator.algorithm() == Algorithm::Direct {
@@ -225,7 +256,7 @@ pub(crate) fn gather(
     value: u64,
 ) -> Result<Vec<u64>, CommError> {
     let (rank, world) = (communicator.rank(), communicator.world());
-    let region = communicator.allocate_i64(world)?;
+    let region = communicator.allocate_host_i64(world)?;
     // SAFETY: no collective runs, and no other reference to the region is alive.
     unsafe { region.slice_mut(0..world)[rank] = value as i64 };
     communicator.all_gather(&Span {

@@ -7,5 +7,8 @@
     reason = "helpers of tests stop the test where they fail"
 )]
 
+#[path = "../collectives/mod.rs"]
+mod collectives;
 mod memory;
+mod staged;
 mod twins;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use half::bf16;
 use proptest::prelude::*;
+use ringstep::backend::cpu::Cpu;
 use ringstep::comm::{
     CollectiveChoice, CommError, Communicator, Fault, Faulty, Link, Options, Span, testing, threads,
 };
@@ -57,12 +58,12 @@ fn every_algorithm_sums_in_every_world() {
         for options in ways(world) {
             let results = testing::world(world, &options, |communicator| {
                 for len in lengths(world) {
-                    all_collectives::<f32>(communicator, len);
-                    all_collectives::<bf16>(communicator, len);
-                    all_collectives::<i64>(communicator, len);
+                    all_collectives::<f32>(communicator, &mut Cpu::new(), len);
+                    all_collectives::<bf16>(communicator, &mut Cpu::new(), len);
+                    all_collectives::<i64>(communicator, &mut Cpu::new(), len);
                 }
-                same_bits_everywhere(communicator, 500);
-                half_sums(communicator, 500);
+                same_bits_everywhere(communicator, &mut Cpu::new(), 500);
+                half_sums(communicator, &mut Cpu::new(), 500);
                 Ok(())
             });
             assert_eq!(results.into_iter().filter(Result::is_ok).count(), world);
@@ -194,9 +195,9 @@ proptest! {
     ) {
         let results = testing::world(world, &options, |communicator| {
             match kind {
-                0 => all_collectives::<f32>(communicator, len),
-                1 => all_collectives::<bf16>(communicator, len),
-                _ => all_collectives::<i64>(communicator, len),
+                0 => all_collectives::<f32>(communicator, &mut Cpu::new(), len),
+                1 => all_collectives::<bf16>(communicator, &mut Cpu::new(), len),
+                _ => all_collectives::<i64>(communicator, &mut Cpu::new(), len),
             }
             Ok(())
         });

@@ -16,6 +16,7 @@ mod lockstep;
 use std::time::{Duration, Instant};
 
 use half::bf16;
+use ringstep::backend::cpu::Cpu;
 use ringstep::comm::launcher::{Launcher, detect};
 use ringstep::comm::{
     Algorithm, CollectiveChoice, CommError, Communicator, Options, ReduceMode, Span, mpi,
@@ -145,15 +146,15 @@ fn everything(
         );
         assert!(communicator.is_thread_bound());
         for len in lengths(world) {
-            all_collectives::<f32>(communicator, len);
-            all_collectives::<bf16>(communicator, len);
-            all_collectives::<i64>(communicator, len);
+            all_collectives::<f32>(communicator, &mut Cpu::new(), len);
+            all_collectives::<bf16>(communicator, &mut Cpu::new(), len);
+            all_collectives::<i64>(communicator, &mut Cpu::new(), len);
         }
         passed += 1;
         // Without shared memory direct sums go through the ring, in its order.
         if options.shared_memory_limit.is_none() {
-            same_bits_everywhere(communicator, 5000);
-            half_sums(communicator, 5000);
+            same_bits_everywhere(communicator, &mut Cpu::new(), 5000);
+            half_sums(communicator, &mut Cpu::new(), 5000);
             passed += 1;
         }
     }

@@ -8,7 +8,7 @@ use cudarc::driver::sys::{CUdeviceptr, CUresult};
 
 use super::device::{Device, describe};
 use super::view::{View, ViewMut};
-use crate::backend::{BackendError, Element};
+use crate::backend::{BackendError, Element, RegionOwner};
 
 /// A fixed-length array in device memory, aligned to 256 bytes.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ impl<T: Element> Buffer<T> {
         ViewMut::new(self.pointer, self.len)
     }
 }
+
+impl<T: Element> RegionOwner for Buffer<T> {}
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {

@@ -40,7 +40,7 @@ pub(super) struct Device {
     /// What the reduce stream had been given when compute last waited for it.
     reduced: sys::CUevent,
     /// What happened first since somebody asked.
-    failure: Mutex<Option<BackendError>>,
+    first_failure: Mutex<Option<BackendError>>,
     context: sys::CUcontext,
     device: sys::CUdevice,
 }
@@ -139,7 +139,7 @@ impl Device {
             released: AtomicU64::new(0),
             fences,
             reduced: event()?,
-            failure: Mutex::new(None),
+            first_failure: Mutex::new(None),
             context,
             device,
         }))
@@ -156,23 +156,33 @@ impl Device {
     /// Keeps a failure of `operation` for [`Device::take_failure`]; whether there is none.
     pub(super) fn check(&self, operation: &'static str, result: Result<(), DriverError>) -> bool {
         if let Err(error) = result {
-            self.fail(BackendError::Device {
-                device: self.ordinal,
-                operation,
-                problem: describe(error),
-            });
+            self.fail(self.failure(operation, error));
         }
         result.is_ok()
     }
 
+    pub(super) fn failure(&self, operation: &'static str, error: DriverError) -> BackendError {
+        BackendError::Device {
+            device: self.ordinal,
+            operation,
+            problem: describe(error),
+        }
+    }
+
     /// Keeps `failure` unless there was one before.
     pub(super) fn fail(&self, failure: BackendError) {
-        let mut kept = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self
+            .first_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         kept.get_or_insert(failure);
     }
 
     pub(super) fn take_failure(&self) -> Option<BackendError> {
-        let mut kept = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self
+            .first_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         kept.take()
     }
 

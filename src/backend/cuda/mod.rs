@@ -10,6 +10,7 @@ mod device;
 mod kernels;
 mod launch;
 mod pinned;
+mod transfer;
 mod view;
 
 use std::ops::Range;
@@ -20,6 +21,7 @@ use cudarc::driver::sys::{self, CUdeviceptr, CUstream};
 
 pub use buffer::Buffer;
 pub use device::Capability;
+pub(crate) use transfer::Mirrored;
 pub use view::{View, ViewMut};
 
 use self::device::{Device, SCRATCH_BYTES};
