@@ -303,6 +303,10 @@ impl<T: Transport, S: Sharing> Communicator for Endpoint<T, S> {
         self.everybody.len()
     }
 
+    fn local_rank(&self) -> usize {
+        self.gate.index()
+    }
+
     fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

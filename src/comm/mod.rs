@@ -136,6 +136,9 @@ pub trait Communicator: Send {
     /// Number of ranks. Not collective.
     fn world(&self) -> usize;
 
+    /// This rank among those of its host, from 0. Not collective.
+    fn local_rank(&self) -> usize;
+
     /// What runs underneath. Not collective.
     fn algorithm(&self) -> Algorithm;
 

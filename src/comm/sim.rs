@@ -41,6 +41,7 @@ pub enum Fault {
 pub struct Faulty {
     rank: usize,
     world: usize,
+    local_rank: usize,
     algorithm: Algorithm,
     /// Nothing once it is dead.
     inner: Option<Box<dyn Communicator>>,
@@ -55,6 +56,7 @@ impl Faulty {
         Self {
             rank: inner.rank(),
             world: inner.world(),
+            local_rank: inner.local_rank(),
             algorithm: inner.algorithm(),
             inner: Some(inner),
             script,
@@ -99,6 +101,10 @@ impl Communicator for Faulty {
 
     fn world(&self) -> usize {
         self.world
+    }
+
+    fn local_rank(&self) -> usize {
+        self.local_rank
     }
 
     fn algorithm(&self) -> Algorithm {

@@ -164,6 +164,10 @@ impl Communicator for Staged {
         self.inner.world()
     }
 
+    fn local_rank(&self) -> usize {
+        self.inner.local_rank()
+    }
+
     fn algorithm(&self) -> Algorithm {
         self.inner.algorithm()
     }

@@ -33,12 +33,20 @@ pub enum Job {
     After(Fence),
     /// Tell the others that this rank gives up; runs even after a failure.
     Abort(String),
+    /// Go on with another communicator, made from the one there is.
+    Wrap(Wrap),
     /// Anything else, for set-up and the end of a run: it allocates.
     Call(Call),
 }
 
 /// Work with the communicator itself.
 pub type Call = Box<dyn FnOnce(&mut dyn Communicator) -> Result<(), CommError> + Send>;
+
+/// Makes a communicator around another; where that fails, gives the other back.
+pub type Wrap = Box<dyn FnOnce(Box<dyn Communicator>) -> Outcome + Send>;
+
+/// What there is after a job, and how the job went.
+pub type Outcome = (Box<dyn Communicator>, Result<(), CommError>);
 
 /// The compute side of the reducer thread.
 pub struct Reducer {
@@ -58,7 +66,7 @@ enum Lane {
 
 /// The communicator on the compute thread, with the jobs that nobody has waited for yet.
 struct Inline {
-    /// `None` only while it is dropped.
+    /// `None` only while a job runs and while it is dropped.
     communicator: Option<Box<dyn Communicator>>,
     line: VecDeque<Job>,
     /// Where the communicator goes in the end: the [`Connection`] may have a failure to tell.
@@ -67,8 +75,9 @@ struct Inline {
 
 impl Inline {
     fn run_next(&mut self, progress: &Progress) {
-        if let (Some(job), Some(communicator)) = (self.line.pop_front(), &mut self.communicator) {
-            progress.run(job, communicator.as_mut());
+        if let Some(job) = self.line.pop_front() {
+            let communicator = self.communicator.take();
+            self.communicator = communicator.map(|communicator| progress.run(job, communicator));
         }
     }
 }
@@ -126,12 +135,13 @@ struct Progress {
 
 impl Progress {
     /// Runs a job, unless one before it failed: the ranks no longer agree on what comes next.
-    fn run(&self, job: Job, communicator: &mut dyn Communicator) {
-        let result = match (&job, self.failure()) {
-            (Job::Abort(_), _) | (_, None) => run(job, communicator),
-            (_, Some(_)) => Ok(()),
-        };
+    fn run(&self, job: Job, mut communicator: Box<dyn Communicator>) -> Box<dyn Communicator> {
+        let mut result = Ok(());
+        if matches!(job, Job::Abort(_)) || self.failure().is_none() {
+            (communicator, result) = run(job, communicator);
+        }
         self.finish(result);
+        communicator
     }
 
     fn finish(&self, result: Result<(), CommError>) {
@@ -202,7 +212,7 @@ impl Reducer {
                     rank: facts.0,
                 };
                 for job in line {
-                    theirs.run(job, communicator.as_mut());
+                    communicator = theirs.run(job, communicator);
                 }
             })
             .map_err(|error| CommError::Transport {
@@ -321,6 +331,13 @@ impl Reducer {
         result.recv().map_err(|_| lost(self.rank))
     }
 
+    /// Replaces the communicator by one around it. Regions allocated before are no longer known.
+    pub fn wrap(&mut self, wrap: Wrap) -> Result<(), CommError> {
+        self.run(Job::Wrap(wrap))?;
+        self.algorithm = self.call(|communicator| Ok(communicator.algorithm()))?;
+        Ok(())
+    }
+
     /// Allocates a region of `len` floats.
     pub fn allocate_f32(&mut self, len: usize) -> Result<Region<f32>, CommError> {
         self.call(move |communicator| communicator.allocate_f32(len))
@@ -370,8 +387,9 @@ fn lost(rank: usize) -> CommError {
     }
 }
 
-fn run(job: Job, communicator: &mut dyn Communicator) -> Result<(), CommError> {
-    match job {
+fn run(job: Job, mut communicator: Box<dyn Communicator>) -> Outcome {
+    let result = match job {
+        Job::Wrap(wrap) => return wrap(communicator),
         Job::AllReduce(span) => communicator.all_reduce(&span),
         Job::ReduceScatter(span) => communicator.reduce_scatter(&span),
         Job::AllGather(span) => communicator.all_gather(&span),
@@ -380,6 +398,7 @@ fn run(job: Job, communicator: &mut dyn Communicator) -> Result<(), CommError> {
             communicator.abort(&reason);
             Ok(())
         }
-        Job::Call(call) => call(communicator),
-    }
+        Job::Call(call) => call(communicator.as_mut()),
+    };
+    (communicator, result)
 }
