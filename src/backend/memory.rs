@@ -22,7 +22,7 @@ macro_rules! elements {
 elements!(f32, f64, i32, u32, i64, half::bf16);
 
 /// What can go wrong on a device.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum BackendError {
     /// The device cannot hold a buffer.
     #[error("no memory for {what}: {bytes} bytes asked; use a smaller micro_batch or model")]

@@ -12,7 +12,7 @@ use super::hierarchical::Hierarchical;
 use super::options::Hosts;
 use super::ring::{Group, Ring, Steps};
 use super::transport::Transport;
-use super::{Algorithm, CommError, Communicator, Span};
+use super::{Algorithm, CommError, Communicator, REGION, Span};
 use crate::backend::{Region, RegionOwner};
 use crate::params::partition;
 
@@ -139,6 +139,7 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
         if !got {
             let problem = "another rank could not".to_owned();
             return Err(CommError::Memory {
+                what: REGION,
                 rank: self.rank(),
                 bytes,
                 problem,

@@ -31,7 +31,7 @@ pub use sim::{Fault, Faulty, Link};
 pub use staged::Staged;
 pub use thread::threads;
 
-use crate::backend::{Fence, Region};
+use crate::backend::{BackendError, Fence, Region};
 
 /// A number that collectives can add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +110,10 @@ pub enum CommError {
         problem: String,
     },
     /// Memory for a region.
-    #[error("cannot allocate {bytes} bytes of gradient memory on rank {rank}: {problem}")]
+    #[error("cannot allocate {bytes} bytes for {what} on rank {rank}: {problem}")]
     Memory {
+        /// What the memory was for.
+        what: &'static str,
         /// The rank.
         rank: usize,
         /// How much was asked.
@@ -119,6 +121,24 @@ pub enum CommError {
         /// What the system said.
         problem: String,
     },
+    /// The device that the regions lie on failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// What memory is for where only whoever asked knows better.
+const REGION: &str = "a region";
+
+impl CommError {
+    /// The error of an allocation, now that it is known what for.
+    pub(crate) fn of(mut self, wanted: &'static str) -> Self {
+        if let Self::Memory { what, .. }
+        | Self::Backend(BackendError::OutOfDeviceMemory { what, .. }) = &mut self
+        {
+            *what = wanted;
+        }
+        self
+    }
 }
 
 /// Collectives among a fixed set of ranks.

@@ -61,12 +61,7 @@ impl Staged {
         host: Region<T>,
         kind: impl FnOnce(Mirrored<T>) -> Kind,
     ) -> Result<Region<T>, CommError> {
-        let device = self.cuda.region(host.len(), self.regions.len());
-        let device = device.map_err(|error| CommError::Memory {
-            rank: self.inner.rank(),
-            bytes: host.len() * size_of::<T>(),
-            problem: error.to_string(),
-        })?;
+        let device = self.cuda.region(host.len(), self.regions.len())?;
         let inner = host.id();
         let kind = match self.world() {
             1 => Kind::Unmirrored,
@@ -98,19 +93,14 @@ impl Staged {
             region: memory.inner,
             range: span.range.clone(),
         };
-        let rank = self.inner.rank();
-        let failed = |error: BackendError| CommError::Transport {
-            operation,
-            rank,
-            problem: error.to_string(),
-        };
         // SAFETY: the caller gives up the span until the collective is over on the communicator's
         // stream; on the host nobody but the inner collective touches it, between the copies.
         unsafe {
-            memory.kind.copy_down(&self.cuda, down).map_err(failed)?;
+            memory.kind.copy_down(&self.cuda, down)?;
             collective(self.inner.as_mut(), &host)?;
-            memory.kind.copy_up(&self.cuda, up).map_err(failed)
+            memory.kind.copy_up(&self.cuda, up)?;
         }
+        Ok(())
     }
 
     /// This rank's piece of a span.
@@ -203,13 +193,7 @@ impl Communicator for Staged {
     }
 
     fn after(&mut self, fence: Fence) -> Result<(), CommError> {
-        self.cuda
-            .after(fence)
-            .map_err(|error| CommError::Transport {
-                operation: "fence",
-                rank: self.inner.rank(),
-                problem: error.to_string(),
-            })
+        Ok(self.cuda.after(fence)?)
     }
 
     fn all_reduce(&mut self, span: &Span) -> Result<(), CommError> {

@@ -17,7 +17,7 @@ use super::options::{Hosts, Options};
 use super::presence::Presence;
 use super::transport::{Landing, SLOTS, Transport, blame};
 use super::wait::{Bell, Watch, wait};
-use super::{CommError, Communicator};
+use super::{CommError, Communicator, REGION};
 use crate::backend::RegionOwner;
 use crate::backend::cpu::Buffer;
 
@@ -444,6 +444,7 @@ impl Sharing for Heap {
         gate.meet(transport)?;
         let Some(own) = own.filter(|_| all.len() == gate.ranks().len()) else {
             return Err(CommError::Memory {
+                what: REGION,
                 rank: transport.rank(),
                 bytes,
                 problem: "a rank of this host has no memory left".to_owned(),

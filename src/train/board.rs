@@ -57,7 +57,7 @@ impl Board {
         let world = reducer.world();
         let slots = micro_batches.div_ceil(world);
         let row = slots * REPORT + magnitudes;
-        let table = reducer.allocate_host_i64(row * world)?;
+        let table = reducer.allocate_host_i64("reports of ranks", row * world)?;
         Ok(Self {
             table,
             row,

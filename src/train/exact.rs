@@ -93,7 +93,7 @@ impl<B: Backend> ExactSums<B> {
     ) -> Result<Self, super::TrainError> {
         let len = ranges.last().map_or(0, |range| range.end);
         Ok(Self {
-            wire: reducer.allocate_i64(len)?,
+            wire: reducer.allocate_i64("exact sums of state", len)?,
             scales: Scales::new(ranges.len(), micro_batches),
             magnitudes: queue.allocate("statistics magnitudes", ranges.len())?,
             ranges,

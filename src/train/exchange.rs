@@ -25,7 +25,7 @@ impl Exchange {
         reducer: &mut Reducer,
     ) -> Result<Self, TrainError> {
         let blocks = if sharded {
-            Some(reducer.allocate_host_i64(blocks(layout))?)
+            Some(reducer.allocate_host_i64("norms of shards", blocks(layout))?)
         } else {
             None
         };

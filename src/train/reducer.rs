@@ -338,24 +338,44 @@ impl Reducer {
         Ok(())
     }
 
-    /// Allocates a region of `len` floats.
-    pub fn allocate_f32(&mut self, len: usize) -> Result<Region<f32>, CommError> {
+    /// Allocates a region of `len` floats for `what`.
+    pub fn allocate_f32(
+        &mut self,
+        what: &'static str,
+        len: usize,
+    ) -> Result<Region<f32>, CommError> {
         self.call(move |communicator| communicator.allocate_f32(len))
+            .map_err(|error| error.of(what))
     }
 
     /// Allocates a region of `len` integers.
-    pub fn allocate_i64(&mut self, len: usize) -> Result<Region<i64>, CommError> {
+    pub fn allocate_i64(
+        &mut self,
+        what: &'static str,
+        len: usize,
+    ) -> Result<Region<i64>, CommError> {
         self.call(move |communicator| communicator.allocate_i64(len))
+            .map_err(|error| error.of(what))
     }
 
     /// Allocates a region of `len` integers that the host reads and writes.
-    pub fn allocate_host_i64(&mut self, len: usize) -> Result<Region<i64>, CommError> {
+    pub fn allocate_host_i64(
+        &mut self,
+        what: &'static str,
+        len: usize,
+    ) -> Result<Region<i64>, CommError> {
         self.call(move |communicator| communicator.allocate_host_i64(len))
+            .map_err(|error| error.of(what))
     }
 
     /// Allocates a region of `len` 16-bit floats.
-    pub fn allocate_bf16(&mut self, len: usize) -> Result<Region<half::bf16>, CommError> {
+    pub fn allocate_bf16(
+        &mut self,
+        what: &'static str,
+        len: usize,
+    ) -> Result<Region<half::bf16>, CommError> {
         self.call(move |communicator| communicator.allocate_bf16(len))
+            .map_err(|error| error.of(what))
     }
 
     /// Time the compute thread has waited since the last call of this: communication that backward

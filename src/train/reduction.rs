@@ -63,11 +63,11 @@ impl<B: Backend> Reduction<B> {
         let world = reducer.world();
         let len = layout.arena_len(world);
         let buckets = buckets(len, ALIGNMENT * world, options.bucket_bytes);
-        let gradients = reducer.allocate_f32(len)?;
+        let gradients = reducer.allocate_f32("gradients", len)?;
         let wire = match options.mode {
             ReduceMode::F32 => Wire::Same,
-            ReduceMode::Bf16 => Wire::Bf16(reducer.allocate_bf16(len)?),
-            ReduceMode::Exact => Wire::Exact(reducer.allocate_i64(len)?),
+            ReduceMode::Bf16 => Wire::Bf16(reducer.allocate_bf16("gradients as they travel", len)?),
+            ReduceMode::Exact => Wire::Exact(reducer.allocate_i64("exact sums of gradients", len)?),
         };
         let tensors = layout.tensors().len();
         Ok(Self {

@@ -100,7 +100,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     ) -> Result<Self, TrainError> {
         let layout = Arc::new(model.layout().clone());
         let world = reducer.world();
-        let parameters = reducer.allocate_f32(layout.arena_len(world))?;
+        let parameters = reducer.allocate_f32("parameters", layout.arena_len(world))?;
         let states: Vec<Range<usize>> = model
             .states()
             .iter()

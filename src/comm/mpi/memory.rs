@@ -20,7 +20,7 @@ use crate::comm::gate::Gate;
 use crate::comm::options::Hosts;
 use crate::comm::presence::Presence;
 use crate::comm::transport::Transport;
-use crate::comm::{Algorithm, CommError};
+use crate::comm::{Algorithm, CommError, REGION};
 
 /// Mapped bytes; unmapped when dropped.
 #[derive(Debug)]
@@ -145,6 +145,7 @@ pub(super) fn meet(session: &Session, hosts: Hosts) -> Result<Meeting, CommError
     }
     let alone: Vec<usize> = (0..session.world()).collect();
     let mapping = Mapping::new(Block::size(1), None).map_err(|problem| CommError::Memory {
+        what: REGION,
         rank,
         bytes: Block::size(1),
         problem: problem.to_string(),
@@ -349,6 +350,7 @@ impl Sharing for SharedMemory {
             }
         }
         let alone = Mapping::new(bytes, None).map_err(|problem| CommError::Memory {
+            what: REGION,
             rank,
             bytes,
             problem: problem.to_string(),

@@ -7,11 +7,11 @@ use super::call::{Group, Request};
 use super::memory::{Block, REASON};
 use super::session::Session;
 use crate::backend::cpu::Buffer;
-use crate::comm::CommError;
 use crate::comm::cells::Cells;
 use crate::comm::options::{Hosts, Options};
 use crate::comm::transport::{Landing, SLOTS, Transport, blame};
 use crate::comm::wait::{Watch, poll};
+use crate::comm::{CommError, REGION};
 
 /// Tag of data.
 const DATA: c_int = 0;
@@ -72,6 +72,7 @@ impl Processes {
         let staging = Buffer::zeroed(bytes.div_ceil(size_of::<i64>())).ok_or_else(|| {
             let problem = "out of memory".to_owned();
             CommError::Memory {
+                what: REGION,
                 rank,
                 bytes,
                 problem,
