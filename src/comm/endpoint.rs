@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Duration;
 
 use half::bf16;
 
@@ -12,7 +13,7 @@ use super::hierarchical::Hierarchical;
 use super::options::Hosts;
 use super::ring::{Group, Ring, Steps};
 use super::transport::Transport;
-use super::{Algorithm, CommError, Communicator, REGION, Span};
+use super::{Algorithm, CommError, Communicator, Entered, REGION, Span};
 use crate::backend::{Region, RegionOwner};
 use crate::params::partition;
 
@@ -63,16 +64,19 @@ enum Memories {
     I64(Vec<Cells<i64>>),
 }
 
-#[derive(Clone, Copy)]
-enum Collective {
+/// What to do with a span.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Collective {
     AllReduce,
     ReduceScatter,
     AllGather,
+    /// From this rank.
     Broadcast(usize),
 }
 
 impl Collective {
-    fn name(self) -> &'static str {
+    /// As errors name it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::AllReduce => "all-reduce",
             Self::ReduceScatter => "reduce-scatter",
@@ -207,6 +211,36 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
             self.ring.transport().spoil(cause);
         }
         result
+    }
+
+    /// [`Communicator::watch`], before a failure is told to others.
+    fn look_after(&mut self, collective: &Entered, waited: Duration) -> Result<(), CommError> {
+        let (rank, transport) = (self.rank(), self.ring.transport());
+        transport.check()?;
+        let patience = transport.patience();
+        if waited < patience / 2 {
+            return Ok(());
+        }
+        let missing = transport.missing_in(collective.number);
+        if waited < patience {
+            return Ok(());
+        }
+        let operation = collective.operation;
+        Err(match missing {
+            Some(rank) => CommError::Timeout {
+                operation,
+                rank,
+                waited: patience,
+            },
+            None => CommError::Transport {
+                operation,
+                rank,
+                problem: format!(
+                    "every rank has begun it, but it is not over after {patience:?}; look for a \
+                     device that is stuck or busy with other work"
+                ),
+            },
+        })
     }
 
     fn run_on<E: Summand>(
@@ -359,12 +393,23 @@ impl<T: Transport, S: Sharing> Communicator for Endpoint<T, S> {
             return Ok(());
         }
         let entered = self.ring.transport().enter("barrier");
-        let result = entered.and_then(|()| match self.algorithm {
+        let result = entered.and_then(|_| match self.algorithm {
             Algorithm::Direct => self.gate.meet(self.ring.transport()),
-            Algorithm::Ring | Algorithm::Hierarchical => {
+            Algorithm::Ring | Algorithm::Hierarchical | Algorithm::Nccl => {
                 self.ring.all(&self.everybody, true).map(drop)
             }
         });
+        self.noting_failure(result)
+    }
+
+    fn enter(&mut self, operation: &'static str) -> Result<Entered, CommError> {
+        let result = self.ring.transport().enter(operation);
+        let number = self.noting_failure(result)?;
+        Ok(Entered { number, operation })
+    }
+
+    fn watch(&mut self, collective: &Entered, waited: Duration) -> Result<(), CommError> {
+        let result = self.look_after(collective, waited);
         self.noting_failure(result)
     }
 

@@ -12,6 +12,7 @@ mod hierarchical;
 pub mod launcher;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+pub mod nccl;
 mod options;
 mod presence;
 mod ring;
@@ -44,6 +45,17 @@ pub enum Dtype {
     I64,
 }
 
+impl Dtype {
+    /// Bytes of one.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => size_of::<f32>(),
+            Self::Bf16 => size_of::<half::bf16>(),
+            Self::I64 => size_of::<i64>(),
+        }
+    }
+}
+
 /// How gradients are added over micro-batches and ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,6 +78,13 @@ pub struct Span {
     pub range: Range<usize>,
 }
 
+/// A collective that runs elsewhere, as [`Communicator::enter`] counted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entered {
+    number: u64,
+    operation: &'static str,
+}
+
 /// What ran, for the log and the run's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,6 +95,8 @@ pub enum Algorithm {
     Direct,
     /// Direct within a host, a ring of leaders for each chunk between hosts.
     Hierarchical,
+    /// NCCL, on devices.
+    Nccl,
 }
 
 /// A failed collective.
@@ -197,7 +218,8 @@ pub trait Communicator: Send {
     fn all_reduce(&mut self, span: &Span) -> Result<(), CommError>;
 
     /// Sums the span over all ranks; each rank ends with its own piece of what `all_reduce` would
-    /// give, bit for bit, and the rest undefined.
+    /// give, bit for bit, and the rest undefined. [`Algorithm::Nccl`] keeps this for integers only:
+    /// it may add floats in another order than in `all_reduce`.
     fn reduce_scatter(&mut self, span: &Span) -> Result<(), CommError>;
 
     /// Spreads every rank's piece to all.
@@ -208,6 +230,22 @@ pub trait Communicator: Send {
 
     /// Waits for all.
     fn barrier(&mut self) -> Result<(), CommError>;
+
+    /// Counts in a collective that runs elsewhere, on devices, so that a rank that waits for it in
+    /// vain can tell who has not come to it. Called in the same order on every rank, as collectives
+    /// are, but waits for nobody.
+    fn enter(&mut self, operation: &'static str) -> Result<Entered, CommError>;
+
+    /// Fails if `collective`, for which this rank has waited so long already, is not worth waiting
+    /// for any more: a rank gave up or left, or has not come to it and the time is over. Not
+    /// collective.
+    fn watch(&mut self, collective: &Entered, waited: Duration) -> Result<(), CommError>;
+
+    /// Looks after collectives that have been queued and may still run; fails if one of them has
+    /// failed. To be called now and then by whoever has nothing else to do. Not collective.
+    fn poll(&mut self) -> Result<(), CommError> {
+        Ok(())
+    }
 
     /// Tells the others that this rank gives up; their next or current collective fails with
     /// [`CommError::Aborted`]. Not collective.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use half::bf16;
 
-use super::{Algorithm, CommError, Communicator, Span};
+use super::{Algorithm, CommError, Communicator, Entered, Span};
 use crate::backend::{Fence, Region};
 
 /// A slow link out of every rank: a message occupies it for its length over the bandwidth, after
@@ -159,6 +159,18 @@ impl Communicator for Faulty {
 
     fn barrier(&mut self) -> Result<(), CommError> {
         self.run(|inner| inner.barrier())
+    }
+
+    fn enter(&mut self, operation: &'static str) -> Result<Entered, CommError> {
+        self.alive()?.enter(operation)
+    }
+
+    fn watch(&mut self, collective: &Entered, waited: Duration) -> Result<(), CommError> {
+        self.alive()?.watch(collective, waited)
+    }
+
+    fn poll(&mut self) -> Result<(), CommError> {
+        self.alive()?.poll()
     }
 
     fn abort(&mut self, reason: &str) {

@@ -15,10 +15,11 @@
 //! and costs two passes over the bus and the host's sum.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use half::bf16;
 
-use super::{Algorithm, CommError, Communicator, Span};
+use super::{Algorithm, CommError, Communicator, Entered, Span};
 use crate::backend::cuda::{Cuda, Mirrored};
 use crate::backend::{BackendError, Element, Fence, Region};
 use crate::params::partition;
@@ -231,6 +232,14 @@ impl Communicator for Staged {
 
     fn barrier(&mut self) -> Result<(), CommError> {
         self.inner.barrier()
+    }
+
+    fn enter(&mut self, operation: &'static str) -> Result<Entered, CommError> {
+        self.inner.enter(operation)
+    }
+
+    fn watch(&mut self, collective: &Entered, waited: Duration) -> Result<(), CommError> {
+        self.inner.watch(collective, waited)
     }
 
     fn abort(&mut self, reason: &str) {

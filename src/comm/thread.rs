@@ -244,10 +244,7 @@ impl Watch for Threads {
     }
 
     fn missing(&mut self) -> Option<usize> {
-        self.shared
-            .ranks
-            .iter()
-            .position(|seat| seat.presence.is_behind(self.entered))
+        self.missing_in(self.entered)
     }
 
     fn operation(&self) -> &'static str {
@@ -268,11 +265,19 @@ impl Transport for Threads {
         self.shared.world
     }
 
-    fn enter(&mut self, operation: &'static str) -> Result<(), CommError> {
+    fn enter(&mut self, operation: &'static str) -> Result<u64, CommError> {
         self.operation = operation;
         self.entered += 1;
         self.shared.ranks[self.rank].presence.enter(self.entered);
-        self.check()
+        self.check()?;
+        Ok(self.entered)
+    }
+
+    fn missing_in(&mut self, number: u64) -> Option<usize> {
+        self.shared
+            .ranks
+            .iter()
+            .position(|seat| seat.presence.is_behind(number))
     }
 
     fn start_send(&mut self, slot: usize, to: usize, data: Cells<u8>) -> Result<(), CommError> {

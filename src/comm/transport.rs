@@ -50,8 +50,12 @@ pub(crate) trait Transport: Watch + Send {
         false
     }
 
-    /// Counts a collective in, so that a rank that waits in vain can tell who has not begun it.
-    fn enter(&mut self, operation: &'static str) -> Result<(), CommError>;
+    /// Counts a collective in, from one, so that a rank that waits in vain can tell who has not
+    /// begun it.
+    fn enter(&mut self, operation: &'static str) -> Result<u64, CommError>;
+
+    /// A rank that has not begun collective `number`, as far as is known; says that this rank waits.
+    fn missing_in(&mut self, number: u64) -> Option<usize>;
 
     /// Starts a message of at least one byte and at most the chunk size it was made with.
     fn start_send(&mut self, slot: usize, to: usize, data: Cells<u8>) -> Result<(), CommError>;

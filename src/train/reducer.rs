@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -17,6 +17,9 @@ use crate::comm::{Algorithm, CommError, Communicator, Span};
 
 /// Jobs that may wait in line before `submit` blocks.
 const LINE: usize = 4096;
+
+/// How long the thread is idle before it looks after what is queued on a device.
+const IDLE: Duration = Duration::from_millis(20);
 
 /// How often a waiter looks before it sleeps; a look costs a yield.
 const LOOKS: usize = 200;
@@ -146,11 +149,15 @@ impl Progress {
 
     fn finish(&self, result: Result<(), CommError>) {
         if let Err(error) = result {
-            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            failure.get_or_insert(error);
+            self.fail(error);
         }
         self.completed.fetch_add(1, Ordering::Release);
         self.waiter.unpark();
+    }
+
+    fn fail(&self, error: CommError) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error);
     }
 
     /// Nothing more will be completed.
@@ -211,8 +218,18 @@ impl Reducer {
                     progress: &theirs,
                     rank: facts.0,
                 };
-                for job in line {
-                    communicator = theirs.run(job, communicator);
+                loop {
+                    match line.recv_timeout(IDLE) {
+                        Ok(job) => communicator = theirs.run(job, communicator),
+                        Err(RecvTimeoutError::Disconnected) => break,
+                        Err(RecvTimeoutError::Timeout) => {
+                            if theirs.failure().is_none()
+                                && let Err(error) = communicator.poll()
+                            {
+                                theirs.fail(error);
+                            }
+                        }
+                    }
                 }
             })
             .map_err(|error| CommError::Transport {

@@ -10,5 +10,6 @@
 #[path = "../collectives/mod.rs"]
 mod collectives;
 mod memory;
+mod nccl;
 mod staged;
 mod twins;

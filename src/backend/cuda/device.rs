@@ -217,6 +217,12 @@ impl Device {
         self.fences[number as usize % FENCES]
     }
 
+    /// The GPU's own name, not one of this process.
+    pub(super) fn uuid(&self) -> Result<[u8; 16], DriverError> {
+        let uuid = result::device::get_uuid(self.device)?;
+        Ok(uuid.bytes.map(|byte| byte as u8))
+    }
+
     /// Waits for the compute stream.
     pub(super) fn synchronize(&self) {
         self.bind();

@@ -43,6 +43,31 @@ impl Cuda {
         self.done("cuStreamWaitEvent", self.device.after(fence))
     }
 
+    /// Makes the GPU the calling thread's, for calls of its driver.
+    pub(crate) fn bind(&self) {
+        self.device.bind();
+    }
+
+    /// The stream that the communicator queues its work on.
+    pub(crate) fn reduce_stream(&self) -> sys::CUstream {
+        self.device.reduce
+    }
+
+    /// What no other GPU is called, on any host.
+    pub(crate) fn uuid(&self) -> Result<[u8; 16], BackendError> {
+        let uuid = self.device.uuid();
+        self.done("cuDeviceGetUuid", uuid)
+    }
+
+    /// Turns a failed call of the driver into an error that names the GPU.
+    pub(crate) fn done<R>(
+        &self,
+        operation: &'static str,
+        result: Result<R, DriverError>,
+    ) -> Result<R, BackendError> {
+        result.map_err(|error| self.device.failure(operation, error))
+    }
+
     /// Waits for all that the communicator has queued.
     pub(crate) fn synchronize_reduce(&self) -> Result<(), BackendError> {
         self.device.bind();
@@ -120,14 +145,6 @@ impl Cuda {
     ) -> Result<(), BackendError> {
         self.device.bind();
         self.done(operation, call(self.device.reduce))
-    }
-
-    fn done(
-        &self,
-        operation: &'static str,
-        result: Result<(), DriverError>,
-    ) -> Result<(), BackendError> {
-        result.map_err(|error| self.device.failure(operation, error))
     }
 }
 

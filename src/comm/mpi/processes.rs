@@ -174,20 +174,7 @@ impl Watch for Processes {
     }
 
     fn missing(&mut self) -> Option<usize> {
-        if self.told < self.entered && self.hosts.count() > 1 {
-            self.told = self.entered;
-            let number = Box::leak(Box::new(self.entered.to_ne_bytes()));
-            // They are never waited for: a rank that does not listen is the one that is missing.
-            std::mem::forget(self.tell_strangers(HERE, number));
-        }
-        let behind = |&index: &usize| self.block.presence(index).is_behind(self.entered);
-        let near = (0..self.block.ranks.len())
-            .find(behind)
-            .map(|index| self.block.ranks[index]);
-        near.or_else(|| {
-            self.strangers()
-                .find(|&rank| self.heard[rank] < self.entered)
-        })
+        self.missing_in(self.entered)
     }
 
     fn operation(&self) -> &'static str {
@@ -212,11 +199,26 @@ impl Transport for Processes {
         true
     }
 
-    fn enter(&mut self, operation: &'static str) -> Result<(), CommError> {
+    fn enter(&mut self, operation: &'static str) -> Result<u64, CommError> {
         self.operation = operation;
         self.entered += 1;
         self.block.presence(self.block.index).enter(self.entered);
-        self.check()
+        self.check()?;
+        Ok(self.entered)
+    }
+
+    fn missing_in(&mut self, number: u64) -> Option<usize> {
+        if self.told < self.entered && self.hosts.count() > 1 {
+            self.told = self.entered;
+            let number = Box::leak(Box::new(self.entered.to_ne_bytes()));
+            // They are never waited for: a rank that does not listen is the one that is missing.
+            std::mem::forget(self.tell_strangers(HERE, number));
+        }
+        let behind = |&index: &usize| self.block.presence(index).is_behind(number);
+        let near = (0..self.block.ranks.len())
+            .find(behind)
+            .map(|index| self.block.ranks[index]);
+        near.or_else(|| self.strangers().find(|&rank| self.heard[rank] < number))
     }
 
     fn start_send(&mut self, slot: usize, to: usize, data: Cells<u8>) -> Result<(), CommError> {
