@@ -27,7 +27,7 @@ pub use inference::Inference;
 pub use launch::{Connect, RankError, run_rank, run_threads};
 pub use metrics::{EvaluateRecord, MetricsWriter, Record, StartRecord, TrainRecord, read_metrics};
 pub use progress::{Console, Progress, Tick};
-pub use reducer::{Call, Connection, Job, Reducer};
+pub use reducer::{Call, Connection, Job, Reducer, Wrap, Wrapped};
 pub use reduction::{Reduction, ReductionOptions};
 pub use resume::{Bits, ResumeError};
 pub use run_folder::{Existing, RunFolder, RunFolderError};

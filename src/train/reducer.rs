@@ -46,10 +46,10 @@ pub enum Job {
 pub type Call = Box<dyn FnOnce(&mut dyn Communicator) -> Result<(), CommError> + Send>;
 
 /// Makes a communicator around another; where that fails, gives the other back.
-pub type Wrap = Box<dyn FnOnce(Box<dyn Communicator>) -> Outcome + Send>;
+pub type Wrap = Box<dyn FnOnce(Box<dyn Communicator>) -> Wrapped + Send>;
 
 /// What there is after a job, and how the job went.
-pub type Outcome = (Box<dyn Communicator>, Result<(), CommError>);
+pub type Wrapped = (Box<dyn Communicator>, Result<(), CommError>);
 
 /// The compute side of the reducer thread.
 pub struct Reducer {
@@ -424,7 +424,7 @@ fn lost(rank: usize) -> CommError {
     }
 }
 
-fn run(job: Job, mut communicator: Box<dyn Communicator>) -> Outcome {
+fn run(job: Job, mut communicator: Box<dyn Communicator>) -> Wrapped {
     let result = match job {
         Job::Wrap(wrap) => return wrap(communicator),
         Job::AllReduce(span) => communicator.all_reduce(&span),

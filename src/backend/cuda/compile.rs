@@ -209,6 +209,10 @@ impl Compiler {
     }
 }
 
+/// Functions of NVRTC: how long the code of a program is, and the code itself.
+type AskSize = unsafe fn(nvrtc_sys::nvrtcProgram, *mut usize) -> nvrtc_sys::nvrtcResult;
+type CopyCode = unsafe fn(nvrtc_sys::nvrtcProgram, *mut c_char) -> nvrtc_sys::nvrtcResult;
+
 /// A program of NVRTC, destroyed when dropped.
 struct Program(nvrtc_sys::nvrtcProgram);
 
@@ -245,10 +249,7 @@ impl Program {
     }
 
     fn code(&self, target: Target) -> Result<Vec<u8>, nvrtc::NvrtcError> {
-        let (size_of, copy): (
-            unsafe fn(nvrtc_sys::nvrtcProgram, *mut usize) -> nvrtc_sys::nvrtcResult,
-            unsafe fn(nvrtc_sys::nvrtcProgram, *mut c_char) -> nvrtc_sys::nvrtcResult,
-        ) = match target {
+        let (size_of, copy): (AskSize, CopyCode) = match target {
             Target::MachineCode(_) => (nvrtc_sys::nvrtcGetCUBINSize, nvrtc_sys::nvrtcGetCUBIN),
             Target::Portable(_) => (nvrtc_sys::nvrtcGetPTXSize, nvrtc_sys::nvrtcGetPTX),
         };

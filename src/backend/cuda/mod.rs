@@ -71,6 +71,7 @@ impl Cuda {
 
     /// Memory that belongs to whoever queues the next launches, aligned to 256 bytes and with any
     /// content: the next call of anything may overwrite it.
+    #[expect(dead_code, reason = "products, which come next, sum in it")]
     pub(super) fn scratch<T: Element>(&self, len: usize) -> ViewMut<'_, T> {
         assert!(
             len <= SCRATCH_BYTES / size_of::<T>(),
