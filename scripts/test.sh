@@ -200,9 +200,8 @@ main() {
     check "NVRTC present" bash scripts/install-cuda-libraries.sh
     unset GPU_EMULATOR_WITHOUT_NVRTC
     tests "emulator" in_emulator cargo test --locked --release --no-fail-fast --quiet
-    # Tests of the CUDA backend run here, in every configuration of the emulator:
-    # tests "cuda on the emulator" scripts/gpu-emulator.sh --each \
-    #     cargo nextest run --locked --features cuda -E 'test(cuda)'
+    tests "cuda on the emulator" scripts/gpu-emulator.sh --each \
+        cargo test --locked --test cuda --no-fail-fast --quiet
 
     local mpi
     for mpi in openmpi mpich; do

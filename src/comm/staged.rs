@@ -167,6 +167,10 @@ impl Communicator for Staged {
         self.inner.is_thread_bound()
     }
 
+    fn overlaps(&self) -> bool {
+        true
+    }
+
     fn allocate_f32(&mut self, len: usize) -> Result<Region<f32>, CommError> {
         let host = self.inner.allocate_f32(len)?;
         self.allocate(host, Kind::F32)

@@ -350,6 +350,10 @@ impl Communicator for Nccl {
         self.host.is_thread_bound()
     }
 
+    fn overlaps(&self) -> bool {
+        true
+    }
+
     fn allocate_f32(&mut self, len: usize) -> Result<Region<f32>, CommError> {
         let result = self.allocate(len, Dtype::F32);
         self.noting_failure(result)

@@ -235,7 +235,7 @@ impl Library {
             // SAFETY: a library runs code of its own when it is opened; NCCL's only sets itself up.
             match unsafe { libloading::Library::new(candidate) } {
                 Ok(open) => return Self::new(open, candidate, algorithm),
-                Err(error) => attempts.push(error.to_string()),
+                Err(error) => attempts.push(reason(error)),
             }
         }
         Err(LoadError::Missing { attempts })
@@ -250,8 +250,7 @@ impl Library {
             path: path.to_owned(),
             problem,
         };
-        let functions =
-            Functions::find(&open).map_err(|error| unusable(name, error.to_string()))?;
+        let functions = Functions::find(&open).map_err(|error| unusable(name, reason(error)))?;
         let path = path_of(functions.get_version as *const c_void).unwrap_or(name.to_owned());
         let mut code = 0;
         // SAFETY: one number is written.
@@ -353,6 +352,11 @@ impl fmt::Debug for Library {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
+}
+
+/// What the system says, which is the source of what the crate says.
+fn reason(error: libloading::Error) -> String {
+    std::error::Error::source(&error).map_or_else(|| error.to_string(), |source| source.to_string())
 }
 
 /// Leaves the choice in NCCL's environment; says in words what is asked for.
