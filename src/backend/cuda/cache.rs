@@ -88,3 +88,40 @@ fn folder() -> Option<PathBuf> {
     let caches = caches.or_else(|| from("HOME").map(|home| Path::new(&home).join(".cache")))?;
     Some(caches.join("ringstep").join("kernels"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_entry_is_as_good_as_none_and_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kernels").join("a.ptx");
+        let entry = Entry(Some(path.clone()));
+        assert_eq!(entry.read(), None);
+        entry.write(b"code");
+        assert_eq!(entry.read().as_deref(), Some(&b"code"[..]));
+        let whole = fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        for damaged in [&flipped[..], &whole[..whole.len() - 1], &whole[..10], &[]] {
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(entry.read(), None);
+        }
+        entry.write(b"code");
+        assert_eq!(entry.read().as_deref(), Some(&b"code"[..]));
+        // Nothing but the entry is left behind.
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn parts_of_a_key_do_not_run_into_each_other() {
+        let name = |parts: &[&str]| {
+            let mut key = Key::new();
+            parts.iter().for_each(|part| key.add(part));
+            key.0.finalize()
+        };
+        assert_eq!(name(&["a", "bc"]), name(&["a", "bc"]));
+        assert_ne!(name(&["a", "bc"]), name(&["ab", "c"]));
+    }
+}
