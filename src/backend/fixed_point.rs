@@ -26,6 +26,9 @@ pub trait FixedPoint: Memory {
         magnitude: Self::ViewMut<'_, u32>,
     );
 
+    /// `magnitude[0] = max(magnitude[0], bits of |values|)`, as `quantize` does.
+    fn magnitude(&mut self, values: Self::View<'_, f32>, magnitude: Self::ViewMut<'_, u32>);
+
     /// `values = sums * 2^-exponent`, rounded to nearest.
     fn dequantize(
         &mut self,

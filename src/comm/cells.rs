@@ -62,6 +62,13 @@ impl<T: Copy> Cells<T> {
         }
     }
 
+    /// Element `index`.
+    pub(crate) fn get(self, index: usize) -> T {
+        assert!(index < self.len, "element {index} of {} cells", self.len);
+        // SAFETY: in bounds; nobody writes it meanwhile by the maker's promise.
+        unsafe { self.start.add(index).read() }
+    }
+
     /// The same memory as bytes.
     pub(crate) fn bytes(self) -> Cells<u8> {
         Cells {

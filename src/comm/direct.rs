@@ -34,39 +34,50 @@ pub(crate) struct Direct<'a, T> {
 /// Most ranks on one host.
 pub(crate) const MOST: usize = 64;
 
+/// Stores the sums of the first cells in all of the second, which may be among the first; the third
+/// is the place of their first element in its region.
+pub(crate) type Add<'a, T> = &'a dyn Fn(&[Cells<T>], &[Cells<T>], usize);
+
 impl<T: Summand> Direct<'_, T> {
-    /// Sums to everybody.
-    pub(crate) fn all_reduce(self, watch: &mut (impl Watch + ?Sized)) -> Result<(), CommError> {
-        self.gate.meet(watch)?;
-        let (pieces, count) = self.cut(self.piece(self.gate.index()));
-        sum(&pieces[..count], &pieces[..count]);
-        self.gate.meet(watch)
-    }
-
-    /// Sums this rank's piece to itself.
-    pub(crate) fn reduce_scatter(self, watch: &mut (impl Watch + ?Sized)) -> Result<(), CommError> {
-        self.gate.meet(watch)?;
-        self.reduce(self.piece(self.gate.index()));
-        self.gate.meet(watch)
-    }
-
     /// Sums `range` over the host into this rank's memory; between two meetings.
     pub(crate) fn reduce(&self, range: Range<usize>) {
         let (pieces, count) = self.cut(range);
         sum(&pieces[..count], &pieces[self.gate.index()..][..1]);
     }
-
-    /// `range` of every memory. On the stack: a step allocates nothing.
-    fn cut(&self, range: Range<usize>) -> ([Cells<T>; MOST], usize) {
-        let mut pieces = [self.memories[0]; MOST];
-        for (index, piece) in pieces.iter_mut().enumerate().take(self.memories.len()) {
-            *piece = self.memory(index).slice(range.clone());
-        }
-        (pieces, self.memories.len())
-    }
 }
 
 impl<T: Element> Direct<'_, T> {
+    /// Sums to everybody.
+    pub(crate) fn all_reduce(
+        self,
+        watch: &mut (impl Watch + ?Sized),
+        add: Add<'_, T>,
+    ) -> Result<(), CommError> {
+        self.gate.meet(watch)?;
+        let piece = self.piece(self.gate.index());
+        let (pieces, count) = self.cut(piece.clone());
+        add(
+            &pieces[..count],
+            &pieces[..count],
+            self.range.start + piece.start,
+        );
+        self.gate.meet(watch)
+    }
+
+    /// Sums this rank's piece to itself.
+    pub(crate) fn reduce_scatter(
+        self,
+        watch: &mut (impl Watch + ?Sized),
+        add: Add<'_, T>,
+    ) -> Result<(), CommError> {
+        self.gate.meet(watch)?;
+        let piece = self.piece(self.gate.index());
+        let (pieces, count) = self.cut(piece.clone());
+        let own = &pieces[self.gate.index()..][..1];
+        add(&pieces[..count], own, self.range.start + piece.start);
+        self.gate.meet(watch)
+    }
+
     /// Spreads every rank's piece.
     pub(crate) fn all_gather(self, watch: &mut (impl Watch + ?Sized)) -> Result<(), CommError> {
         self.gate.meet(watch)?;
@@ -95,6 +106,15 @@ impl<T: Element> Direct<'_, T> {
                 .slice(range.clone())
                 .copy_from(self.memory(index).slice(range));
         }
+    }
+
+    /// `range` of every memory. On the stack: a step allocates nothing.
+    fn cut(&self, range: Range<usize>) -> ([Cells<T>; MOST], usize) {
+        let mut pieces = [self.memories[0]; MOST];
+        for (index, piece) in pieces.iter_mut().enumerate().take(self.memories.len()) {
+            *piece = self.memory(index).slice(range.clone());
+        }
+        (pieces, self.memories.len())
     }
 
     /// What takes part of the memory of the host's rank `index`.

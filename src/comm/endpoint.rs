@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use half::bf16;
 
-use super::cells::{Cells, Summand};
-use super::direct::Direct;
+use super::cells::{Cells, Summand, sum};
+use super::direct::{Add, Direct};
+use super::fixed_point;
 use super::gate::Gate;
 use super::hierarchical::Hierarchical;
 use super::options::Hosts;
 use super::ring::{Group, Ring, Steps};
 use super::transport::Transport;
 use super::{Algorithm, CommError, Communicator, Entered, REGION, Span};
-use crate::backend::{Region, RegionOwner};
+use crate::backend::{BLOCK, Element, Region, RegionOwner};
 use crate::params::partition;
 
 /// How the ranks of a host give each other memory.
@@ -55,6 +56,8 @@ struct Registered {
     own: usize,
     /// Whether the ranks of the host see each other's memory.
     shared: bool,
+    /// For sums in fixed point, one for each block.
+    exponents: Option<Cells<i64>>,
     _keep: Arc<dyn RegionOwner>,
 }
 
@@ -178,15 +181,13 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
             memories,
             own,
             shared,
+            exponents: None,
             _keep: keep,
         });
         Ok(region)
     }
 
     fn run(&mut self, collective: Collective, span: &Span) -> Result<(), CommError> {
-        if self.world() == 1 {
-            return Ok(());
-        }
         // Taken out and put back, so that the memories and the rest can be borrowed apart.
         let regions = std::mem::take(&mut self.regions);
         let Some(region) = regions.get(span.region) else {
@@ -198,7 +199,10 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
             )
         };
         let result = match &region.memories {
-            Memories::F32(memories) => self.run_on(collective, span, memories, region),
+            Memories::F32(memories) => match region.exponents {
+                Some(exponents) => self.run_in_fixed_point(collective, span, memories, exponents),
+                None => self.run_on(collective, span, memories, region),
+            },
             Memories::Bf16(memories) => self.run_on(collective, span, memories, region),
             Memories::I64(memories) => self.run_on(collective, span, memories, region),
         };
@@ -243,6 +247,20 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
         })
     }
 
+    /// Even one rank rounds its values, as it would among others.
+    fn run_in_fixed_point(
+        &mut self,
+        collective: Collective,
+        span: &Span,
+        memories: &[Cells<f32>],
+        exponents: Cells<i64>,
+    ) -> Result<(), CommError> {
+        self.ring.transport().enter(collective.name())?;
+        self.direct(collective, span, memories, &|sources, targets, start| {
+            fixed_point::sum(sources, targets, start, exponents)
+        })
+    }
+
     fn run_on<E: Summand>(
         &mut self,
         collective: Collective,
@@ -250,13 +268,20 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
         memories: &[Cells<E>],
         region: &Registered,
     ) -> Result<(), CommError> {
+        if self.world() == 1 {
+            return Ok(());
+        }
         self.ring.transport().enter(collective.name())?;
         let own = memories[region.own].slice(span.range.clone());
         if own.len() == 0 {
             return Ok(());
         }
         match self.algorithm {
-            Algorithm::Direct if region.shared => self.direct(collective, span, memories),
+            Algorithm::Direct if region.shared => {
+                self.direct(collective, span, memories, &|sources, targets, _| {
+                    sum(sources, targets)
+                })
+            }
             Algorithm::Hierarchical if region.shared => {
                 self.hierarchical(collective, span, memories)
             }
@@ -264,11 +289,12 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
         }
     }
 
-    fn direct<E: Summand>(
+    fn direct<E: Element>(
         &mut self,
         collective: Collective,
         span: &Span,
         memories: &[Cells<E>],
+        add: Add<'_, E>,
     ) -> Result<(), CommError> {
         let direct = Direct {
             gate: &self.gate,
@@ -277,8 +303,8 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
         };
         let watch = self.ring.transport();
         match collective {
-            Collective::AllReduce => direct.all_reduce(watch),
-            Collective::ReduceScatter => direct.reduce_scatter(watch),
+            Collective::AllReduce => direct.all_reduce(watch, add),
+            Collective::ReduceScatter => direct.reduce_scatter(watch, add),
             Collective::AllGather => direct.all_gather(watch),
             Collective::Broadcast(root) => direct.broadcast(watch, root),
         }
@@ -370,6 +396,20 @@ impl<T: Transport, S: Sharing> Communicator for Endpoint<T, S> {
     fn allocate_i64(&mut self, len: usize) -> Result<Region<i64>, CommError> {
         let result = self.allocate(len);
         self.noting_failure(result)
+    }
+
+    fn sum_in_fixed_point(
+        &mut self,
+        region: &Region<f32>,
+    ) -> Result<Option<Region<i64>>, CommError> {
+        if self.algorithm != Algorithm::Direct || !self.regions[region.id()].shared {
+            return Ok(None);
+        }
+        let exponents = self.allocate_i64(region.len().div_ceil(BLOCK))?;
+        // SAFETY: this rank's own memory, which the region registered behind it keeps.
+        let cells = unsafe { Cells::new(exponents.as_ptr(), exponents.len()) };
+        self.regions[region.id()].exponents = Some(cells);
+        Ok(Some(exponents))
     }
 
     fn all_reduce(&mut self, span: &Span) -> Result<(), CommError> {

@@ -7,6 +7,7 @@ mod agree;
 mod cells;
 mod direct;
 mod endpoint;
+mod fixed_point;
 mod gate;
 mod hierarchical;
 pub mod launcher;
@@ -212,6 +213,17 @@ pub trait Communicator: Send {
     fn after(&mut self, fence: Fence) -> Result<(), CommError> {
         debug_assert_eq!(fence, Fence::PAST, "host memory has no queue");
         Ok(())
+    }
+
+    /// From now on sums a region of floats in fixed point, whatever the order the same bits: each
+    /// rank's values are rounded to multiples of `2^-exponent`, added as integers, and turned back.
+    /// Returns the exponents, one for each [`crate::backend::BLOCK`] of the region, which every rank
+    /// sets alike before a sum; `None` where this communicator cannot, on all ranks.
+    fn sum_in_fixed_point(
+        &mut self,
+        _region: &Region<f32>,
+    ) -> Result<Option<Region<i64>>, CommError> {
+        Ok(None)
     }
 
     /// Sums the span over all ranks; every rank ends with the same bits.

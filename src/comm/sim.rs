@@ -141,6 +141,13 @@ impl Communicator for Faulty {
         self.alive()?.after(fence)
     }
 
+    fn sum_in_fixed_point(
+        &mut self,
+        region: &Region<f32>,
+    ) -> Result<Option<Region<i64>>, CommError> {
+        self.alive()?.sum_in_fixed_point(region)
+    }
+
     fn all_reduce(&mut self, span: &Span) -> Result<(), CommError> {
         self.run(|inner| inner.all_reduce(span))
     }

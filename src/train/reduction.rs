@@ -37,6 +37,10 @@ pub struct Reduction<B: Backend> {
     tickets: Vec<u64>,
     gradients: Region<f32>,
     wire: Wire,
+    /// Where the communicator sums floats in fixed point itself: the exponent of each block.
+    exponents: Option<Region<i64>>,
+    /// Whether it does so in this step: no rank has micro-batches to add up before.
+    sums_floats: bool,
     scales: Scales,
     magnitudes: B::Buffer<u32>,
     contributed: Vec<usize>,
@@ -69,8 +73,17 @@ impl<B: Backend> Reduction<B> {
             ReduceMode::Bf16 => Wire::Bf16(reducer.allocate_bf16("gradients as they travel", len)?),
             ReduceMode::Exact => Wire::Exact(reducer.allocate_i64("exact sums of gradients", len)?),
         };
+        let exponents = match options.mode {
+            ReduceMode::Exact => {
+                let region = gradients.clone();
+                reducer.call(move |communicator| communicator.sum_in_fixed_point(&region))?
+            }
+            ReduceMode::F32 | ReduceMode::Bf16 => None,
+        };
         let tensors = layout.tensors().len();
         Ok(Self {
+            exponents,
+            sums_floats: false,
             magnitudes: queue.allocate("gradient magnitudes", tensors)?,
             queue,
             scales: Scales::new(tensors, options.micro_batches),
@@ -114,10 +127,21 @@ impl<B: Backend> Reduction<B> {
         &mut self.scales
     }
 
-    /// Forgets the step before.
-    pub fn begin_step(&mut self) {
+    /// Forgets the step before; the next has `micro_batches` over all ranks.
+    pub fn begin_step(&mut self, micro_batches: usize) {
         self.tickets.clear();
         self.queue.fill(B::view_mut(&mut self.magnitudes), 0);
+        self.sums_floats = false;
+        if let Some(table) = &self.exponents
+            && micro_batches <= self.reducer.world()
+        {
+            self.sums_floats = true;
+            for (tensor, &exponent) in self.layout.tensors().iter().zip(self.scales.exponents()) {
+                let blocks = tensor.offset / ALIGNMENT..tensor.range().end.div_ceil(ALIGNMENT);
+                // SAFETY: nobody reads the table but sums, and none runs between steps.
+                unsafe { table.slice_mut(blocks) }.fill(i64::from(exponent));
+            }
+        }
     }
 
     /// Starts a micro-batch: this rank's first sets, its last hands over.
@@ -140,6 +164,9 @@ impl<B: Backend> Reduction<B> {
             match &self.wire {
                 Wire::Same => self.queue.fill(B::region_mut(&self.gradients, all), 0.0),
                 Wire::Bf16(wire) => self.queue.fill(B::region_mut(wire, all), bf16::ZERO),
+                Wire::Exact(_) if self.sums_floats => {
+                    self.queue.fill(B::region_mut(&self.gradients, all), 0.0);
+                }
                 Wire::Exact(wire) => self.queue.fill(B::region_mut(wire, all), 0),
             }
         }
@@ -174,6 +201,7 @@ impl<B: Backend> Reduction<B> {
             unsafe {
                 match &self.wire {
                     Wire::Same => {}
+                    Wire::Exact(_) if self.sums_floats => {}
                     Wire::Bf16(wire) => self.queue.widen(
                         B::region(wire, piece.clone()),
                         B::region_mut(&self.gradients, piece),
@@ -231,6 +259,7 @@ impl<B: Backend> Reduction<B> {
                     }
                     wire.id()
                 }
+                Wire::Exact(_) if self.sums_floats => self.gradients.id(),
                 Wire::Exact(wire) => wire.id(),
             };
             let span = Span {
@@ -280,14 +309,20 @@ impl<B: Backend> GradSink<B> for Reduction<B> {
         let finished = from..std::mem::replace(&mut self.watermark, from);
         if let Wire::Exact(wire) = &self.wire {
             for (tensor, _, part) in self.layout.intersect(finished) {
+                let magnitude = B::slice_mut(B::view_mut(&mut self.magnitudes), tensor..tensor + 1);
                 // SAFETY: this range was below the watermark until now and is handed over below.
                 unsafe {
+                    if self.sums_floats {
+                        let values = B::region(&self.gradients, part);
+                        self.queue.magnitude(values, magnitude);
+                        continue;
+                    }
                     self.queue.quantize(
                         B::region(&self.gradients, part.clone()),
                         self.scales.exponents()[tensor],
                         B::region_mut(wire, part),
                         self.write,
-                        B::slice_mut(B::view_mut(&mut self.magnitudes), tensor..tensor + 1),
+                        magnitude,
                     );
                 }
             }

@@ -206,7 +206,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// Forward and backward of every micro-batch of this rank; the last one's gradients leave as
     /// they are finished.
     fn forward_backward(&mut self, share: &Share) -> Result<(), TrainError> {
-        self.reduction.begin_step();
+        self.reduction.begin_step(share.total_micro_batches);
         let count = share.micro_batches().len();
         for (slot, rows) in share.micro_batches().enumerate() {
             let batch = MicroBatch {

@@ -31,6 +31,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/comm/agree.rs",
     "src/comm/cells.rs",
     "src/comm/endpoint.rs",
+    "src/comm/fixed_point.rs",
     "src/comm/gate.rs",
     "src/comm/mpi/call.rs",
     "src/comm/mpi/memory.rs",

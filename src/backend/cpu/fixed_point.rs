@@ -6,7 +6,7 @@ use super::Cpu;
 use crate::backend::{Accumulate, FixedPoint};
 
 /// `2^exponent` for an exponent of a normal double.
-fn power_of_two(exponent: i32) -> f64 {
+pub(crate) fn power_of_two(exponent: i32) -> f64 {
     f64::from_bits(((exponent + 1023) as u64) << 52)
 }
 
@@ -22,6 +22,10 @@ impl FixedPoint for Cpu {
         assert_eq!(values.len(), sums.len(), "quantize: lengths differ");
         let largest = quantize(values, exponent, sums, write);
         magnitude[0] = magnitude[0].max(largest);
+    }
+
+    fn magnitude(&mut self, values: &[f32], magnitude: &mut [u32]) {
+        magnitude[0] = magnitude[0].max(largest(values));
     }
 
     fn dequantize(&mut self, sums: &[i64], exponent: i32, values: &mut [f32]) {
@@ -64,6 +68,22 @@ fn quantize(values: &[f32], exponent: i32, sums: &mut [i64], write: Accumulate) 
     quantize_portable(values, exponent, sums, write)
 }
 
+fn largest(values: &[f32]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+        // SAFETY: the features are there.
+        return unsafe { avx512::largest(values) };
+    }
+    largest_portable(values)
+}
+
+/// Inlined, so that each caller compiles it for the instructions it has.
+#[inline(always)]
+fn largest_portable(values: &[f32]) -> u32 {
+    let bits = values.iter().map(|value| value.abs().to_bits());
+    bits.fold(0, u32::max)
+}
+
 fn dequantize(sums: &[i64], unit: f64, values: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
@@ -97,7 +117,14 @@ fn dequantize_portable(sums: &[i64], unit: f64, values: &mut [f32]) {
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::{Accumulate, dequantize_portable, power_of_two, quantize_portable};
+    use super::{
+        Accumulate, dequantize_portable, largest_portable, power_of_two, quantize_portable,
+    };
+
+    #[target_feature(enable = "avx512f,avx512dq")]
+    pub(super) fn largest(values: &[f32]) -> u32 {
+        largest_portable(values)
+    }
 
     /// Eight lanes at a time; the rest as the portable loop does it, whose every operation is the
     /// same one.
@@ -188,6 +215,7 @@ mod tests {
                 let a = quantize(part, 30, &mut wide, write);
                 let b = quantize_portable(part, 30, &mut portable, write);
                 assert_eq!((a, &wide), (b, &portable));
+                assert_eq!(largest(part), a);
                 let (mut x, mut y) = (vec![0.0; part.len()], vec![0.0; part.len()]);
                 dequantize(&wide, power_of_two(-30), &mut x);
                 dequantize_portable(&wide, power_of_two(-30), &mut y);
@@ -202,6 +230,9 @@ mod tests {
             let mut magnitude = [0];
             let mut values = values(20);
             values[13] = bad;
+            Cpu::new().magnitude(&values, &mut magnitude);
+            assert!(magnitude[0] >= f32::INFINITY.to_bits());
+            magnitude = [0];
             let mut sums = vec![0; 20];
             Cpu::new().quantize(&values, 0, &mut sums, Accumulate::Set, &mut magnitude);
             assert!(magnitude[0] >= f32::INFINITY.to_bits());

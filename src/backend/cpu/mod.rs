@@ -16,6 +16,7 @@ mod update;
 use std::ops::Range;
 
 pub use buffer::Buffer;
+pub(crate) use fixed_point::power_of_two;
 pub use instructions::InstructionSet;
 
 use super::{BackendError, Element, Fence, Memory, Region};
