@@ -26,12 +26,12 @@ pub(super) fn sum(
     let mut at = 0;
     while at < len {
         // As far as the exponent is the same: a whole tensor, mostly.
-        let exponent = exponents.get((start + at) / BLOCK);
-        let mut end = at;
-        while end < len && exponents.get((start + end) / BLOCK) == exponent {
-            end = (start + end + 1).next_multiple_of(BLOCK) - start;
+        let mut block = (start + at) / BLOCK;
+        let exponent = exponents.get(block);
+        while (block + 1) * BLOCK < start + len && exponents.get(block + 1) == exponent {
+            block += 1;
         }
-        let end = end.min(len);
+        let end = len.min((block + 1) * BLOCK - start);
         // SAFETY: all cells hold `len` elements.
         unsafe { sum_run(sources, targets, at..end, exponent as i32) };
         at = end;
@@ -86,8 +86,12 @@ mod avx512 {
 
     use super::{Cells, power_of_two, sum_run_portable};
 
-    /// Eight lanes at a time; the rest as the portable loop does it, whose every operation is the
-    /// same one.
+    /// Registers of eight sums that are filled before any is stored: four cache lines of each
+    /// source, so that lines of other processors are on their way together.
+    const REGISTERS: usize = 8;
+
+    /// Whole blocks of registers; the rest as the portable loop does it, whose every operation is
+    /// the same one.
     ///
     /// # Safety
     /// As [`super::sum_run`], and the processor has the features.
@@ -100,18 +104,24 @@ mod avx512 {
     ) {
         let scale = _mm256_set1_ps(power_of_two(exponent) as f32);
         let unit = _mm512_set1_pd(power_of_two(-exponent));
-        let whole = range.end - range.len() % 8;
-        for at in (range.start..whole).step_by(8) {
-            let mut sum = _mm512_setzero_si512();
+        let whole = range.end - range.len() % (8 * REGISTERS);
+        for at in (range.start..whole).step_by(8 * REGISTERS) {
+            let mut sums = [_mm512_setzero_si512(); REGISTERS];
             for source in sources {
-                // SAFETY: eight elements from `at` are in bounds; unaligned access is asked for.
-                let value = unsafe { _mm256_loadu_ps(source.start().add(at)) };
-                sum = _mm512_add_epi64(sum, _mm512_cvtps_epi64(_mm256_mul_ps(value, scale)));
+                for (index, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: within the block, which is in bounds; unaligned access is asked for.
+                    let value = unsafe { _mm256_loadu_ps(source.start().add(at + 8 * index)) };
+                    let fixed = _mm512_cvtps_epi64(_mm256_mul_ps(value, scale));
+                    *sum = _mm512_add_epi64(*sum, fixed);
+                }
             }
-            let value = _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_cvtepi64_pd(sum), unit));
+            let values =
+                sums.map(|sum| _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_cvtepi64_pd(sum), unit)));
             for target in targets {
-                // SAFETY: as for the load.
-                unsafe { _mm256_storeu_ps(target.start().add(at), value) };
+                for (index, value) in values.into_iter().enumerate() {
+                    // SAFETY: as for the load.
+                    unsafe { _mm256_storeu_ps(target.start().add(at + 8 * index), value) };
+                }
             }
         }
         // SAFETY: the caller's promise.

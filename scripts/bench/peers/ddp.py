@@ -115,7 +115,10 @@ def rank_main(rank, options, port):
         rate = statistics.median(rates)
         print(json.dumps({"samples_per_second": rate, "parameters": parameters}), flush=True)
     if world > 1:
+        distributed.barrier()
         distributed.destroy_process_group()
+        # Gloo's threads sometimes abort the process while Python takes itself down.
+        os._exit(0)
 
 
 def free_port():
