@@ -14,6 +14,7 @@ import sys
 
 PEER = "PyTorch"
 MODES = ("f32", "exact")
+APART = "two runs at once"
 # (what, rows compared, least ratio); the same for both modes of ringstep.
 TARGETS = {
     "mlp": {"one rank": 1.2, "two ranks": 2.0},
@@ -23,14 +24,27 @@ SCALING = 1.9
 EXACT_COST = 0.10
 
 
+def start(command, core=None):
+    if core is not None and os.cpu_count() > 1:
+        command = ["taskset", "-c", str(core), *command]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    """Samples per second that it prints on its last line."""
+    out, errors = process.communicate()
+    if process.returncode != 0:
+        sys.exit(f"{' '.join(process.args)} failed:\n{errors}")
+    return json.loads(out.splitlines()[-1])["samples_per_second"]
+
+
 def measure(command, ranks):
-    """Samples per second that `command` prints on its last line."""
-    if ranks == 1 and os.cpu_count() > 1:
-        command = ["taskset", "-c", "0", *command]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])["samples_per_second"]
+    return finish(start(command, core=0 if ranks == 1 else None))
+
+
+def measure_apart(command):
+    """The rate of two runs of one rank at once that share nothing but the machine."""
+    return sum(finish(process) for process in [start(command, core) for core in (0, 1)])
 
 
 def commands(model, ranks, options):
@@ -54,6 +68,9 @@ def rounds_of(model, options):
                 rates.setdefault((ranks, name), []).append(rate)
                 print(f"round {round_ + 1}: {model}, {ranks} rank(s), {name}: {rate:.0f}/s",
                       file=sys.stderr, flush=True)
+        for mode in MODES:
+            rate = measure_apart(commands(model, 1, options)[mode])
+            rates.setdefault((APART, mode), []).append(rate)
     return rates
 
 
@@ -75,8 +92,9 @@ def tables(results):
         "|---|---|---|---|---|---|---|---|",
     ]
     second = [
-        "| model | mode | 2 ranks / 1 rank | target | exact's share of a step | target |",
-        "|---|---|---|---|---|---|",
+        "| model | mode | 2 ranks / 1 rank | target | two runs at once / one "
+        "| exact's share of a step | target |",
+        "|---|---|---|---|---|---|---|",
     ]
     verdicts = []
     for model, rates in results.items():
@@ -93,7 +111,9 @@ def tables(results):
         for mode in MODES:
             scaling = ratio(rates, (2, mode), (1, mode))
             verdicts.append(verdict(scaling, SCALING))
-            line = f"| {model} | {mode} | {scaling:.2f} | {SCALING}: {verdicts[-1]} |"
+            # What the machine leaves of a second core where the two have nothing to do together.
+            apart = ratio(rates, (APART, mode), (1, mode))
+            line = f"| {model} | {mode} | {scaling:.2f} | {SCALING}: {verdicts[-1]} | {apart:.2f} |"
             if mode == "exact":
                 # Time a sample takes in exact mode, over what it takes in f32, less one.
                 cost = ratio(rates, (2, "f32"), (2, "exact")) - 1
