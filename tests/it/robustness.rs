@@ -1,14 +1,17 @@
-//! Runs that would overflow, lose precision or turn to NaN somewhere else.
+//! Runs that would overflow, lose precision, turn to NaN or hang somewhere else.
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use ringstep::backend::cpu::Cpu;
 use ringstep::backend::{Accumulate, FixedPoint};
-use ringstep::comm::{CollectiveChoice, Options};
+use ringstep::comm::{CollectiveChoice, Options, threads};
 use ringstep::config::{Override, RunConfig};
 use ringstep::train::{
-    Begin, Console, Existing, Ranks, Record, Scales, Session, TrainError, read_metrics,
+    Begin, Connect, Console, Existing, Ranks, Record, Reducer, Scales, Session, TrainError,
+    read_metrics, run_threads,
 };
 
 /// A line of houses: features near 1e3, targets near 1e5, nothing scaled.
@@ -156,6 +159,38 @@ fn exact_sums_keep_their_precision_from_tiny_to_huge_gradients() {
                 "{exact} became {}",
                 found[i]
             );
+        }
+    }
+}
+
+#[test]
+fn a_rank_that_fails_alone_is_the_cause_whichever_thread_runs_its_collectives() {
+    // Direct sums are run by compute where processors are few, messages by a thread of their own.
+    for collective in [CollectiveChoice::Direct, CollectiveChoice::Ring] {
+        let connects = threads(3, &Options::default().with_collective(collective))
+            .unwrap()
+            .into_iter()
+            .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
+            .collect();
+        let heard = Mutex::new(Vec::new());
+        let body = |mut reducer: Reducer| -> Result<(), TrainError> {
+            reducer.call(|communicator| communicator.barrier())?;
+            assert!(reducer.rank() != 1, "a stumble");
+            let error = reducer
+                .call(|communicator| communicator.barrier())
+                .unwrap_err();
+            heard.lock().unwrap().push(error.to_string());
+            Err(error.into())
+        };
+        let start = Instant::now();
+        let cause = run_threads(connects, body).unwrap_err().to_string();
+        assert!(start.elapsed() < Duration::from_secs(5), "{collective:?}");
+        assert!(cause.contains("a stumble"), "{collective:?}: {cause}");
+        let heard = heard.into_inner().unwrap();
+        assert_eq!(heard.len(), 2);
+        for error in heard {
+            assert!(error.starts_with("rank 1 stopped: "), "{error}");
+            assert!(error.contains("a stumble"), "{error}");
         }
     }
 }
