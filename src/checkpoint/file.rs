@@ -28,11 +28,18 @@ impl FileRecord {
 }
 
 /// Replaces the file at `path` by `contents` in one step: readers see the old file or the new one,
-/// also after a power failure.
+/// also after a power failure. What is no file, a device or a pipe, is written to and stays.
 ///
 /// # Errors
 /// If it cannot be written; the old file is untouched.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<(), FileError> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return File::options()
+            .write(true)
+            .open(path)
+            .and_then(|mut open| open.write_all(contents))
+            .map_err(FileError::of("write", path));
+    }
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".partial");

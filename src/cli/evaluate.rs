@@ -4,7 +4,7 @@ use std::thread;
 
 use super::inspect::evaluation_table;
 use super::run::Run;
-use super::{EvaluateArguments, Failure};
+use super::{EvaluateArguments, Failure, show};
 use crate::checkpoint::Checkpoint;
 use crate::config::CustomModels;
 use crate::data::{Split, Table, load};
@@ -13,7 +13,6 @@ use crate::params::partition;
 use crate::train::{EvaluateRecord, MetricsWriter, Record, Totals};
 
 /// Computes loss and metrics on the test data, prints them and adds them to the run's metrics.
-#[expect(clippy::print_stdout, reason = "the output of the command")]
 pub(super) fn run(arguments: &EvaluateArguments, models: &CustomModels) -> Result<(), Failure> {
     let run = Run::open(&arguments.run, models)?;
     let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
@@ -28,7 +27,7 @@ pub(super) fn run(arguments: &EvaluateArguments, models: &CustomModels) -> Resul
         rows: test.rows as u64,
         metrics: totals.metrics(&test.target_kind),
     };
-    print!("{}", evaluation_table(&[&record]));
+    show(evaluation_table(&[&record]).to_string())?;
     MetricsWriter::append(&run.folder.metrics_path())?.write(&Record::Evaluate(record))?;
     Ok(())
 }

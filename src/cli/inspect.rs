@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 
 use super::run::Run;
 use super::table::{Align, Table, thousands};
-use super::{Failure, InspectArguments};
+use super::{Failure, InspectArguments, show};
 use crate::backend::cpu::Cpu;
 use crate::checkpoint::{Checkpoint, list};
 use crate::config::{CustomModels, ModelConfig};
@@ -18,18 +18,15 @@ use crate::train::{EvaluateRecord, Record, TrainRecord, read_metrics};
 const LISTED: usize = 10;
 
 /// Prints tables of layers, checkpoints and metrics.
-#[expect(clippy::print_stdout, reason = "the output of the command")]
 pub(super) fn run(arguments: &InspectArguments, models: &CustomModels) -> Result<(), Failure> {
     let run = Run::open(&arguments.run, models)?;
     let checkpoints = Checkpoints::find(&run)?;
     let records = read_metrics(&run.folder.metrics_path())?;
-    match checkpoints.trained(&run) {
-        Ok(data) => print!("{}", layers(&run.config.model, &data)?),
-        Err(error) => println!("no layers to show: there is no whole checkpoint yet, and {error}"),
-    }
-    print!("\n{checkpoints}");
-    print!("\n{}", metrics(&records));
-    Ok(())
+    let layers = match checkpoints.trained(&run) {
+        Ok(data) => layers(&run.config.model, &data)?,
+        Err(error) => format!("no layers to show: there is no whole checkpoint yet, and {error}\n"),
+    };
+    show(format!("{layers}\n{checkpoints}\n{}", metrics(&records)))
 }
 
 /// One line per layer, those inside another indented, the loss, and the totals.

@@ -9,6 +9,7 @@ mod table;
 mod train;
 
 use std::error::Error;
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -209,6 +210,18 @@ pub fn run(arguments: &Arguments, models: &CustomModels) -> Result<(), Failure> 
         Command::Evaluate(arguments) => evaluate::run(arguments, models),
         Command::Predict(arguments) => predict::run(arguments, models),
         Command::Inspect(arguments) => inspect::run(arguments, models),
+    }
+}
+
+/// Writes the result of a command to its output. Whoever closed that early, as `head` does, has read
+/// enough.
+fn show(text: impl AsRef<[u8]>) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to the standard output: {error}").into())
+        }
+        _ => Ok(()),
     }
 }
 

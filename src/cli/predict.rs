@@ -2,7 +2,7 @@
 
 use super::predictions::write_predictions;
 use super::run::Run;
-use super::{Failure, PredictArguments};
+use super::{Failure, PredictArguments, show};
 use crate::checkpoint::write_atomically;
 use crate::config::CustomModels;
 use crate::data::load_features;
@@ -22,7 +22,7 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
     write_predictions(&mut text, &trained.targets, width, &outputs)?;
     match &arguments.output {
         Some(path) => write_atomically(path, &text)?,
-        None => std::io::Write::write_all(&mut std::io::stdout(), &text)?,
+        None => show(&text)?,
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::{Failure, TrainArguments};
+use super::{Failure, TrainArguments, show};
 use crate::comm::{Options, launcher};
 use crate::config::{CustomModels, RunConfig};
 use crate::train::{Begin, Console, Outcome, Ranks, Session};
@@ -34,7 +34,8 @@ pub(super) fn run(
     let start = Instant::now();
     let outcome = session.train()?;
     if outcome.rank == 0 {
-        report(&session, &outcome, start.elapsed().as_secs_f64());
+        let seconds = start.elapsed().as_secs_f64();
+        report(&arguments.run_file, &session, &outcome, seconds)?;
     }
     Ok(())
 }
@@ -53,29 +54,31 @@ fn ranks(config: &RunConfig) -> Result<Ranks, Failure> {
 }
 
 /// What came out, and what to type next.
-#[expect(
-    clippy::print_stdout,
-    reason = "the result of a command goes to its output"
-)]
-fn report(session: &Session, outcome: &Outcome, seconds: f64) {
-    println!("trained {} steps in {seconds:.1} s", outcome.step);
+fn report(
+    run_file: &Path,
+    session: &Session,
+    outcome: &Outcome,
+    seconds: f64,
+) -> Result<(), Failure> {
+    let mut text = format!("trained {} steps in {seconds:.1} s\n", outcome.step);
     for (name, value) in &outcome.metrics {
-        println!("{name:<28} {value:.4}");
+        text += &format!("{name:<28} {value:.4}\n");
     }
-    let folder = session.folder.display();
-    println!("run folder                   {folder}");
-    println!();
-    let program = program();
-    println!("next:");
-    println!("  {program} evaluate {folder}");
-    println!("  {program} predict {folder} --input rows.csv");
-    println!("  {program} train RUN_FILE --resume --set train.epochs=100   # go on for longer");
+    let (program, folder, run_file) = (program(), session.folder.display(), run_file.display());
+    show(format!(
+        "{text}\
+         run folder                   {folder}\n\
+         \n\
+         next:\n  \
+           {program} evaluate {folder}\n  \
+           {program} predict {folder} --input rows.csv\n  \
+           {program} train {run_file} --run-dir {folder} --resume --set train.epochs=100\n"
+    ))
 }
 
-/// What this program is called: `ringstep`, or that of a user who brings models.
+/// This program as it was called, so that a line can be typed as it is printed.
 fn program() -> String {
-    let path = std::env::args_os().next().map(PathBuf::from);
-    let name = path.as_deref().and_then(Path::file_name);
+    let name = std::env::args_os().next();
     name.map_or_else(
         || "ringstep".to_owned(),
         |name| name.to_string_lossy().into_owned(),

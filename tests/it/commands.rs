@@ -275,3 +275,42 @@ fn mistakes_are_answered_with_what_to_do() {
         Some(2)
     );
 }
+
+#[cfg(unix)]
+#[test]
+fn a_device_is_written_to_and_not_replaced() {
+    let folder = trained();
+    let folder = folder.path();
+    let output = folder.join("full.csv");
+    std::os::unix::fs::symlink("/dev/full", &output).unwrap();
+    let error = failure(
+        folder,
+        &[
+            "predict", "runs/two", "--input", "test.csv", "--output", "full.csv",
+        ],
+    );
+    assert!(error.contains("full.csv"), "{error}");
+    assert_eq!(fs::read_link(&output).unwrap(), Path::new("/dev/full"));
+}
+
+#[test]
+fn an_output_that_is_closed_early_is_no_mistake() {
+    let folder = trained();
+    for command in [
+        &["inspect", "runs/two"][..],
+        &["evaluate", "runs/two"],
+        &["predict", "runs/two", "--input", "test.csv"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_ringstep"))
+            .args(command)
+            .arg("--quiet")
+            .current_dir(folder.path())
+            .stdout(writer)
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && error.is_empty(), "{error}");
+    }
+}
