@@ -180,6 +180,8 @@ main() {
     check clippy cargo clippy --locked --all-targets --quiet -- -D warnings
     check "clippy with mpi" \
         cargo clippy --locked --all-targets --features mpi --quiet -- -D warnings
+    # Not among all targets, because it needs a driver to run.
+    check "clippy of cuda tests" cargo clippy --locked --test cuda --quiet -- -D warnings
     RUSTDOCFLAGS="-D warnings" check documentation cargo doc --locked --no-deps --quiet
     check "cargo-deny present" install_cargo_deny
     check dependencies cargo deny --log-level error check bans licenses sources

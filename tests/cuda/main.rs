@@ -9,6 +9,7 @@
 
 #[path = "../collectives/mod.rs"]
 mod collectives;
+mod matmul;
 mod memory;
 mod nccl;
 mod staged;

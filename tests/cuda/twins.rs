@@ -5,7 +5,6 @@ use ringstep::backend::{Element, Memory};
 use ringstep::random::Stream;
 
 /// Largest relative error of an `f32` kernel against its CPU twin.
-#[expect(dead_code, reason = "for the kernels of layers, which come next")]
 pub(crate) const F32_ERROR: f64 = 1e-5;
 
 /// What `body`, a generic `fn body<B: Memory + ..>(backend: &mut B, ..) -> R`, returns on the CPU and
@@ -41,14 +40,12 @@ pub(crate) fn download<B: Memory, T: Element>(backend: &mut B, buffer: &B::Buffe
 }
 
 /// `len` normal numbers, the same for the same `seed`.
-#[expect(dead_code, reason = "for the kernels of layers, which come next")]
 pub(crate) fn normals(seed: u64, len: usize) -> Vec<f32> {
     let mut stream = Stream::new(seed, "twins");
     (0..len).map(|_| stream.normal() as f32).collect()
 }
 
 /// Whether `actual` is `expected` up to `error`: the norm of the difference by that of `expected`.
-#[expect(dead_code, reason = "for the kernels of layers, which come next")]
 #[track_caller]
 pub(crate) fn assert_close(expected: &[f32], actual: &[f32], error: f64) {
     assert_eq!(expected.len(), actual.len());

@@ -42,9 +42,24 @@ macro_rules! headers {
 }
 
 /// What kernel files include.
-pub(super) const HEADERS: &[Source] = headers!["device.cuh"];
+pub(super) const HEADERS: &[Source] = headers!["device.cuh", "activation.cuh", "product.cuh"];
 
 kernels! {
+    "matmul.cu" => {
+        MatmulNnLarge = "matmul_nn_128x128",
+        MatmulNnTall = "matmul_nn_128x32",
+        MatmulNnMedium = "matmul_nn_64x64",
+        MatmulNnSmall = "matmul_nn_32x32",
+        MatmulNtLarge = "matmul_nt_128x128",
+        MatmulNtTall = "matmul_nt_128x32",
+        MatmulNtMedium = "matmul_nt_64x64",
+        MatmulNtSmall = "matmul_nt_32x32",
+        MatmulTnLarge = "matmul_tn_128x128",
+        MatmulTnTall = "matmul_tn_128x32",
+        MatmulTnMedium = "matmul_tn_64x64",
+        MatmulTnSmall = "matmul_tn_32x32",
+        MatmulFold = "matmul_fold",
+    }
     "memory.cu" => { Fill64 = "fill_64" }
 }
 

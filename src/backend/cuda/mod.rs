@@ -9,7 +9,9 @@ mod compile;
 mod device;
 mod kernels;
 mod launch;
+mod matmul;
 mod pinned;
+mod product;
 mod transfer;
 mod view;
 
@@ -71,7 +73,6 @@ impl Cuda {
 
     /// Memory that belongs to whoever queues the next launches, aligned to 256 bytes and with any
     /// content: the next call of anything may overwrite it.
-    #[expect(dead_code, reason = "products, which come next, sum in it")]
     pub(super) fn scratch<T: Element>(&self, len: usize) -> ViewMut<'_, T> {
         assert!(
             len <= SCRATCH_BYTES / size_of::<T>(),

@@ -1,0 +1,259 @@
+//! How sums of products are cut: into slices, which decide bits, and over tiles, which do not.
+
+use super::View;
+use super::kernels::Kernel;
+use super::launch::Grid;
+use crate::backend::{Accumulate, Activation};
+
+/// Terms that a tile's kernel stages at a time.
+const STEP: usize = 16;
+
+/// Fewest terms of a slice, where there are so many.
+const SLICE: usize = 256;
+
+/// Most slices.
+const MOST_SLICES: usize = 64;
+
+/// Multiprocessors for which tiles are chosen: those of an H100 or H200, whatever is at hand.
+const PROCESSORS: usize = 132;
+
+/// How the terms of every sum are cut. A function of their number alone: it decides bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slices {
+    /// Terms of each slice but the last, which may have fewer.
+    pub(super) terms: usize,
+    pub(super) count: usize,
+}
+
+impl Slices {
+    pub(super) fn of(terms: usize) -> Self {
+        let even = terms.div_ceil(Self::most(terms).max(1));
+        let each = even.next_multiple_of(STEP).max(STEP);
+        Self {
+            terms: each,
+            count: terms.div_ceil(each),
+        }
+    }
+
+    /// A bound on the count that grows with the number of terms, as the count itself may not.
+    pub(super) fn most(terms: usize) -> usize {
+        terms.div_ceil(SLICE).min(MOST_SLICES)
+    }
+}
+
+/// The extents of the tile that a block of threads computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tile {
+    /// 128 x 128
+    Large,
+    /// 128 x 32
+    Tall,
+    /// 64 x 64
+    Medium,
+    /// 32 x 32
+    Small,
+}
+
+impl Tile {
+    const ALL: [Self; 4] = [Self::Large, Self::Medium, Self::Tall, Self::Small];
+
+    /// The quickest for `sums` tables of `[rows, columns]` sums: what is left idle in the last
+    /// wave of blocks and what lies beyond the table's edges count as work.
+    pub(super) fn of(rows: usize, columns: usize, sums: usize) -> Self {
+        let time = |tile: &Self| {
+            let (height, width) = tile.extents();
+            let blocks = tile.count(rows, columns) * sums;
+            blocks.div_ceil(PROCESSORS) * height * width * tile.cost()
+        };
+        let quickest = Self::ALL.into_iter().min_by_key(time);
+        quickest.expect("there are tiles")
+    }
+
+    /// Rows and columns.
+    fn extents(self) -> (usize, usize) {
+        match self {
+            Self::Large => (128, 128),
+            Self::Tall => (128, 32),
+            Self::Medium => (64, 64),
+            Self::Small => (32, 32),
+        }
+    }
+
+    /// Time for a multiply-add, in hundredths of what it takes where nothing else is to be done:
+    /// smaller tiles read shared memory more often.
+    fn cost(self) -> usize {
+        match self {
+            Self::Large => 110,
+            Self::Medium => 130,
+            Self::Tall => 135,
+            Self::Small => 200,
+        }
+    }
+
+    fn threads(self) -> u32 {
+        match self {
+            Self::Large => 256,
+            Self::Tall | Self::Medium => 128,
+            Self::Small => 64,
+        }
+    }
+
+    /// Tiles that cover `[rows, columns]`.
+    pub(super) fn count(self, rows: usize, columns: usize) -> usize {
+        let (height, width) = self.extents();
+        rows.div_ceil(height) * columns.div_ceil(width)
+    }
+
+    /// One of the four kernels of a family, large to small.
+    pub(super) fn choose(self, [large, tall, medium, small]: [Kernel; 4]) -> Kernel {
+        match self {
+            Self::Large => large,
+            Self::Tall => tall,
+            Self::Medium => medium,
+            Self::Small => small,
+        }
+    }
+}
+
+/// Which blocks compute a table of sums. Changes no bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) tile: Tile,
+    /// Whether each slice has its own blocks, and the slices' tables are folded afterwards.
+    pub(super) is_split: bool,
+}
+
+impl Plan {
+    /// For `[rows, columns]` sums in slices, with room for `scratch` elements of their tables.
+    /// Split where the tiles alone would leave most multiprocessors idle.
+    pub(super) fn of(rows: usize, columns: usize, slices: usize, scratch: usize) -> Self {
+        let fills = Tile::Medium.count(rows, columns) >= PROCESSORS;
+        let is_split = slices > 1 && !fills && slices * rows * columns <= scratch;
+        let sums = if is_split { slices } else { 1 };
+        Self {
+            tile: Tile::of(rows, columns, sums),
+            is_split,
+        }
+    }
+
+    pub(super) fn grid(self, rows: usize, columns: usize, slices: usize) -> Grid {
+        let tiles = self.tile.count(rows, columns);
+        let tiles = u32::try_from(tiles).expect("a product has fewer than 2^32 tiles");
+        // At most `MOST_SLICES`.
+        let slices = if self.is_split { slices as u32 } else { 1 };
+        Grid::new([tiles, slices, 1], [self.tile.threads(), 1, 1])
+    }
+}
+
+/// `Finish` of `product.cuh`: what becomes of a sum.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
+pub(super) struct Finish {
+    add: u32,
+    activation: u32,
+    parameter: f32,
+    wide: u32,
+}
+
+impl Finish {
+    /// `wide`: whether rows of C, and the bias, are made of aligned quads.
+    pub(super) fn new(write: Accumulate, activation: Activation, wide: bool) -> Self {
+        let (activation, parameter) = match activation {
+            Activation::Linear => (0, 0.0),
+            Activation::Relu => (1, 0.0),
+            Activation::LeakyRelu { slope } => (2, slope),
+            Activation::Elu { alpha } => (3, alpha),
+            Activation::Sigmoid => (4, 0.0),
+            Activation::Tanh => (5, 0.0),
+            Activation::Gelu => (6, 0.0),
+            Activation::GeluTanh => (7, 0.0),
+            Activation::Silu => (8, 0.0),
+        };
+        Self {
+            add: u32::from(write == Accumulate::Add),
+            activation,
+            parameter,
+            wide: u32::from(wide),
+        }
+    }
+
+    /// For the table of one slice.
+    pub(super) fn of_slice(wide: bool) -> Self {
+        Self::new(Accumulate::Set, Activation::Linear, wide)
+    }
+}
+
+/// `Fold` of `product.cuh`: how slices' tables are added up.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
+pub(super) struct Fold {
+    pub(super) len: usize,
+    pub(super) columns: usize,
+    pub(super) slices: usize,
+    pub(super) finish: Finish,
+}
+
+/// Whether rows of `columns` elements from `pointer` on are made of aligned quads.
+pub(super) fn is_wide(pointer: u64, columns: usize) -> bool {
+    pointer.is_multiple_of(16) && columns.is_multiple_of(4)
+}
+
+/// The same for a bias, which may be absent.
+pub(super) fn is_bias_wide(bias: Option<View<'_, f32>>) -> bool {
+    bias.is_none_or(|bias| is_wide(bias.pointer, bias.len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_cover_all_terms_and_are_few() {
+        for terms in [
+            0,
+            1,
+            16,
+            255,
+            256,
+            257,
+            784,
+            16_384,
+            16_385,
+            36_864,
+            1 << 20,
+        ] {
+            let slices = Slices::of(terms);
+            assert!(slices.terms * slices.count >= terms);
+            assert!(slices.terms * slices.count < terms + slices.terms.max(1));
+            assert!(slices.count <= Slices::most(terms) && slices.count <= MOST_SLICES);
+            assert_eq!(slices.terms % STEP, 0);
+        }
+        assert_eq!(
+            Slices::of(784),
+            Slices {
+                terms: 208,
+                count: 4
+            }
+        );
+    }
+
+    #[test]
+    fn large_products_take_large_tiles_and_small_ones_spread_their_slices() {
+        let plan =
+            |rows, columns, terms| Plan::of(rows, columns, Slices::of(terms).count, usize::MAX);
+        let whole = |tile| Plan {
+            tile,
+            is_split: false,
+        };
+        let split = |tile| Plan {
+            tile,
+            is_split: true,
+        };
+        assert_eq!(plan(4096, 4096, 4096), whole(Tile::Large));
+        assert_eq!(plan(36_864, 32, 288), whole(Tile::Tall));
+        assert_eq!(plan(64, 512, 784), split(Tile::Small));
+        assert!(!plan(784, 512, 64).is_split);
+        assert!(plan(288, 64, 36_864).is_split);
+        assert!(!Plan::of(64, 512, 4, 1000).is_split);
+    }
+}
