@@ -97,15 +97,21 @@ fn a_step_of_two_ranks_allocates_nothing() {
                 seed: 0,
                 shuffle: true,
             };
-            let mut shares = Prefetch::start(Arc::clone(&table), sampler, rank, 0..100)
+            let mut shares = Prefetch::start(Arc::clone(&table), sampler, rank, 0..1100)
                 .expect("a thread can be started");
+            // A channel allocates once, when somebody first waits at it, and training may not wait
+            // for data before its fortieth step: take a thousand shares faster than they are made.
+            for _ in 0..1000 {
+                let share = shares.next_share().expect("more shares were asked for");
+                shares.recycle(share);
+            }
             for step in 0..90 {
                 if step == 40 || step == 80 {
                     barrier.wait();
                     COUNTING.store(step == 40, Ordering::SeqCst);
                     barrier.wait();
                 }
-                let share = shares.next_share().expect("a hundred steps were asked for");
+                let share = shares.next_share().expect("more shares were asked for");
                 trainer.step(&share, 1e-3)?;
                 shares.recycle(share);
             }
