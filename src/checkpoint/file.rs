@@ -28,18 +28,21 @@ impl FileRecord {
 }
 
 /// Replaces the file at `path` by `contents` in one step: readers see the old file or the new one,
-/// also after a power failure. What is no file, a device or a pipe, is written to and stays.
+/// also after a power failure. A link stays, and what it leads to is replaced. What is no file of its
+/// own (a device, a pipe, `/dev/stdout` wherever that goes) is written to as it is.
 ///
 /// # Errors
 /// If it cannot be written; the old file is untouched.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<(), FileError> {
-    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+    if is_stream(path) {
         return File::options()
-            .write(true)
+            .append(true)
             .open(path)
             .and_then(|mut open| open.write_all(contents))
             .map_err(FileError::of("write", path));
     }
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = target.as_path();
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".partial");
@@ -47,6 +50,14 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     write_durably(&partial, |file| file.write_all(contents))?;
     fs::rename(&partial, path).map_err(FileError::of("write", path))?;
     sync_folder(parent(path))
+}
+
+/// Whether bytes written there are on their way to somebody, instead of lying there afterwards.
+fn is_stream(path: &Path) -> bool {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    let of_system = ["/dev", "/proc"].iter().any(|root| path.starts_with(root));
+    let is_other = fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
+    is_other || (is_link && of_system)
 }
 
 /// Writes a file through `body` and flushes it to the disk; nothing is left of a failed one.

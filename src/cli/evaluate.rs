@@ -40,6 +40,7 @@ fn evaluate(
     ranks: usize,
 ) -> Result<Totals, Failure> {
     let micro_batches = table.rows.div_ceil(run.config.train.micro_batch);
+    let ranks = ranks.min(micro_batches.max(1));
     let rank = |rank| -> Result<Vec<[f64; REPORT]>, Failure> {
         let mut inference = run.inference(checkpoint)?;
         Ok(inference.evaluate(table, partition(micro_batches, ranks, rank))?)

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::Level;
 
-use crate::comm::CollectiveChoice;
+use crate::comm::{CollectiveChoice, launcher};
 use crate::config::{CustomModels, Override};
 use crate::train::{Bits, Console, Existing};
 
@@ -205,6 +205,11 @@ pub fn main(models: &CustomModels) -> ExitCode {
 /// Whatever ended it.
 pub fn run(arguments: &Arguments, models: &CustomModels) -> Result<(), Failure> {
     let console = start_log(&arguments.verbosity);
+    if !matches!(arguments.command, Command::Train(_))
+        && let Some(launcher) = launcher::detect(|name| std::env::var(name).ok())
+    {
+        launcher.refuse_copies()?;
+    }
     match &arguments.command {
         Command::Train(arguments) => train::run(arguments, models, &console),
         Command::Evaluate(arguments) => evaluate::run(arguments, models),

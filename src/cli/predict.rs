@@ -17,6 +17,15 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
     let mut inference = run.inference(&checkpoint)?;
     let outputs = inference.predict(&rows.features)?;
     let width = inference.model().output().elements();
+    if let Some(at) = outputs.iter().position(|output| !output.is_finite()) {
+        return Err(format!(
+            "{}: row {} of the data: the model's output is not finite; evaluate the run, and train \
+             it again if it gives no loss either",
+            arguments.input.display(),
+            at / width + 1
+        )
+        .into());
+    }
     tracing::info!("predictions of {}", checkpoint.folder().display());
     let mut text = Vec::new();
     write_predictions(&mut text, &trained.targets, width, &outputs)?;

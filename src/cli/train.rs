@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Failure, TrainArguments, show};
 use crate::comm::{Options, launcher};
-use crate::config::{CustomModels, RunConfig};
+use crate::config::{CustomModels, Length, RunConfig};
 use crate::train::{Begin, Console, Outcome, Ranks, Session};
 
 /// Trains what the run file describes.
@@ -35,7 +35,7 @@ pub(super) fn run(
     let outcome = session.train()?;
     if outcome.rank == 0 {
         let seconds = start.elapsed().as_secs_f64();
-        report(&arguments.run_file, &session, &outcome, seconds)?;
+        report(arguments, &session, &outcome, seconds)?;
     }
     Ok(())
 }
@@ -55,7 +55,7 @@ fn ranks(config: &RunConfig) -> Result<Ranks, Failure> {
 
 /// What came out, and what to type next.
 fn report(
-    run_file: &Path,
+    arguments: &TrainArguments,
     session: &Session,
     outcome: &Outcome,
     seconds: f64,
@@ -64,7 +64,24 @@ fn report(
     for (name, value) in &outcome.metrics {
         text += &format!("{name:<28} {value:.4}\n");
     }
-    let (program, folder, run_file) = (program(), session.folder.display(), run_file.display());
+    let quoted = |path: &Path| quoted(&path.to_string_lossy());
+    let (program, folder) = (quoted(&program()), quoted(&session.folder));
+    let run_file = quoted(&arguments.run_file);
+    let longer = match session.config.train.length {
+        Length::Steps(steps) => format!("train.steps={}", 2 * steps),
+        Length::Epochs(epochs) => format!("train.epochs={}", 2 * epochs),
+    };
+    let lengths = ["train.steps=", "train.epochs="];
+    let kept = arguments.set.iter();
+    let kept = kept.filter(|set| {
+        !lengths
+            .iter()
+            .any(|key| set.replace(' ', "").starts_with(key))
+    });
+    let set: String = kept
+        .chain([&longer])
+        .map(|set| format!(" --set {}", self::quoted(set)))
+        .collect();
     show(format!(
         "{text}\
          run folder                   {folder}\n\
@@ -72,15 +89,21 @@ fn report(
          next:\n  \
            {program} evaluate {folder}\n  \
            {program} predict {folder} --input rows.csv\n  \
-           {program} train {run_file} --run-dir {folder} --resume --set train.epochs=100\n"
+           {program} train {run_file} --run-dir {folder} --resume{set}\n"
     ))
 }
 
+/// One word of a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&byte);
+    match !word.is_empty() && word.bytes().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 /// This program as it was called, so that a line can be typed as it is printed.
-fn program() -> String {
+fn program() -> PathBuf {
     let name = std::env::args_os().next();
-    name.map_or_else(
-        || "ringstep".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    )
+    name.map_or_else(|| "ringstep".into(), PathBuf::from)
 }

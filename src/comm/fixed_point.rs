@@ -49,7 +49,7 @@ unsafe fn sum_run(
     exponent: i32,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+    if crate::backend::cpu::has_avx512() {
         // SAFETY: the caller's promise, and the processor has the features.
         return unsafe { avx512::sum_run(sources, targets, range, exponent) };
     }
@@ -91,7 +91,8 @@ mod avx512 {
     const REGISTERS: usize = 8;
 
     /// Whole blocks of registers; the rest as the portable loop does it, whose every operation is
-    /// the same one.
+    /// the same one. (Values that do not fit become other integers there; a step with such a value
+    /// is computed again.)
     ///
     /// # Safety
     /// As [`super::sum_run`], and the processor has the features.

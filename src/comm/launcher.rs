@@ -28,6 +28,20 @@ pub enum LaunchError {
         /// Its variable.
         variable: &'static str,
     },
+    /// Several processes for what one does.
+    #[error(
+        "started as one of {count} ranks by {name} ({variable} is set), but only `train` shares its \
+         work with other processes, and every rank would do the same; start it once, without the \
+         launcher"
+    )]
+    Copies {
+        /// How many, in words.
+        count: String,
+        /// The launcher.
+        name: &'static str,
+        /// Its variable.
+        variable: &'static str,
+    },
     /// The launcher and the MPI library do not belong together.
     #[error(
         "{name} started {started} ranks ({variable}), but MPI counts {counted}; start with the \
@@ -45,13 +59,16 @@ pub enum LaunchError {
     },
 }
 
+/// What Slurm sets for a whole allocation, its batch script included.
+const BATCH: &str = "SLURM_NTASKS";
+
 /// Variables that hold the number of ranks, most telling first.
 const COUNTS: [(&str, &str); 6] = [
     ("OMPI_COMM_WORLD_SIZE", "OpenMPI's mpirun"),
     ("PMI_SIZE", "MPICH's mpirun"),
     ("MV2_COMM_WORLD_SIZE", "MVAPICH's mpirun"),
     ("SLURM_STEP_NUM_TASKS", "srun"),
-    ("SLURM_NTASKS", "Slurm"),
+    (BATCH, "Slurm"),
     ("WORLD_SIZE", "a launcher of ranks"),
 ];
 
@@ -99,17 +116,40 @@ impl Launcher {
     /// # Errors
     /// Unless this is the only rank.
     pub fn refuse_without_mpi(&self) -> Result<(), LaunchError> {
-        let count = match self.world {
-            Some(1) => return Ok(()),
-            Some(world) => world.to_string(),
-            None => "several".to_owned(),
-        };
         let (name, variable) = (self.name, self.variable);
-        Err(LaunchError::WithoutMpi {
-            count,
-            name,
-            variable,
+        self.others().map_or(Ok(()), |count| {
+            Err(LaunchError::WithoutMpi {
+                count,
+                name,
+                variable,
+            })
         })
+    }
+
+    /// For a command that does not share its work with other processes.
+    ///
+    /// # Errors
+    /// Unless this is the only rank. A batch script of Slurm is one process in an allocation for
+    /// many; its `srun` sets another variable.
+    pub fn refuse_copies(&self) -> Result<(), LaunchError> {
+        let (name, variable) = (self.name, self.variable);
+        match self.others() {
+            Some(count) if variable != BATCH => Err(LaunchError::Copies {
+                count,
+                name,
+                variable,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many ranks there are, in words; `None` where this is the only one.
+    fn others(&self) -> Option<String> {
+        match self.world {
+            Some(1) => None,
+            Some(world) => Some(world.to_string()),
+            None => Some("several".to_owned()),
+        }
     }
 
     /// For a program whose MPI counts `counted` ranks.

@@ -84,12 +84,20 @@ impl Custom {
     /// Names the model and writes down its settings.
     ///
     /// # Errors
-    /// If they are no table of TOML: of a type that is not a struct with named fields, or with a
-    /// number out of range.
+    /// If they are no table of TOML: of a type that is not a struct with named fields, with a number
+    /// out of range, or with a field `kind`.
     pub fn new<M: CustomModel>(model: M) -> Result<Self, toml::ser::Error> {
+        let settings = Table::try_from(&model)?;
+        if settings.contains_key(KIND) {
+            return Err(serde::ser::Error::custom(format!(
+                "the settings of the model '{}' have a field '{KIND}', which run files use for its \
+                 name; rename the field",
+                M::KIND
+            )));
+        }
         Ok(Self {
             kind: M::KIND,
-            settings: Table::try_from(&model)?,
+            settings,
             model: Arc::new(model),
         })
     }

@@ -36,7 +36,7 @@ pub trait BuildModel: Send + Sync {
 ///
 /// The type holds the settings, as serde reads and writes them. `#[serde(default,
 /// deny_unknown_fields)]` gives them defaults and refuses what it does not know, with line and
-/// nearest key. They are written to the run's folder with every default spelled out, compared
+/// nearest key. No setting is called `kind`. They are written to the run's folder with every default spelled out, compared
 /// between ranks, and compared again when the run is resumed.
 pub trait CustomModel: BuildModel + Serialize + DeserializeOwned + 'static {
     /// Its name in run files.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::backend::{Fence, Region};
 use crate::comm::{Algorithm, CommError, Communicator, Span};
 
-/// Jobs that may wait in line before `submit` blocks.
+/// Jobs that may wait in line before `submit` waits for the first of them.
 const LINE: usize = 4096;
 
 /// How long the thread is idle before it looks after what is queued on a device.
@@ -69,7 +69,7 @@ enum Lane {
 
 /// The communicator on the compute thread, with the jobs that nobody has waited for yet.
 struct Inline {
-    /// `None` only while a job runs and while it is dropped.
+    /// `None` only while a job runs, after one that panicked, and while it is dropped.
     communicator: Option<Box<dyn Communicator>>,
     line: VecDeque<Job>,
     /// Where the communicator goes in the end: the [`Connection`] may have a failure to tell.
@@ -77,11 +77,16 @@ struct Inline {
 }
 
 impl Inline {
-    fn run_next(&mut self, progress: &Progress) {
-        if let Some(job) = self.line.pop_front() {
-            let communicator = self.communicator.take();
-            self.communicator = communicator.map(|communicator| progress.run(job, communicator));
-        }
+    /// Runs the job that is first in line; `None` where there is none, or a job before it panicked
+    /// and took the communicator along.
+    fn run_next(&mut self, progress: &Progress) -> Option<()> {
+        let communicator = self.communicator.take()?;
+        let Some(job) = self.line.pop_front() else {
+            self.communicator = Some(communicator);
+            return None;
+        };
+        self.communicator = Some(progress.run(job, communicator));
+        Some(())
     }
 }
 
@@ -108,8 +113,8 @@ enum End {
 }
 
 impl Connection {
-    /// Ends after all jobs; a failure is told to the other ranks first. The rank's [`Reducer`] must
-    /// be gone.
+    /// Ends the rank's part; a failure is told to the other ranks first. Jobs that nobody waited for
+    /// may not have run. The rank's [`Reducer`] must be gone.
     pub fn close(self, failure: Option<&str>) {
         match self.end {
             End::Inline(communicator) => {
@@ -290,7 +295,12 @@ impl Reducer {
     pub fn submit(&mut self, job: Job) -> u64 {
         self.submitted += 1;
         match &mut self.lane {
-            Lane::Inline(inline) => inline.line.push_back(job),
+            Lane::Inline(inline) => {
+                if inline.line.len() == LINE && inline.run_next(&self.progress).is_none() {
+                    self.progress.lose(lost(self.rank));
+                }
+                inline.line.push_back(job);
+            }
             Lane::Thread(jobs) => {
                 if jobs.send(job).is_err() {
                     self.progress.lose(lost(self.rank));
@@ -314,7 +324,11 @@ impl Reducer {
             let mut looks = 0;
             while self.progress.completed.load(Ordering::Acquire) < number {
                 match &mut self.lane {
-                    Lane::Inline(inline) => inline.run_next(&self.progress),
+                    Lane::Inline(inline) => {
+                        if inline.run_next(&self.progress).is_none() {
+                            self.progress.lose(lost(self.rank));
+                        }
+                    }
                     Lane::Thread(_) if looks < LOOKS => {
                         looks += 1;
                         thread::yield_now();

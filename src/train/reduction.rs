@@ -1,8 +1,9 @@
 //! From the gradients of micro-batches to their sum over all ranks.
 //!
 //! [`Reduction`] is the sink that backward writes to. What is finished is turned to what travels
-//! (`reduce = "exact"`: 64-bit fixed point; `"bf16"`: half the size; `"f32"`: itself) and, in the
-//! last micro-batch, handed to the reducer thread bucket by bucket while backward goes on.
+//! (`reduce = "exact"`: 64-bit fixed point, or itself where the communicator sums in fixed point;
+//! `"bf16"`: half the size; `"f32"`: itself) and, in the last micro-batch, handed to the reducer
+//! bucket by bucket while backward goes on.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -68,17 +69,19 @@ impl<B: Backend> Reduction<B> {
         let len = layout.arena_len(world);
         let buckets = buckets(len, ALIGNMENT * world, options.bucket_bytes);
         let gradients = reducer.allocate_f32("gradients", len)?;
+        let mut exponents = None;
         let wire = match options.mode {
             ReduceMode::F32 => Wire::Same,
             ReduceMode::Bf16 => Wire::Bf16(reducer.allocate_bf16("gradients as they travel", len)?),
-            ReduceMode::Exact => Wire::Exact(reducer.allocate_i64("exact sums of gradients", len)?),
-        };
-        let exponents = match options.mode {
             ReduceMode::Exact => {
                 let region = gradients.clone();
-                reducer.call(move |communicator| communicator.sum_in_fixed_point(&region))?
+                exponents =
+                    reducer.call(move |communicator| communicator.sum_in_fixed_point(&region))?;
+                // Integers are stored only where a rank may have several micro-batches to add up.
+                let stored = exponents.is_none() || options.micro_batches > world;
+                let len = if stored { len } else { 0 };
+                Wire::Exact(reducer.allocate_i64("exact sums of gradients", len)?)
             }
-            ReduceMode::F32 | ReduceMode::Bf16 => None,
         };
         let tensors = layout.tensors().len();
         Ok(Self {

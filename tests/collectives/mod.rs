@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use half::bf16;
-use ringstep::backend::{Element, Memory, Region};
+use ringstep::backend::cpu::Cpu;
+use ringstep::backend::{Accumulate, BLOCK, Element, FixedPoint, Memory, Region};
 use ringstep::comm::{Algorithm, CommError, Communicator, Span};
 use ringstep::params::partition;
 
@@ -244,6 +245,55 @@ pub(crate) fn half_sums(
         communicator,
         sums.iter().map(|sum| u64::from(sum.to_bits())),
     );
+}
+
+/// Sums of floats in fixed point: the bits of rounding, adding integers and turning back, on any span,
+/// whole or this rank's piece. Only ranks that see each other's memory can; says whether these do.
+pub(crate) fn fixed_point_sums(communicator: &mut dyn Communicator, len: usize) -> bool {
+    let (rank, world) = (communicator.rank(), communicator.world());
+    let region = communicator.allocate_f32(len + 2 * MARGIN).unwrap();
+    let Some(exponents) = communicator.sum_in_fixed_point(&region).unwrap() else {
+        return false;
+    };
+    let exponent = |at: usize| 20 + (at / BLOCK * 3 % 4) as i32;
+    // SAFETY: no collective runs, and no other reference to the table is alive.
+    let table = unsafe { exponents.slice_mut(0..exponents.len()) };
+    for (block, cell) in table.iter_mut().enumerate() {
+        *cell = exponent(block * BLOCK).into();
+    }
+    let span = Span {
+        region: region.id(),
+        range: MARGIN..MARGIN + len,
+    };
+    let mut cpu = Cpu::new();
+    let values: Vec<f32> = (0..region.len()).map(|at| real_value(rank, at)).collect();
+    let mut sum = |at: usize| {
+        let (mut sum, mut value, exponent) = ([0], [0.0], exponent(at));
+        for rank in 0..world {
+            let values = [real_value(rank, at)];
+            cpu.quantize(&values, exponent, &mut sum, Accumulate::Add, &mut [0]);
+        }
+        cpu.dequantize(&sum, exponent, &mut value);
+        value[0].to_bits()
+    };
+    for is_whole in [true, false] {
+        write(communicator, &mut Cpu::new(), &region, &values);
+        let own = match is_whole {
+            true => communicator.all_reduce(&span).map(|()| 0..len),
+            false => communicator
+                .reduce_scatter(&span)
+                .map(|()| partition(len, world, rank)),
+        };
+        let sums = read(&mut Cpu::new(), &region);
+        for at in own.unwrap() {
+            let at = MARGIN + at;
+            assert_eq!(sums[at].to_bits(), sum(at), "element {at} of {len}");
+        }
+        for at in (0..MARGIN).chain(MARGIN + len..sums.len()) {
+            assert_eq!(sums[at], values[at], "written outside the span");
+        }
+    }
+    true
 }
 
 /// Asserts that every rank has the same bits.

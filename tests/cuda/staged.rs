@@ -6,7 +6,9 @@ use half::bf16;
 use ringstep::backend::cuda::Cuda;
 use ringstep::comm::{CollectiveChoice, Communicator, Options, Staged, threads};
 
-use crate::collectives::{all_collectives, half_sums, lengths, same_bits_everywhere};
+use crate::collectives::{
+    all_collectives, fixed_point_sums, half_sums, lengths, same_bits_everywhere,
+};
 
 /// Runs `body` on each of `ranks` threads, which share the GPUs that there are.
 fn world(
@@ -39,6 +41,7 @@ fn every_collective_of_every_type_is_that_of_the_host() {
                 }
                 same_bits_everywhere(communicator, cuda, 500);
                 half_sums(communicator, cuda, 500);
+                assert!(!fixed_point_sums(communicator, 500));
             });
         }
     }

@@ -7,10 +7,13 @@ use half::bf16;
 use proptest::prelude::*;
 use ringstep::backend::cpu::Cpu;
 use ringstep::comm::{
-    CollectiveChoice, CommError, Communicator, Fault, Faulty, Link, Options, Span, testing, threads,
+    Algorithm, CollectiveChoice, CommError, Communicator, Fault, Faulty, Link, Options, Span,
+    testing, threads,
 };
 
-use crate::collectives::{all_collectives, half_sums, lengths, same_bits_everywhere};
+use crate::collectives::{
+    all_collectives, fixed_point_sums, half_sums, lengths, same_bits_everywhere,
+};
 
 /// The ways to run `world` ranks.
 fn ways(world: usize) -> Vec<Options> {
@@ -64,6 +67,10 @@ fn every_algorithm_sums_in_every_world() {
                 }
                 same_bits_everywhere(communicator, &mut Cpu::new(), 500);
                 half_sums(communicator, &mut Cpu::new(), 500);
+                for len in [0, 1, world, 500] {
+                    let is_direct = communicator.algorithm() == Algorithm::Direct;
+                    assert_eq!(fixed_point_sums(communicator, len), is_direct);
+                }
                 Ok(())
             });
             assert_eq!(results.into_iter().filter(Result::is_ok).count(), world);

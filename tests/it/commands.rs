@@ -314,3 +314,128 @@ fn an_output_that_is_closed_early_is_no_mistake() {
         assert!(output.status.success() && error.is_empty(), "{error}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn links_stay_and_what_they_lead_to_is_written() {
+    let folder = trained();
+    let folder = folder.path();
+    let predict = ["predict", "runs/two", "--input", "test.csv", "--quiet"];
+    let expected = output(folder, &predict);
+    fs::write(
+        folder.join("target.csv"),
+        "an older, longer file\n".repeat(1000),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink("target.csv", folder.join("link.csv")).unwrap();
+    output(folder, &[&predict[..], &["--output", "link.csv"]].concat());
+    assert_eq!(
+        fs::read_link(folder.join("link.csv")).unwrap(),
+        Path::new("target.csv")
+    );
+    assert_eq!(
+        fs::read_to_string(folder.join("target.csv")).unwrap(),
+        expected
+    );
+
+    let before = fs::read_link("/dev/stdout").unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_ringstep"))
+        .args(predict)
+        .args(["--output", "/dev/stdout"])
+        .current_dir(folder)
+        .stdout(fs::File::create(folder.join("out.csv")).unwrap())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(fs::read_link("/dev/stdout").unwrap(), before);
+    assert_eq!(
+        fs::read_to_string(folder.join("out.csv")).unwrap(),
+        expected
+    );
+}
+
+#[test]
+fn copies_that_a_launcher_starts_are_refused_by_every_command() {
+    let folder = trained();
+    for command in [
+        &["inspect", "runs/two"][..],
+        &["evaluate", "runs/two"],
+        &["predict", "runs/two", "--input", "test.csv"],
+    ] {
+        for (variable, is_refused) in [("OMPI_COMM_WORLD_SIZE", true), ("SLURM_NTASKS", false)] {
+            let output = Command::new(env!("CARGO_BIN_EXE_ringstep"))
+                .args(command)
+                .current_dir(folder.path())
+                .env(variable, "4")
+                .output()
+                .unwrap();
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.success(), !is_refused, "{command:?}: {error}");
+            assert_eq!(error.contains("only `train` shares"), is_refused, "{error}");
+        }
+    }
+}
+
+#[test]
+fn more_ranks_than_work_are_not_started() {
+    let folder = trained();
+    let one = output(folder.path(), &["evaluate", "runs/two"]);
+    let many = ["evaluate", "runs/two", "--ranks", "4000000000"];
+    assert_eq!(output(folder.path(), &many), one);
+}
+
+#[test]
+fn outputs_that_are_not_finite_are_no_predictions() {
+    let folder = trained();
+    // With weights as large as this the largest numbers overflow.
+    let train = [
+        "train",
+        "two.toml",
+        "--run-dir",
+        "raw",
+        "--set",
+        "train.optimizer.learning_rate=5.0",
+    ];
+    output(folder.path(), &train);
+    let rows = "a,b\n1,2\n3e38,-3e38\n";
+    fs::write(folder.path().join("huge.csv"), rows).unwrap();
+    let predict = ["predict", "raw", "--input", "huge.csv", "--output", "y.csv"];
+    let error = failure(folder.path(), &predict);
+    assert!(error.contains("huge.csv: row 2 of the data"), "{error}");
+    assert!(!folder.path().join("y.csv").exists());
+}
+
+#[test]
+fn the_lines_printed_after_training_can_be_typed() {
+    let folder = trained();
+    let folder = folder.path();
+    let train = [
+        "train",
+        "two.toml",
+        "--run-dir",
+        "a run",
+        "--set",
+        "train.epochs=2",
+    ];
+    let train = [&train[..], &["--set", "data.scale = 0.2"]].concat();
+    let printed = output(folder, &train);
+    let next = printed
+        .split("next:")
+        .nth(1)
+        .unwrap()
+        .replace("rows.csv", "test.csv");
+    assert_eq!(next.trim().lines().count(), 3, "{printed}");
+    for line in next.trim().lines() {
+        let output = Command::new("sh")
+            .args(["-c", line])
+            .current_dir(folder)
+            .output();
+        let output = output.unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {error}");
+    }
+    assert!(
+        folder.join("a run/checkpoints/step-10").exists(),
+        "{printed}"
+    );
+}

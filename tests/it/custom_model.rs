@@ -6,13 +6,13 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use clap::Parser;
-use ringstep::backend::Accumulate;
 use ringstep::backend::cpu::Cpu;
+use ringstep::backend::{Accumulate, Backend};
 use ringstep::comm::Options;
 use ringstep::config::{Architecture, Custom, Override, RunConfig};
 use ringstep::data::{Description, Targets};
-use ringstep::layers::{Build, Context, Mode};
-use ringstep::models::{BuildModel, LossSpec, MicroBatch, Model, SoftmaxCrossEntropy};
+use ringstep::layers::{Build, Context, LayerError, Mode};
+use ringstep::models::{BuildModel, CustomModel, LossSpec, MicroBatch, Model, SoftmaxCrossEntropy};
 use ringstep::params::{GradSink, Layout};
 use ringstep::random::Stream;
 use ringstep::train::{Begin, Bits, Console, Existing, Outcome, Ranks, Session};
@@ -395,4 +395,37 @@ fn a_program_with_models_of_its_own_trains_evaluates_predicts_and_inspects() {
     let error = ringstep(&["train", "run.toml", "--run-dir", "other"]);
     assert!(error.ends_with(remedy), "{error}");
     assert!(!folder.join("other").exists());
+}
+
+/// Has a setting by the name under which run files name the model.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Ambiguous {
+    kind: String,
+}
+
+impl CustomModel for Ambiguous {
+    const KIND: &'static str = "ambiguous";
+}
+
+impl BuildModel for Ambiguous {
+    fn build<B: Backend>(
+        &self,
+        build: Build<'_, B>,
+        data: &Description,
+        loss: &LossSpec,
+    ) -> Result<Box<dyn Model<B>>, LayerError> {
+        example::Plain::default().build(build, data, loss)
+    }
+}
+
+#[test]
+fn a_setting_may_not_take_the_models_name() {
+    let model = Ambiguous {
+        kind: "wide".to_owned(),
+    };
+    let error = Custom::new(model).unwrap_err().to_string();
+    assert!(
+        error.contains("'ambiguous' have a field 'kind'") && error.contains("rename"),
+        "{error}"
+    );
 }

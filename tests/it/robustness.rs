@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use ringstep::backend::cpu::Cpu;
 use ringstep::backend::{Accumulate, FixedPoint};
-use ringstep::comm::{CollectiveChoice, Options, threads};
+use ringstep::comm::{CollectiveChoice, Options, Span, threads};
 use ringstep::config::{Override, RunConfig};
 use ringstep::train::{
-    Begin, Connect, Console, Existing, Ranks, Record, Reducer, Scales, Session, TrainError,
+    Begin, Connect, Console, Existing, Job, Ranks, Record, Reducer, Scales, Session, TrainError,
     read_metrics, run_threads,
 };
 
@@ -191,6 +191,66 @@ fn a_rank_that_fails_alone_is_the_cause_whichever_thread_runs_its_collectives() 
         for error in heard {
             assert!(error.starts_with("rank 1 stopped: "), "{error}");
             assert!(error.contains("a stumble"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_collective_that_panics_ends_the_run_whichever_thread_runs_it() {
+    for collective in [CollectiveChoice::Direct, CollectiveChoice::Ring] {
+        let connects = threads(2, &Options::default().with_collective(collective))
+            .unwrap()
+            .into_iter()
+            .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
+            .collect();
+        let body = |mut reducer: Reducer| -> Result<(), TrainError> {
+            let rank = reducer.rank();
+            let stumble = std::panic::AssertUnwindSafe(|| {
+                reducer.call(move |communicator| {
+                    assert!(rank != 1, "a stumble");
+                    communicator.barrier()
+                })
+            });
+            let result = std::panic::catch_unwind(stumble);
+            if rank == 1 {
+                // Whoever goes on after that gets an error at once.
+                reducer.call(|communicator| communicator.barrier())?;
+            }
+            result.unwrap_or(Ok(())).map_err(TrainError::from)
+        };
+        let start = Instant::now();
+        let error = run_threads(connects, body).unwrap_err().to_string();
+        assert!(start.elapsed() < Duration::from_secs(5), "{collective:?}");
+        assert!(error.contains("panicked"), "{collective:?}: {error}");
+    }
+}
+
+#[test]
+fn more_jobs_than_the_line_holds_run_in_order() {
+    for world in [1, 2] {
+        let connects = threads(world, &Options::default())
+            .unwrap()
+            .into_iter()
+            .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
+            .collect();
+        let body = |mut reducer: Reducer| -> Result<Vec<i64>, TrainError> {
+            let region = reducer.allocate_i64("sums", 1)?;
+            // SAFETY: no collective runs.
+            unsafe { region.slice_mut(0..1).fill(1) };
+            let span = Span {
+                region: region.id(),
+                range: 0..1,
+            };
+            let tickets = (0..5000).map(|_| reducer.submit(Job::AllReduce(span.clone())));
+            let last = tickets.last().unwrap();
+            reducer.wait(last)?;
+            // SAFETY: no collective runs.
+            Ok(unsafe { region.slice(0..1) }.to_vec())
+        };
+        // Doubled five thousand times over two ranks, which no 64 bits hold.
+        let expected = i64::from(world == 1);
+        for sums in run_threads(connects, body).unwrap() {
+            assert_eq!(sums, [expected]);
         }
     }
 }

@@ -23,7 +23,7 @@ use ringstep::comm::{
 };
 use ringstep::train::run_rank;
 
-use collectives::{all_collectives, half_sums, lengths, same_bits_everywhere};
+use collectives::{all_collectives, fixed_point_sums, half_sums, lengths, same_bits_everywhere};
 
 fn main() {
     let launcher = detect(|name| std::env::var(name).ok());
@@ -155,6 +155,10 @@ fn everything(
         if options.shared_memory_limit.is_none() {
             same_bits_everywhere(communicator, &mut Cpu::new(), 5000);
             half_sums(communicator, &mut Cpu::new(), 5000);
+            for len in [0, 1, 5000] {
+                let is_direct = algorithm == Algorithm::Direct;
+                assert_eq!(fixed_point_sums(communicator, len), is_direct);
+            }
             passed += 1;
         }
     }

@@ -59,9 +59,17 @@ impl FixedPoint for Cpu {
     }
 }
 
+/// Whether the processor converts between floats and 64-bit integers, in registers of all widths.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
 fn quantize(values: &[f32], exponent: i32, sums: &mut [i64], write: Accumulate) -> u32 {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+    if has_avx512() {
         // SAFETY: the features are there.
         return unsafe { avx512::quantize(values, exponent, sums, write) };
     }
@@ -70,7 +78,7 @@ fn quantize(values: &[f32], exponent: i32, sums: &mut [i64], write: Accumulate) 
 
 fn largest(values: &[f32]) -> u32 {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+    if has_avx512() {
         // SAFETY: the features are there.
         return unsafe { avx512::largest(values) };
     }
@@ -86,7 +94,7 @@ fn largest_portable(values: &[f32]) -> u32 {
 
 fn dequantize(sums: &[i64], unit: f64, values: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+    if has_avx512() {
         // SAFETY: the features are there.
         return unsafe { avx512::dequantize(sums, unit, values) };
     }
@@ -121,7 +129,7 @@ mod avx512 {
         Accumulate, dequantize_portable, largest_portable, power_of_two, quantize_portable,
     };
 
-    #[target_feature(enable = "avx512f,avx512dq")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
     pub(super) fn largest(values: &[f32]) -> u32 {
         largest_portable(values)
     }
@@ -160,7 +168,7 @@ mod avx512 {
         lanes.into_iter().fold(rest, u32::max)
     }
 
-    #[target_feature(enable = "avx512f,avx512dq")]
+    #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
     pub(super) fn dequantize(sums: &[i64], unit: f64, values: &mut [f32]) {
         let scale = _mm512_set1_pd(unit);
         let (sum_lanes, sum_rest) = sums.as_chunks::<8>();

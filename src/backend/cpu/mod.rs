@@ -16,6 +16,8 @@ mod update;
 use std::ops::Range;
 
 pub use buffer::Buffer;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use fixed_point::has_avx512;
 pub(crate) use fixed_point::power_of_two;
 pub use instructions::InstructionSet;
 
