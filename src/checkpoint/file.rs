@@ -48,7 +48,11 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     name.push(".partial");
     let partial = path.with_file_name(name);
     write_durably(&partial, |file| file.write_all(contents))?;
-    fs::rename(&partial, path).map_err(FileError::of("write", path))?;
+    fs::rename(&partial, path).map_err(|error| {
+        // What could not take its place is of no use.
+        let _ = fs::remove_file(&partial);
+        FileError::of("write", path)(error)
+    })?;
     sync_folder(parent(path))
 }
 

@@ -1,5 +1,8 @@
 //! `ringstep predict`.
 
+use std::fs;
+use std::path::Path;
+
 use super::predictions::write_predictions;
 use super::run::Run;
 use super::{Failure, PredictArguments, show};
@@ -10,6 +13,9 @@ use crate::models::Model;
 
 /// Applies the model to the rows of a file and writes what it says of each.
 pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result<(), Failure> {
+    if let Some(output) = &arguments.output {
+        refuse_to_overwrite(&arguments.input, output)?;
+    }
     let run = Run::open(&arguments.run, models)?;
     let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
     let trained = &checkpoint.facts().data;
@@ -34,4 +40,16 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
         None => show(&text)?,
     }
     Ok(())
+}
+
+/// The rows that are predicted are not replaced by their predictions.
+fn refuse_to_overwrite(input: &Path, output: &Path) -> Result<(), Failure> {
+    match (fs::canonicalize(input), fs::canonicalize(output)) {
+        (Ok(from), Ok(to)) if from == to && from.is_file() => Err(format!(
+            "--output {} is the input; name another file, or it would be lost",
+            output.display()
+        )
+        .into()),
+        _ => Ok(()),
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::{Failure, TrainArguments, show};
 use crate::comm::{Options, launcher};
 use crate::config::{CustomModels, Length, RunConfig};
+use crate::data::Source;
 use crate::train::{Begin, Console, Outcome, Ranks, Session};
 
 /// Trains what the run file describes.
@@ -21,7 +22,7 @@ pub(super) fn run(
         None => PathBuf::from("runs").join(&config.name),
     };
     let session = Session {
-        ranks: ranks(&config)?,
+        ranks: ranks(arguments, &config)?,
         comm: Options::default().with_collective(config.train.collective),
         begin: match arguments.resume {
             true => Begin::Resume(arguments.bits()),
@@ -42,10 +43,22 @@ pub(super) fn run(
 
 /// Threads of this process, unless a launcher has started one process per rank: then MPI, and
 /// without it a refusal, for unrelated copies must never run.
-fn ranks(config: &RunConfig) -> Result<Ranks, Failure> {
+fn ranks(arguments: &TrainArguments, config: &RunConfig) -> Result<Ranks, Failure> {
     let launcher = launcher::detect(|name| std::env::var(name).ok());
-    if cfg!(feature = "mpi") && launcher.is_some() {
-        return Ok(Ranks::Mpi(launcher));
+    if cfg!(feature = "mpi")
+        && let Some(launcher) = &launcher
+    {
+        if let (Some(asked), Some(started)) = (arguments.ranks, launcher.world)
+            && asked as usize != started
+        {
+            return Err(format!(
+                "--ranks {asked}, but {} started {started} ranks ({}); leave --ranks out, or start \
+                 that many",
+                launcher.name, launcher.variable
+            )
+            .into());
+        }
+        return Ok(Ranks::Mpi(Some(launcher.clone())));
     }
     if let Some(launcher) = launcher {
         launcher.refuse_without_mpi()?;
@@ -71,6 +84,11 @@ fn report(
         Length::Steps(steps) => format!("train.steps={}", 2 * steps),
         Length::Epochs(epochs) => format!("train.epochs={}", 2 * epochs),
     };
+    let rows = match &session.config.data.source {
+        Source::Csv(csv) => csv.test.as_deref().map(quoted),
+        Source::Idx(_) => None,
+    };
+    let rows = rows.unwrap_or_else(|| "rows.csv".to_owned());
     let lengths = ["train.steps=", "train.epochs="];
     let kept = arguments.set.iter();
     let kept = kept.filter(|set| {
@@ -88,7 +106,7 @@ fn report(
          \n\
          next:\n  \
            {program} evaluate {folder}\n  \
-           {program} predict {folder} --input rows.csv\n  \
+           {program} predict {folder} --input {rows}\n  \
            {program} train {run_file} --run-dir {folder} --resume{set}\n"
     ))
 }

@@ -24,7 +24,7 @@ pub enum TrainError {
          gradients, or check the data"
     )]
     NotFinite {
-        /// Global step, from 0.
+        /// The step, counted from 1.
         step: u64,
         /// "loss" or "gradient".
         what: &'static str,
@@ -33,6 +33,20 @@ pub enum TrainError {
         /// The micro-batch of the global batch, or how many the rank had.
         micro_batch: String,
         /// The first tensor, in forward order, that holds a value that is not finite.
+        tensor: String,
+    },
+    /// What was trained so far is of no use any more; it was not saved.
+    #[error(
+        "after step {step} {tensor} is not finite on rank {rank}; it was not saved, and earlier \
+         checkpoints are kept; lower the learning rate, clip gradients or check the data, and go on \
+         with --resume"
+    )]
+    Diverged {
+        /// Steps taken.
+        step: u64,
+        /// The rank that saw it.
+        rank: usize,
+        /// The first tensor, or optimizer state, that holds a value that is not finite.
         tensor: String,
     },
     /// A checkpoint cannot be written or read.

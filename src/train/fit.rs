@@ -84,6 +84,12 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             Some(test) => Some(self.trainer.evaluation(Arc::clone(test))?),
             None => None,
         };
+        if start >= end && self.log.is_some() {
+            tracing::warn!(
+                "nothing to train: the run has taken {start} steps and was asked for {end}; set \
+                 more with --set train.epochs=N or train.steps=N"
+            );
+        }
         self.log_start()?;
         let mut prefetch =
             Prefetch::start(Arc::clone(&self.train), sampler, (rank, world), start..end)

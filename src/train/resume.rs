@@ -70,6 +70,18 @@ pub enum ResumeError {
         /// Keys with both values.
         differences: String,
     },
+    /// None of its checkpoints is whole.
+    #[error(
+        "cannot resume: all {count} checkpoints in {} are damaged; bring one back from a copy, or \
+         start anew with --overwrite (they are lost), or in another folder with --run-dir",
+        folder.display()
+    )]
+    AllDamaged {
+        /// Where they lie.
+        folder: PathBuf,
+        /// How many there are.
+        count: usize,
+    },
     /// It would be the same run with other bits.
     #[error(
         "cannot resume from {} with the same bits: {differences}; put back what the run was \

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::fit::{Fit, Log, Outcome};
 use super::resume::compare;
 use super::{
-    Bits, Connect, Console, Existing, MetricsWriter, Progress, Reducer, RunFolder, TrainError,
-    Trainer, TrainerOptions, run_rank, run_threads,
+    Bits, Connect, Console, Existing, MetricsWriter, Progress, Reducer, ResumeError, RunFolder,
+    TrainError, Trainer, TrainerOptions, run_rank, run_threads,
 };
 use crate::backend::Memory;
 use crate::backend::cpu::Cpu;
@@ -205,6 +205,12 @@ impl Session {
                         Some(found) => tracing::info!("resuming from {}", found.folder().display()),
                         None => tracing::warn!("no whole checkpoint yet: starting at step 0"),
                     }
+                }
+                if newest.checkpoint.is_none() && !newest.skipped.is_empty() {
+                    return Err(TrainError::Resume(ResumeError::AllDamaged {
+                        folder: folder.checkpoints(),
+                        count: newest.skipped.len(),
+                    }));
                 }
                 newest.checkpoint
             }

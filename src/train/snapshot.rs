@@ -17,7 +17,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// the checkpoint's folder.
     ///
     /// # Errors
-    /// If a rank cannot write; earlier checkpoints are untouched then.
+    /// If a rank cannot write, or a parameter, moving statistic or optimizer state is not finite;
+    /// earlier checkpoints are untouched then.
     pub fn save(
         &mut self,
         checkpoints: &Path,
@@ -29,25 +30,31 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         facts.step = self.step;
         facts.world = world;
         facts.exponents = self.named_exponents();
+        let parts = if self.options.sharded { world } else { 1 };
+        let optimizer = (rank < parts).then(|| self.host_optimizer());
+        let tensors = (rank == 0).then(|| self.host_tensors());
+        self.backend.synchronize()?;
+        if let Some(tensor) = self.first_diverged(tensors.as_ref(), optimizer.as_deref()) {
+            let step = self.step;
+            return Err(TrainError::Diverged { step, rank, tensor });
+        }
+        // Nobody writes before all have looked.
+        self.barrier()?;
         let writer = match rank {
             0 => Some(Writer::begin(checkpoints, self.step)?),
             _ => None,
         };
         self.barrier()?;
-        let parts = if self.options.sharded { world } else { 1 };
-        if rank < parts {
-            self.write_optimizer(checkpoints, (rank, parts))?;
-            self.backend.synchronize()?;
+        if let Some(host) = optimizer {
+            self.write_optimizer(checkpoints, (rank, parts), &host)?;
         }
         self.barrier()?;
-        let folder = match writer {
-            Some(writer) => {
-                let host = self.host_tensors();
-                self.backend.synchronize()?;
+        let folder = match (writer, tensors) {
+            (Some(writer), Some(host)) => {
                 let named: Vec<_> = self.named(&host).collect();
                 Some(writer.finish(&facts, &named, parts, retention)?)
             }
-            None => None,
+            _ => None,
         };
         self.barrier()?;
         Ok(folder)
@@ -123,14 +130,37 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         Ok(())
     }
 
+    /// What in these copies is the first that is not finite.
+    fn first_diverged(
+        &self,
+        tensors: Option<&HostTensors>,
+        optimizer: Option<&[Vec<f32>]>,
+    ) -> Option<String> {
+        let is_bad = |values: &[f32]| values.iter().any(|value| !value.is_finite());
+        let mut named = tensors.into_iter().flat_map(|host| self.named(host));
+        if let Some(bad) = named.find(|named| is_bad(named.values)) {
+            return Some(format!("'{}'", bad.name));
+        }
+        let names = self.optimizer.state_names().iter();
+        let mut states = names.zip(optimizer.unwrap_or_default());
+        states.find_map(|(state, values)| {
+            let mut segments = self.segments.iter();
+            let bad = segments.find(|segment| is_bad(&values[segment.state.clone()]))?;
+            Some(format!(
+                "the optimizer's {state} of '{}'",
+                self.place(bad).0
+            ))
+        })
+    }
+
     fn write_optimizer(
-        &mut self,
+        &self,
         checkpoints: &Path,
         part: (usize, usize),
+        host: &[Vec<f32>],
     ) -> Result<(), CheckpointError> {
-        let host = self.host_optimizer();
         let mut pieces = Vec::new();
-        for (state, values) in self.optimizer.state_names().iter().zip(&host) {
+        for (state, values) in self.optimizer.state_names().iter().zip(host) {
             for segment in &self.segments {
                 let (tensor, start) = self.place(segment);
                 let values = &values[segment.state.clone()];

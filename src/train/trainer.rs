@@ -386,7 +386,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         tensor: String,
     ) -> TrainError {
         TrainError::NotFinite {
-            step: self.step,
+            step: self.step + 1,
             what,
             rank,
             micro_batch,

@@ -439,3 +439,48 @@ fn the_lines_printed_after_training_can_be_typed() {
         "{printed}"
     );
 }
+
+#[test]
+fn the_rows_that_are_predicted_are_kept() {
+    let folder = trained();
+    let folder = folder.path();
+    let before = fs::read(folder.join("test.csv")).unwrap();
+    let predict = ["predict", "runs/two", "--input", "test.csv", "--output"];
+    let error = failure(folder, &[&predict[..], &["./test.csv"]].concat());
+    assert!(error.contains("is the input"), "{error}");
+    assert_eq!(fs::read(folder.join("test.csv")).unwrap(), before);
+    failure(folder, &[&predict[..], &["runs"]].concat());
+    let left = fs::read_dir(folder).unwrap();
+    let mut left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(!left.any(|name| name.contains("partial")));
+}
+
+#[test]
+fn a_run_with_nothing_whole_left_is_not_begun_anew() {
+    let folder = trained();
+    let folder = folder.path();
+    let checkpoints = folder.join("runs/two/checkpoints");
+    let mut count = 0;
+    for entry in fs::read_dir(&checkpoints).unwrap() {
+        fs::write(entry.unwrap().path().join("model.safetensors"), "cut").unwrap();
+        count += 1;
+    }
+    let error = failure(folder, &["train", "two.toml", "--resume"]);
+    let expected = format!("all {count} checkpoints in runs/two/checkpoints are damaged");
+    assert!(
+        error.contains(&expected) && error.contains("--overwrite"),
+        "{error}"
+    );
+    assert_eq!(fs::read_dir(&checkpoints).unwrap().count(), count);
+}
+
+#[test]
+fn a_run_that_is_over_says_so() {
+    let folder = trained();
+    let output = ringstep(folder.path(), &["train", "two.toml", "--resume"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && said.contains("nothing to train"),
+        "{said}"
+    );
+}
