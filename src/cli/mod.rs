@@ -98,26 +98,35 @@ pub struct TrainArguments {
 impl TrainArguments {
     /// What the flags set in the run file: `--set` first, so that a flag of its own wins.
     pub fn overrides(&self) -> Vec<Override> {
-        let flags = [
+        let set = self.set.iter().map(|assignment| Override::set(assignment));
+        let flag = |(key, value): (&str, String)| {
+            let shown = format!("--{} {value}", key.replace('_', "-"));
+            Override::flag(&shown, &format!("train.{key}={value}"))
+        };
+        set.chain(self.flags().map(flag)).collect()
+    }
+
+    /// The same, each as `--set` would be given it.
+    fn assignments(&self) -> Vec<String> {
+        let flags = self.flags();
+        let flags = flags.map(|(key, value)| format!("train.{key}={value}"));
+        self.set.iter().cloned().chain(flags).collect()
+    }
+
+    /// Flags that stand for a key of `[train]`, with their values.
+    fn flags(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let collective = |name: CollectiveChoice| format!("{name:?}").to_lowercase();
+        [
             ("ranks", self.ranks.map(|ranks| ranks.to_string())),
             (
                 "bucket_mib",
                 self.bucket_mib.map(|size| format!("{size:?}")),
             ),
-            (
-                "collective",
-                self.collective
-                    .map(|name| format!("{name:?}").to_lowercase()),
-            ),
+            ("collective", self.collective.map(collective)),
             ("zero", self.zero.map(|level| level.to_string())),
-        ];
-        let flag = |(key, value): (&str, Option<String>)| {
-            let value = value?;
-            let shown = format!("--{} {value}", key.replace('_', "-"));
-            Some(Override::flag(&shown, &format!("train.{key}={value}")))
-        };
-        let set = self.set.iter().map(|assignment| Override::set(assignment));
-        set.chain(flags.into_iter().filter_map(flag)).collect()
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
     }
 
     /// Whether a resumed run may end with other bits.

@@ -90,7 +90,8 @@ fn report(
     };
     let rows = rows.unwrap_or_else(|| "rows.csv".to_owned());
     let lengths = ["train.steps=", "train.epochs="];
-    let kept = arguments.set.iter();
+    let assignments = arguments.assignments();
+    let kept = assignments.iter();
     let kept = kept.filter(|set| {
         !lengths
             .iter()

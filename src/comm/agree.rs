@@ -4,7 +4,10 @@ use sha2::{Digest, Sha256};
 
 use super::{CommError, Communicator, Span};
 
-/// Longest text of a field that is passed around to be shown.
+/// Most characters of a field that are looked through for what differs.
+const LOOKED_THROUGH: usize = 1 << 18;
+
+/// Most characters of it that are shown.
 const SHOWN: usize = 200;
 
 /// Why ranks cannot train together.
@@ -23,7 +26,7 @@ pub enum Disagreement {
         field: String,
         /// The ranks that differ from most, or from rank 0 where there are no most.
         ranks: Vec<usize>,
-        /// What the first of them has.
+        /// What the first of them has, in the first line that differs.
         theirs: String,
         /// The lowest rank that has what most have.
         majority: usize,
@@ -74,8 +77,13 @@ pub fn agree(
     let ranks: Vec<_> = (0..world)
         .filter(|&r| of(r, field) != of(majority, field))
         .collect();
-    let ours = text_of(communicator, majority, &fields[field].1)?;
-    let theirs = text_of(communicator, ranks[0], &fields[field].1)?;
+    let text = &fields[field].1;
+    let lengths = gather(communicator, &[text.chars().count() as i64])?;
+    let longest = lengths.into_iter().max().unwrap_or(0) as usize;
+    let len = longest.clamp(1, LOOKED_THROUGH);
+    let ours = text_of(communicator, majority, text, len)?;
+    let theirs = text_of(communicator, ranks[0], text, len)?;
+    let (ours, theirs) = first_difference(&ours, &theirs);
     tracing::debug!(rank, field = fields[field].0, "ranks differ");
     let field = fields[field].0.to_owned();
     Err(Disagreement::Field {
@@ -102,16 +110,32 @@ fn gather(communicator: &mut dyn Communicator, values: &[i64]) -> Result<Vec<i64
     Ok(unsafe { region.slice(0..world * len) }.to_vec())
 }
 
-/// The beginning of `root`'s text.
+/// The first lines that differ, without what is around them.
+fn first_difference(left: &str, right: &str) -> (String, String) {
+    let (mut lefts, mut rights) = (left.lines(), right.lines());
+    let shown = |line: Option<&str>| match line {
+        None => "nothing".to_owned(),
+        Some(line) => line.trim().chars().take(SHOWN).collect(),
+    };
+    loop {
+        match (lefts.next(), rights.next()) {
+            (Some(left), Some(right)) if left == right => {}
+            (left, right) => return (shown(left), shown(right)),
+        }
+    }
+}
+
+/// The first `len` characters of `root`'s text.
 fn text_of(
     communicator: &mut dyn Communicator,
     root: usize,
     text: &str,
+    len: usize,
 ) -> Result<String, CommError> {
-    let region = communicator.allocate_host_i64(SHOWN)?;
+    let region = communicator.allocate_host_i64(len)?;
     let characters: Vec<i64> = text
         .chars()
-        .take(SHOWN)
+        .take(len)
         .map(|c| i64::from(u32::from(c)))
         .collect();
     // SAFETY: nobody else uses the region between collectives.
@@ -119,12 +143,12 @@ fn text_of(
     communicator.broadcast(
         &Span {
             region: region.id(),
-            range: 0..SHOWN,
+            range: 0..len,
         },
         root,
     )?;
     // SAFETY: as above.
-    let received = unsafe { region.slice(0..SHOWN) }
+    let received = unsafe { region.slice(0..len) }
         .iter()
         .take_while(|&&c| c != 0);
     Ok(received
@@ -170,6 +194,19 @@ mod tests {
             let expected = "ranks 0, 3 have another global_batch than most: 'é' on rank 0, '64' \
                             on rank 1;";
             assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn of_a_long_text_the_line_that_differs_is_shown() {
+        let head = "a line that all have\n".repeat(100);
+        let own: [&str; 2] =
+            ["seed = 1\n", "seed = 2\nmore\n"].map(|tail| &*format!("{head}{tail}").leak());
+        for error in differing(3, |rank| own[usize::from(rank == 1)]) {
+            assert!(
+                error.contains("'seed = 2' on rank 1, 'seed = 1' on rank 0"),
+                "{error}"
+            );
         }
     }
 

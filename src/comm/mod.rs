@@ -1,6 +1,6 @@
 //! Sums over ranks.
 //!
-//! [`Communicator`] is what the trainer's reducer thread drives: collectives over registered memory
+//! [`Communicator`] is what the trainer's reducer drives: collectives over registered memory
 //! ([`Region`]), called in the same order on every rank by one thread per rank.
 
 mod agree;

@@ -26,7 +26,7 @@ pub enum TrainError {
     NotFinite {
         /// The step, counted from 1.
         step: u64,
-        /// "loss" or "gradient".
+        /// "loss", "gradient" or "statistic".
         what: &'static str,
         /// The first rank that saw it.
         rank: usize,
@@ -34,6 +34,15 @@ pub enum TrainError {
         micro_batch: String,
         /// The first tensor, in forward order, that holds a value that is not finite.
         tensor: String,
+    },
+    /// A model that computes something else when a step is computed again.
+    #[error(
+        "step {step}: gradients grew beyond what was made ready for them each time they were computed; \
+         forward and backward of a model must give the same when they are repeated"
+    )]
+    Unrepeatable {
+        /// The step, counted from 1.
+        step: u64,
     },
     /// What was trained so far is of no use any more; it was not saved.
     #[error(

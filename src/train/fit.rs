@@ -102,9 +102,10 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         };
         let (mut window, mut since) = (Window::default(), Instant::now());
         for step in start..end {
-            let Some(share) = prefetch.next_share() else {
-                break;
-            };
+            let share = prefetch.next_share().ok_or_else(|| TrainError::Panic {
+                rank,
+                message: "the thread that reads its data ended early".to_owned(),
+            })?;
             let rate = train.schedule.rate(base, step);
             let report = self.trainer.step(&share, rate)?;
             window.add(&report, prefetch.take_waited());
@@ -149,6 +150,18 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let reducer = self.trainer.reducer();
         let (world, collective) = (reducer.world(), reducer.algorithm());
         if let Some(log) = &mut self.log {
+            let train = &self.config.train;
+            let name = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
+            let scaled = match train.scale_rate_with_ranks {
+                true => ", learning rate times the number of ranks",
+                false => "",
+            };
+            tracing::info!(
+                "ranks: {world}, collective: {}, reduce: {}, zero: {}{scaled}",
+                name(&collective),
+                name(&train.reduce),
+                u8::from(train.sharded),
+            );
             log.metrics.write(&Record::Start(StartRecord {
                 step,
                 world,

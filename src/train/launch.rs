@@ -1,7 +1,7 @@
 //! From a number of ranks to that many replicas running one body.
 //!
 //! Ranks are threads of this process, or this process is one rank among those that `mpirun`
-//! started. Either way each rank is a compute thread and its reducer thread. A rank that fails
+//! started. Either way each rank is a compute thread with its reducer. A rank that fails
 //! tells the others before it stops, so that nobody waits for it, and the error that comes out is
 //! the first cause, not its echo.
 

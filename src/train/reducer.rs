@@ -1,4 +1,4 @@
-//! The thread that talks to the other ranks while this rank computes.
+//! What talks to the other ranks while this rank computes: a thread of its own, where that helps.
 //!
 //! The compute thread hands over jobs and goes on; the reducer runs them in order, so that every
 //! rank's collectives come in the same order and all calls of a transport come from one thread.

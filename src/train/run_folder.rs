@@ -73,12 +73,13 @@ impl RunFolder {
             folder.metrics_path(),
             folder.checkpoints(),
         ];
+        let folder = folder.lock()?;
+        // Looked at with the lock: another process may just have made it.
         if existing == Existing::Keep && parts.iter().any(|part| part.exists()) {
             return Err(RunFolderError::Exists {
                 path: path.to_owned(),
             });
         }
-        let folder = folder.lock()?;
         // Nothing but what a run consists of: the folder may be one that holds other things, too.
         // The configuration goes last, so that a folder cut off halfway is still known as a run.
         for part in parts.iter().rev() {

@@ -215,6 +215,19 @@ impl Session {
                 newest.checkpoint
             }
         };
+        // Ranks on several hosts may see another folder, or one of them a file that it cannot read.
+        let resumed = checkpoint.as_ref().map_or_else(
+            || "none".to_owned(),
+            |checkpoint| {
+                format!(
+                    "step {}, {:?}",
+                    checkpoint.step(),
+                    checkpoint.manifest().files
+                )
+            },
+        );
+        let fields = [("checkpoint to go on from", resumed)];
+        reducer.call(move |communicator| Ok(agree(communicator, &fields)))??;
         Ok((folder, checkpoint))
     }
 

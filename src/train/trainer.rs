@@ -18,6 +18,10 @@ use crate::models::{LossReduction, MicroBatch, Model, REPORT};
 use crate::optim::{Clip, ClipSpec, Clipped, Optimizer, OptimizerSpec, Segment, Step, segments};
 use crate::params::Layout;
 
+/// How often a step is computed again before it is given up: once is enough where forward and backward
+/// give the same again.
+const MOST_REPEATS: usize = 4;
+
 /// How to train; what the data and the model do not say.
 #[derive(Debug, Clone)]
 pub struct TrainerOptions {
@@ -182,6 +186,11 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             if !outgrown {
                 break totals;
             }
+            if repeats == MOST_REPEATS {
+                return Err(TrainError::Unrepeatable {
+                    step: self.step + 1,
+                });
+            }
             self.adapt();
             repeats += 1;
         };
@@ -293,9 +302,12 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             return Err(self.not_finite("loss", rank, micro_batch, tensor));
         }
         for rank in 0..self.reduction.reducer().world() {
+            let micro_batch = || format!("one of {micro_batches}");
             if let Some(tensor) = self.first_gradient_not_finite(rank) {
-                let micro_batch = format!("one of {micro_batches}");
-                return Err(self.not_finite("gradient", rank, micro_batch, tensor));
+                return Err(self.not_finite("gradient", rank, micro_batch(), tensor));
+            }
+            if let Some(tensor) = self.first_statistic_not_finite(rank) {
+                return Err(self.not_finite("statistic", rank, micro_batch(), tensor));
             }
         }
         self.board
@@ -403,6 +415,14 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             "gradient of '{}'",
             self.layout.tensors()[index].name
         ))
+    }
+
+    /// The first moving statistic to which `rank` would add something that is not finite.
+    fn first_statistic_not_finite(&self, rank: usize) -> Option<String> {
+        let (infinite, tensors) = (f32::INFINITY.to_bits(), self.layout.tensors().len());
+        let mut states = self.model.states().iter().enumerate();
+        let bad = states.find(|(i, _)| self.board.magnitude(rank, tensors + i) >= infinite);
+        bad.map(|(_, state)| format!("what '{}' follows", state.name))
     }
 
     /// The first tensor, parameters before gradients, that is not finite. Allocates: the run is

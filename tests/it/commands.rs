@@ -484,3 +484,39 @@ fn a_run_that_is_over_says_so() {
         "{said}"
     );
 }
+
+#[test]
+fn what_runs_is_said_at_the_start() {
+    let folder = trained();
+    let train = [
+        "train",
+        "two.toml",
+        "--run-dir",
+        "said",
+        "--ranks",
+        "3",
+        "--zero",
+        "1",
+    ];
+    let scaled = [
+        "--set",
+        "train.scale_rate_with_ranks=true",
+        "--set",
+        "train.log_every=1",
+    ];
+    let output = ringstep(folder.path(), &[&train[..], &scaled].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    let expected = "ranks: 3, collective: direct, reduce: exact, zero: 1, learning rate times";
+    assert!(said.contains(expected), "{said}");
+    let metrics = fs::read_to_string(folder.path().join("said/metrics.jsonl")).unwrap();
+    let lines = metrics
+        .lines()
+        .map(serde_json::from_str::<serde_json::Value>);
+    let rates: Vec<f64> = lines
+        .filter_map(|line| line.unwrap()["rate"].as_f64())
+        .collect();
+    assert!(!rates.is_empty());
+    for rate in rates {
+        assert!((rate - 0.3).abs() < 1e-12, "{rate} of 3 x 0.1");
+    }
+}

@@ -127,6 +127,21 @@ fn a_loss_that_is_not_finite_stops_all_ranks_with_its_place() {
 }
 
 #[test]
+fn a_statistic_that_is_not_finite_stops_all_ranks_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    houses(folder.path());
+    // The variance overflows; what is divided by its root is zero, and so the loss is finite.
+    let layers = r#"model.layers=[{kind="batch_normalization"},{kind="dense",units=1}]"#;
+    let session = session(folder.path(), 3, &["data.scale=1e19", layers]);
+    let error = session.train().unwrap_err();
+    let TrainError::NotFinite { what, tensor, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(*what, "statistic");
+    assert_eq!(tensor, "what 'batch_normalization/moving_variance' follows");
+}
+
+#[test]
 fn what_is_not_finite_is_not_saved() {
     for (zero, reduce) in [(0, "exact"), (1, "exact"), (1, "f32")] {
         let folder = tempfile::tempdir().unwrap();

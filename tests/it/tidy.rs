@@ -81,8 +81,6 @@ const UNREPEATABLE_ALLOWED: &[(&str, &[&str])] = &[
     ("src/data/pipeline.rs", &["Instant"]),
     // How long a step, and its exposed communication, took: reported, never acted on.
     ("src/train", &["Instant"]),
-    // How long training waited for data: reported, never acted on.
-    ("src/data/pipeline.rs", &["Instant"]),
 ];
 
 /// A source file of the library or the binary.

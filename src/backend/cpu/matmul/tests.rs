@@ -268,3 +268,23 @@ fn what_is_not_finite_comes_through() {
         }
     }
 }
+
+#[test]
+fn the_dot_product_of_slide_32() {
+    let golden = include_str!("../../../../tests/golden/slide32.json");
+    let golden: serde_json::Value = serde_json::from_str(golden).unwrap();
+    let expected = golden["exact_rounded_to_f32"].as_f64().unwrap() as f32;
+    let a: Vec<f32> = (1..=256).map(|x| x as f32).collect();
+    let b = [0.1f32; 256];
+    for mut cpu in backends() {
+        let mut sum = [0.0];
+        cpu.matmul(
+            MatmulShape::nn(1, 1, 256),
+            &a,
+            &b,
+            &mut sum,
+            Accumulate::Set,
+        );
+        assert_eq!(sum, [expected], "{:?}", cpu.instructions());
+    }
+}
