@@ -13,14 +13,14 @@ use std::time::Instant;
 
 use clap::Parser;
 use ringstep::backend::cpu::Cpu;
-use ringstep::comm::{Options, ReduceMode, threads};
+use ringstep::comm::{Options, ReduceMode};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::{
     ActivationSpec, Build, Conv2D, Dense, Flatten, LayerSpec, MaxPooling2D, Shape,
 };
 use ringstep::models::{LossReduction, LossSpec, Model, Sequential, SoftmaxCrossEntropy};
 use ringstep::optim::{Adam, OptimizerSpec};
-use ringstep::train::{Connect, Reducer, TrainError, Trainer, TrainerOptions, run_threads};
+use ringstep::train::{Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads};
 
 const LEARNING_RATE: f64 = 1e-3;
 const ROWS: usize = 4096;
@@ -110,10 +110,7 @@ fn train(
     windows: u64,
     window: u64,
 ) -> Result<(Vec<f64>, usize), TrainError> {
-    let connects = threads(arguments.ranks, &Options::default())?
-        .into_iter()
-        .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
-        .collect();
+    let connects = connect_threads(arguments.ranks, &Options::default())?;
     let body = |reducer: Reducer| -> Result<(Vec<f64>, usize), TrainError> {
         let place = (reducer.rank(), reducer.world());
         let mut backend = Cpu::new();

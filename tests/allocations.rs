@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
 use ringstep::backend::cpu::Cpu;
-use ringstep::comm::{CollectiveChoice, Options, ReduceMode, threads};
+use ringstep::comm::{CollectiveChoice, Options, ReduceMode};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::{Build, LayerSpec};
 use ringstep::models::{LossReduction, LossSpec, Sequential};
 use ringstep::optim::{Adam, ClipSpec, OptimizerSpec};
-use ringstep::train::{Connect, Reducer, TrainError, Trainer, TrainerOptions, run_threads};
+use ringstep::train::{Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads};
 
 struct Counting;
 
@@ -117,11 +117,8 @@ fn a_step_of_two_ranks_allocates_nothing() {
             }
             Ok(())
         };
-        let connects = threads(2, &Options::default().with_collective(collective))
-            .expect("two threads are a world")
-            .into_iter()
-            .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
-            .collect();
+        let connects = connect_threads(2, &Options::default().with_collective(collective))
+            .expect("two threads are a world");
         ALLOCATIONS.store(0, Ordering::SeqCst);
         run_threads(connects, body).expect("training works");
         let allocations = ALLOCATIONS.load(Ordering::SeqCst);

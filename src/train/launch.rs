@@ -10,10 +10,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
 use super::{Reducer, TrainError};
-use crate::comm::{CommError, Communicator};
+use crate::comm::{CommError, Communicator, Options, threads};
 
 /// Makes the communicator of one rank, on the thread that will use it.
 pub type Connect = Box<dyn FnOnce() -> Result<Box<dyn Communicator>, CommError> + Send>;
+
+/// How each of `world` thread ranks connects.
+///
+/// # Errors
+/// If the options do not fit the world.
+pub fn connect_threads(world: usize, options: &Options) -> Result<Vec<Connect>, CommError> {
+    let communicators = threads(world, options)?.into_iter();
+    let connect = |communicator| Box::new(move || Ok(communicator)) as Connect;
+    Ok(communicators.map(connect).collect())
+}
 
 /// Runs `body` on one thread per entry of `connects` and returns what every rank returned, in
 /// order.

@@ -36,20 +36,12 @@ pub enum Job {
     After(Fence),
     /// Tell the others that this rank gives up; runs even after a failure.
     Abort(String),
-    /// Go on with another communicator, made from the one there is.
-    Wrap(Wrap),
     /// Anything else, for set-up and the end of a run: it allocates.
     Call(Call),
 }
 
 /// Work with the communicator itself.
 pub type Call = Box<dyn FnOnce(&mut dyn Communicator) -> Result<(), CommError> + Send>;
-
-/// Makes a communicator around another; where that fails, gives the other back.
-pub type Wrap = Box<dyn FnOnce(Box<dyn Communicator>) -> Wrapped + Send>;
-
-/// What there is after a job, and how the job went.
-pub type Wrapped = (Box<dyn Communicator>, Result<(), CommError>);
 
 /// The compute side of the reducer thread.
 pub struct Reducer {
@@ -69,7 +61,7 @@ enum Lane {
 
 /// The communicator on the compute thread, with the jobs that nobody has waited for yet.
 struct Inline {
-    /// `None` only while a job runs, after one that panicked, and while it is dropped.
+    /// `None` only while it is dropped.
     communicator: Option<Box<dyn Communicator>>,
     line: VecDeque<Job>,
     /// Where the communicator goes in the end: the [`Connection`] may have a failure to tell.
@@ -77,15 +69,10 @@ struct Inline {
 }
 
 impl Inline {
-    /// Runs the job that is first in line; `None` where there is none, or a job before it panicked
-    /// and took the communicator along.
+    /// Runs the job that is first in line; `None` where there is none: one before it panicked.
     fn run_next(&mut self, progress: &Progress) -> Option<()> {
-        let communicator = self.communicator.take()?;
-        let Some(job) = self.line.pop_front() else {
-            self.communicator = Some(communicator);
-            return None;
-        };
-        self.communicator = Some(progress.run(job, communicator));
+        let job = self.line.pop_front()?;
+        progress.run(job, self.communicator.as_mut()?.as_mut());
         Some(())
     }
 }
@@ -143,13 +130,12 @@ struct Progress {
 
 impl Progress {
     /// Runs a job, unless one before it failed: the ranks no longer agree on what comes next.
-    fn run(&self, job: Job, mut communicator: Box<dyn Communicator>) -> Box<dyn Communicator> {
-        let mut result = Ok(());
-        if matches!(job, Job::Abort(_)) || self.failure().is_none() {
-            (communicator, result) = run(job, communicator);
-        }
+    fn run(&self, job: Job, communicator: &mut dyn Communicator) {
+        let result = match (&job, self.failure()) {
+            (Job::Abort(_), _) | (_, None) => run(job, communicator),
+            (_, Some(_)) => Ok(()),
+        };
         self.finish(result);
-        communicator
     }
 
     fn finish(&self, result: Result<(), CommError>) {
@@ -225,7 +211,7 @@ impl Reducer {
                 };
                 loop {
                     match line.recv_timeout(IDLE) {
-                        Ok(job) => communicator = theirs.run(job, communicator),
+                        Ok(job) => theirs.run(job, communicator.as_mut()),
                         Err(RecvTimeoutError::Disconnected) => break,
                         Err(RecvTimeoutError::Timeout) => {
                             if theirs.failure().is_none()
@@ -362,13 +348,6 @@ impl Reducer {
         result.recv().map_err(|_| lost(self.rank))
     }
 
-    /// Replaces the communicator by one around it. Regions allocated before are no longer known.
-    pub fn wrap(&mut self, wrap: Wrap) -> Result<(), CommError> {
-        self.run(Job::Wrap(wrap))?;
-        self.algorithm = self.call(|communicator| Ok(communicator.algorithm()))?;
-        Ok(())
-    }
-
     /// Allocates a region of `len` floats for `what`.
     pub fn allocate_f32(
         &mut self,
@@ -438,9 +417,8 @@ fn lost(rank: usize) -> CommError {
     }
 }
 
-fn run(job: Job, mut communicator: Box<dyn Communicator>) -> Wrapped {
-    let result = match job {
-        Job::Wrap(wrap) => return wrap(communicator),
+fn run(job: Job, communicator: &mut dyn Communicator) -> Result<(), CommError> {
+    match job {
         Job::AllReduce(span) => communicator.all_reduce(&span),
         Job::ReduceScatter(span) => communicator.reduce_scatter(&span),
         Job::AllGather(span) => communicator.all_gather(&span),
@@ -449,7 +427,6 @@ fn run(job: Job, mut communicator: Box<dyn Communicator>) -> Wrapped {
             communicator.abort(&reason);
             Ok(())
         }
-        Job::Call(call) => call(communicator.as_mut()),
-    };
-    (communicator, result)
+        Job::Call(call) => call(communicator),
+    }
 }

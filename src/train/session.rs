@@ -7,13 +7,13 @@ use super::fit::{Fit, Log, Outcome};
 use super::resume::compare;
 use super::{
     Bits, Connect, Console, Existing, MetricsWriter, Progress, Reducer, ResumeError, RunFolder,
-    TrainError, Trainer, TrainerOptions, run_rank, run_threads,
+    TrainError, Trainer, TrainerOptions, connect_threads, run_rank, run_threads,
 };
 use crate::backend::Memory;
 use crate::backend::cpu::Cpu;
 use crate::checkpoint::{Checkpoint, Facts};
 use crate::comm::launcher::Launcher;
-use crate::comm::{Options, agree, threads};
+use crate::comm::{Options, agree};
 use crate::config::RunConfig;
 use crate::data::{Split, Table, load};
 use crate::layers::Build;
@@ -72,10 +72,7 @@ impl Session {
         let body = |reducer: Reducer| self.rank(reducer, &data);
         match &self.ranks {
             Ranks::Threads(world) => {
-                let connects = threads(*world, &self.comm)?
-                    .into_iter()
-                    .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
-                    .collect();
+                let connects = connect_threads(*world, &self.comm)?;
                 let mut outcomes = run_threads(connects, body)?;
                 Ok(outcomes.swap_remove(0))
             }

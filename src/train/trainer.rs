@@ -168,7 +168,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// Computes this rank's share of a global batch, adds gradients over all ranks, and steps the
     /// parameters with learning rate `rate`; collective.
     ///
-    /// On an error nothing has been applied. A device may fail at the update after this returns; the
+    /// On an error before the update nothing has been applied; one in the update itself (a collective of
+    /// sharded norms or parameters) leaves the replica of no use. A device may fail at the update after this returns; the
     /// next step or `save` says so.
     pub fn step(&mut self, share: &Share, rate: f64) -> Result<StepReport, TrainError> {
         // What was waited for since the last step was not for this one.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// Runs the program in `folder`.
-fn ringstep(folder: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn ringstep(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ringstep"))
         .args(arguments)
         .current_dir(folder)
@@ -14,7 +14,7 @@ fn ringstep(folder: &Path, arguments: &[&str]) -> Output {
 }
 
 /// Standard output of a command that has to succeed.
-fn output(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn output(folder: &Path, arguments: &[&str]) -> String {
     let output = ringstep(folder, arguments);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {error}");
@@ -22,7 +22,7 @@ fn output(folder: &Path, arguments: &[&str]) -> String {
 }
 
 /// Standard error of a command that has to fail.
-fn failure(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn failure(folder: &Path, arguments: &[&str]) -> String {
     let output = ringstep(folder, arguments);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}");
     String::from_utf8(output.stderr).unwrap()
@@ -49,7 +49,7 @@ fn rows(count: u32, with_label: bool) -> String {
 }
 
 /// A folder with a trained run in `runs/two`.
-fn trained() -> tempfile::TempDir {
+pub(crate) fn trained() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("train.csv"), rows(150, true)).unwrap();
     fs::write(folder.path().join("test.csv"), rows(60, true)).unwrap();
@@ -276,84 +276,6 @@ fn mistakes_are_answered_with_what_to_do() {
     );
 }
 
-#[cfg(unix)]
-#[test]
-fn a_device_is_written_to_and_not_replaced() {
-    let folder = trained();
-    let folder = folder.path();
-    let output = folder.join("full.csv");
-    std::os::unix::fs::symlink("/dev/full", &output).unwrap();
-    let error = failure(
-        folder,
-        &[
-            "predict", "runs/two", "--input", "test.csv", "--output", "full.csv",
-        ],
-    );
-    assert!(error.contains("full.csv"), "{error}");
-    assert_eq!(fs::read_link(&output).unwrap(), Path::new("/dev/full"));
-}
-
-#[test]
-fn an_output_that_is_closed_early_is_no_mistake() {
-    let folder = trained();
-    for command in [
-        &["inspect", "runs/two"][..],
-        &["evaluate", "runs/two"],
-        &["predict", "runs/two", "--input", "test.csv"],
-    ] {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let output = Command::new(env!("CARGO_BIN_EXE_ringstep"))
-            .args(command)
-            .arg("--quiet")
-            .current_dir(folder.path())
-            .stdout(writer)
-            .output()
-            .unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && error.is_empty(), "{error}");
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn links_stay_and_what_they_lead_to_is_written() {
-    let folder = trained();
-    let folder = folder.path();
-    let predict = ["predict", "runs/two", "--input", "test.csv", "--quiet"];
-    let expected = output(folder, &predict);
-    fs::write(
-        folder.join("target.csv"),
-        "an older, longer file\n".repeat(1000),
-    )
-    .unwrap();
-    std::os::unix::fs::symlink("target.csv", folder.join("link.csv")).unwrap();
-    output(folder, &[&predict[..], &["--output", "link.csv"]].concat());
-    assert_eq!(
-        fs::read_link(folder.join("link.csv")).unwrap(),
-        Path::new("target.csv")
-    );
-    assert_eq!(
-        fs::read_to_string(folder.join("target.csv")).unwrap(),
-        expected
-    );
-
-    let before = fs::read_link("/dev/stdout").unwrap();
-    let status = Command::new(env!("CARGO_BIN_EXE_ringstep"))
-        .args(predict)
-        .args(["--output", "/dev/stdout"])
-        .current_dir(folder)
-        .stdout(fs::File::create(folder.join("out.csv")).unwrap())
-        .status()
-        .unwrap();
-    assert!(status.success());
-    assert_eq!(fs::read_link("/dev/stdout").unwrap(), before);
-    assert_eq!(
-        fs::read_to_string(folder.join("out.csv")).unwrap(),
-        expected
-    );
-}
-
 #[test]
 fn copies_that_a_launcher_starts_are_refused_by_every_command() {
     let folder = trained();
@@ -385,77 +307,6 @@ fn more_ranks_than_work_are_not_started() {
 }
 
 #[test]
-fn outputs_that_are_not_finite_are_no_predictions() {
-    let folder = trained();
-    // With weights as large as this the largest numbers overflow.
-    let train = [
-        "train",
-        "two.toml",
-        "--run-dir",
-        "raw",
-        "--set",
-        "train.optimizer.learning_rate=5.0",
-    ];
-    output(folder.path(), &train);
-    let rows = "a,b\n1,2\n3e38,-3e38\n";
-    fs::write(folder.path().join("huge.csv"), rows).unwrap();
-    let predict = ["predict", "raw", "--input", "huge.csv", "--output", "y.csv"];
-    let error = failure(folder.path(), &predict);
-    assert!(error.contains("huge.csv: row 2 of the data"), "{error}");
-    assert!(!folder.path().join("y.csv").exists());
-}
-
-#[test]
-fn the_lines_printed_after_training_can_be_typed() {
-    let folder = trained();
-    let folder = folder.path();
-    let train = [
-        "train",
-        "two.toml",
-        "--run-dir",
-        "a run",
-        "--set",
-        "train.epochs=2",
-    ];
-    let train = [&train[..], &["--set", "data.scale = 0.2"]].concat();
-    let printed = output(folder, &train);
-    let next = printed
-        .split("next:")
-        .nth(1)
-        .unwrap()
-        .replace("rows.csv", "test.csv");
-    assert_eq!(next.trim().lines().count(), 3, "{printed}");
-    for line in next.trim().lines() {
-        let output = Command::new("sh")
-            .args(["-c", line])
-            .current_dir(folder)
-            .output();
-        let output = output.unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{line}: {error}");
-    }
-    assert!(
-        folder.join("a run/checkpoints/step-10").exists(),
-        "{printed}"
-    );
-}
-
-#[test]
-fn the_rows_that_are_predicted_are_kept() {
-    let folder = trained();
-    let folder = folder.path();
-    let before = fs::read(folder.join("test.csv")).unwrap();
-    let predict = ["predict", "runs/two", "--input", "test.csv", "--output"];
-    let error = failure(folder, &[&predict[..], &["./test.csv"]].concat());
-    assert!(error.contains("is the input"), "{error}");
-    assert_eq!(fs::read(folder.join("test.csv")).unwrap(), before);
-    failure(folder, &[&predict[..], &["runs"]].concat());
-    let left = fs::read_dir(folder).unwrap();
-    let mut left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert!(!left.any(|name| name.contains("partial")));
-}
-
-#[test]
 fn a_run_with_nothing_whole_left_is_not_begun_anew() {
     let folder = trained();
     let folder = folder.path();
@@ -483,40 +334,4 @@ fn a_run_that_is_over_says_so() {
         output.status.success() && said.contains("nothing to train"),
         "{said}"
     );
-}
-
-#[test]
-fn what_runs_is_said_at_the_start() {
-    let folder = trained();
-    let train = [
-        "train",
-        "two.toml",
-        "--run-dir",
-        "said",
-        "--ranks",
-        "3",
-        "--zero",
-        "1",
-    ];
-    let scaled = [
-        "--set",
-        "train.scale_rate_with_ranks=true",
-        "--set",
-        "train.log_every=1",
-    ];
-    let output = ringstep(folder.path(), &[&train[..], &scaled].concat());
-    let said = String::from_utf8_lossy(&output.stderr);
-    let expected = "ranks: 3, collective: direct, reduce: exact, zero: 1, learning rate times";
-    assert!(said.contains(expected), "{said}");
-    let metrics = fs::read_to_string(folder.path().join("said/metrics.jsonl")).unwrap();
-    let lines = metrics
-        .lines()
-        .map(serde_json::from_str::<serde_json::Value>);
-    let rates: Vec<f64> = lines
-        .filter_map(|line| line.unwrap()["rate"].as_f64())
-        .collect();
-    assert!(!rates.is_empty());
-    for rate in rates {
-        assert!((rate - 0.3).abs() < 1e-12, "{rate} of 3 x 0.1");
-    }
 }

@@ -12,6 +12,7 @@ mod commands;
 mod checkpoint;
 mod convolution;
 mod custom_model;
+mod output;
 mod overlap;
 mod parity;
 mod pooling;

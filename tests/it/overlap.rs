@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use ringstep::backend::Accumulate;
 use ringstep::backend::cpu::Cpu;
-use ringstep::comm::{CollectiveChoice, Link, Options, ReduceMode, threads};
+use ringstep::comm::{CollectiveChoice, Link, Options, ReduceMode};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::Context;
 use ringstep::models::{LossReduction, MicroBatch, Model, Structure};
 use ringstep::optim::{OptimizerSpec, Sgd};
 use ringstep::params::{GradSink, Grads, Group, Initializer, Layout, Zeros};
-use ringstep::train::{Connect, Reducer, TrainError, Trainer, TrainerOptions, run_threads};
+use ringstep::train::{Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads};
 
 const LAYERS: usize = 6;
 /// Elements of a layer: one bucket.
@@ -178,11 +178,7 @@ fn step(kind: Kind) -> (Duration, Duration) {
         link: Some(link),
         ..Options::default()
     };
-    let connects = threads(2, &options)
-        .unwrap()
-        .into_iter()
-        .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
-        .collect();
+    let connects = connect_threads(2, &options).unwrap();
     run_threads(connects, body)
         .unwrap()
         .into_iter()

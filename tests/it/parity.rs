@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use ringstep::backend::cpu::Cpu;
 use ringstep::checkpoint::{Checkpoint, Facts, Named, Retention, Writer};
-use ringstep::comm::{CollectiveChoice, Options, ReduceMode, threads};
+use ringstep::comm::{CollectiveChoice, Options, ReduceMode};
 use ringstep::data::{CsvSource, DataConfig, Prefetch, Sampler, Source, Split, Task, load};
 use ringstep::layers::{ActivationSpec, Build, Conv2D, Dense, LayerSpec};
 use ringstep::models::{LossReduction, LossSpec, Sequential};
 use ringstep::optim::{Adam, OptimizerSpec};
-use ringstep::train::{Connect, Reducer, Trainer, TrainerOptions, run_threads};
+use ringstep::train::{Reducer, Trainer, TrainerOptions, connect_threads, run_threads};
 
 use CollectiveChoice::{Auto, Ring};
 
@@ -143,11 +143,7 @@ fn train(
         }
         Ok::<_, ringstep::train::TrainError>((losses, trainer.tensors()))
     };
-    let connects = threads(world, &Options::default().with_collective(collective))
-        .unwrap()
-        .into_iter()
-        .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
-        .collect();
+    let connects = connect_threads(world, &Options::default().with_collective(collective)).unwrap();
     let (losses, tensors) = run_threads(connects, body).unwrap().swap_remove(0);
     let variable = |(name, shape, values)| Variable {
         name,

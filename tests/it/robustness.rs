@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use ringstep::backend::cpu::Cpu;
 use ringstep::backend::{Accumulate, FixedPoint};
 use ringstep::checkpoint::Checkpoint;
-use ringstep::comm::{CollectiveChoice, Options, Span, threads};
+use ringstep::comm::{CollectiveChoice, Options, Span};
 use ringstep::config::{Override, RunConfig};
 use ringstep::train::{
-    Begin, Bits, Connect, Console, Existing, Job, Ranks, Record, Reducer, Scales, Session,
-    TrainError, read_metrics, run_threads,
+    Begin, Bits, Console, Existing, Job, Ranks, Record, Reducer, Scales, Session, TrainError,
+    connect_threads, read_metrics, run_threads,
 };
 
 /// A line of houses: features near 1e3, targets near 1e5, nothing scaled.
@@ -229,11 +229,7 @@ fn exact_sums_keep_their_precision_from_tiny_to_huge_gradients() {
 fn a_rank_that_fails_alone_is_the_cause_whichever_thread_runs_its_collectives() {
     // Direct sums are run by compute where processors are few, messages by a thread of their own.
     for collective in [CollectiveChoice::Direct, CollectiveChoice::Ring] {
-        let connects = threads(3, &Options::default().with_collective(collective))
-            .unwrap()
-            .into_iter()
-            .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
-            .collect();
+        let connects = connect_threads(3, &Options::default().with_collective(collective)).unwrap();
         let heard = Mutex::new(Vec::new());
         let body = |mut reducer: Reducer| -> Result<(), TrainError> {
             reducer.call(|communicator| communicator.barrier())?;
@@ -260,11 +256,7 @@ fn a_rank_that_fails_alone_is_the_cause_whichever_thread_runs_its_collectives() 
 #[test]
 fn a_collective_that_panics_ends_the_run_whichever_thread_runs_it() {
     for collective in [CollectiveChoice::Direct, CollectiveChoice::Ring] {
-        let connects = threads(2, &Options::default().with_collective(collective))
-            .unwrap()
-            .into_iter()
-            .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
-            .collect();
+        let connects = connect_threads(2, &Options::default().with_collective(collective)).unwrap();
         let body = |mut reducer: Reducer| -> Result<(), TrainError> {
             let rank = reducer.rank();
             let stumble = std::panic::AssertUnwindSafe(|| {
@@ -290,11 +282,7 @@ fn a_collective_that_panics_ends_the_run_whichever_thread_runs_it() {
 #[test]
 fn more_jobs_than_the_line_holds_run_in_order() {
     for world in [1, 2] {
-        let connects = threads(world, &Options::default())
-            .unwrap()
-            .into_iter()
-            .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
-            .collect();
+        let connects = connect_threads(world, &Options::default()).unwrap();
         let body = |mut reducer: Reducer| -> Result<Vec<i64>, TrainError> {
             let region = reducer.allocate_i64("sums", 1)?;
             // SAFETY: no collective runs.

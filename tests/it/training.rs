@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use ringstep::comm::{CollectiveChoice, Options, ReduceMode, threads};
+use ringstep::comm::{CollectiveChoice, Options, ReduceMode};
 use ringstep::config::{Override, RunConfig};
 use ringstep::train::{
-    Begin, Bits, Connect, Console, Existing, Outcome, Ranks, Session, TrainError, run_threads,
+    Begin, Bits, Console, Existing, Outcome, Ranks, Session, TrainError, connect_threads,
+    run_threads,
 };
 use sha2::{Digest, Sha256};
 
@@ -219,11 +220,7 @@ fn all_ranks_hold_equal_bits_after_every_step_and_compute_their_shares() {
             for reduce in [ReduceMode::F32, ReduceMode::Bf16, ReduceMode::Exact] {
                 for sharded in [false, true] {
                     let options = Options::default().with_collective(collective);
-                    let connects = threads(world, &options)
-                        .unwrap()
-                        .into_iter()
-                        .map(|communicator| Box::new(move || Ok(communicator)) as Connect)
-                        .collect();
+                    let connects = connect_threads(world, &options).unwrap();
                     let body = |reducer| lockstep::train(reducer, reduce, sharded);
                     run_threads(connects, body).unwrap();
                 }
