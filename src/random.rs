@@ -5,6 +5,8 @@
 //! and on what it is for, never on who asks or in which order, so every rank and every device
 //! draws the same.
 
+use std::fmt::{self, Write};
+
 /// Four random words for `counter` under `key`.
 ///
 /// ```
@@ -41,8 +43,8 @@ pub struct Stream {
 
 impl Stream {
     /// The numbers of `purpose`, such as a tensor's name or an epoch, under `seed`.
-    pub fn new(seed: u64, purpose: &str) -> Self {
-        let hash = fnv1a(purpose.as_bytes());
+    pub fn new(seed: u64, purpose: impl fmt::Display) -> Self {
+        let hash = Fnv1a::of(purpose);
         Self {
             key: [seed as u32, (seed >> 32) as u32],
             counter: [0, 0, hash as u32, (hash >> 32) as u32],
@@ -104,11 +106,25 @@ impl Stream {
     }
 }
 
-/// The 64-bit FNV-1a hash.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+/// The 64-bit FNV-1a hash of what is written to it.
+struct Fnv1a(u64);
+
+impl Fnv1a {
+    fn of(text: impl fmt::Display) -> u64 {
+        let mut hash = Self(0xcbf2_9ce4_8422_2325);
+        // Hashing cannot fail, and nobody asks a text that does.
+        let _ = write!(hash, "{text}");
+        hash.0
+    }
+}
+
+impl fmt::Write for Fnv1a {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -49,8 +49,9 @@ const LAYERS: &str = r#"[
     {"kind": "dense", "units": 10, "activation": "softmax"}
 ]"#;
 
+/// Epochs of 41 steps of which the last is short: forty steps from number 1040 on see one end.
 fn table() -> Arc<Table> {
-    let rows = 4000;
+    let rows = 1300;
     let classes = (0..10).map(|class| class.to_string()).collect();
     Arc::new(Table {
         features: (0..rows * 64).map(|i| (i as f32 * 0.7).sin()).collect(),
@@ -61,13 +62,25 @@ fn table() -> Arc<Table> {
 
 #[test]
 fn a_step_of_two_ranks_allocates_nothing() {
+    use CollectiveChoice::{Direct, Hierarchical, Ring};
+    use ReduceMode::{Bf16, Exact, F32};
     let table = table();
-    for (collective, reduce, sharded) in [
-        (CollectiveChoice::Auto, ReduceMode::Exact, false),
-        (CollectiveChoice::Auto, ReduceMode::Exact, true),
-        (CollectiveChoice::Auto, ReduceMode::F32, false),
-        (CollectiveChoice::Ring, ReduceMode::Exact, false),
-        (CollectiveChoice::Ring, ReduceMode::F32, true),
+    // Rows of a micro-batch: 16 for one a rank, 8 for two.
+    for (collective, overlap, reduce, sharded, micro_batch) in [
+        (Direct, true, Exact, false, 8),
+        (Direct, false, Exact, false, 8),
+        (Direct, false, Exact, false, 16),
+        (Direct, true, Exact, true, 16),
+        (Direct, false, Exact, true, 8),
+        (Direct, true, F32, false, 8),
+        (Direct, false, F32, false, 8),
+        (Direct, false, Bf16, true, 8),
+        (Hierarchical, true, Exact, false, 8),
+        (Hierarchical, true, F32, true, 16),
+        (Ring, true, Exact, false, 8),
+        (Ring, true, Exact, false, 16),
+        (Ring, true, Bf16, false, 8),
+        (Ring, true, F32, true, 8),
     ] {
         let barrier = Barrier::new(2);
         let body = |reducer: Reducer| -> Result<(), TrainError> {
@@ -75,12 +88,12 @@ fn a_step_of_two_ranks_allocates_nothing() {
                 serde_json::from_str(LAYERS).expect("the layers above are valid");
             let loss = LossSpec::SoftmaxCrossEntropy(Default::default());
             let mut backend = Cpu::new();
-            let build = Build::new(&mut backend, 8);
+            let build = Build::new(&mut backend, micro_batch);
             let model = Sequential::new(build, &layers, &table.description(), &loss)?;
             let options = TrainerOptions {
                 seed: 0,
-                micro_batch: 8,
-                micro_batches: 4,
+                micro_batch,
+                micro_batches: 32 / micro_batch,
                 reduce,
                 bucket_bytes: 4096,
                 sharded,
@@ -93,7 +106,7 @@ fn a_step_of_two_ranks_allocates_nothing() {
             let sampler = Sampler {
                 rows: table.rows,
                 global_batch: 32,
-                micro_batch: 8,
+                micro_batch,
                 seed: 0,
                 shuffle: true,
             };
@@ -117,14 +130,19 @@ fn a_step_of_two_ranks_allocates_nothing() {
             }
             Ok(())
         };
-        let connects = connect_threads(2, &Options::default().with_collective(collective))
-            .expect("two threads are a world");
+        let options = Options {
+            collective,
+            overlap: Some(overlap),
+            ..Options::default()
+        };
+        let connects = connect_threads(2, &options).expect("two threads are a world");
         ALLOCATIONS.store(0, Ordering::SeqCst);
         run_threads(connects, body).expect("training works");
         let allocations = ALLOCATIONS.load(Ordering::SeqCst);
         assert_eq!(
             allocations, 0,
-            "in forty steps with {collective:?}, {reduce:?}, sharded: {sharded}"
+            "in forty steps with {collective:?}, overlap: {overlap}, {reduce:?}, sharded: {sharded}, \
+             micro-batches of {micro_batch}"
         );
     }
 }

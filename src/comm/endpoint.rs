@@ -11,7 +11,7 @@ use super::direct::{Add, Direct};
 use super::fixed_point;
 use super::gate::Gate;
 use super::hierarchical::Hierarchical;
-use super::options::Hosts;
+use super::options::{Hosts, Options};
 use super::ring::{Group, Ring, Steps};
 use super::transport::Transport;
 use super::{Algorithm, CommError, Communicator, Entered, REGION, Span};
@@ -47,6 +47,7 @@ pub(crate) struct Endpoint<T, S> {
     gate: Gate,
     hosts: Hosts,
     algorithm: Algorithm,
+    overlap: Option<bool>,
     everybody: Vec<usize>,
     regions: Vec<Registered>,
 }
@@ -54,8 +55,6 @@ pub(crate) struct Endpoint<T, S> {
 struct Registered {
     memories: Memories,
     own: usize,
-    /// Whether the ranks of the host see each other's memory.
-    shared: bool,
     /// For sums in fixed point, one for each block.
     exponents: Option<Cells<i64>>,
     _keep: Arc<dyn RegionOwner>,
@@ -119,16 +118,17 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
         gate: Gate,
         hosts: Hosts,
         algorithm: Algorithm,
-        chunk: usize,
+        options: &Options,
     ) -> Self {
         let everybody = (0..transport.world()).collect();
-        let ring = Ring::new(transport, chunk);
+        let ring = Ring::new(transport, options.chunk);
         Self {
             ring,
             sharing,
             gate,
             hosts,
             algorithm,
+            overlap: options.overlap,
             everybody,
             regions: Vec::new(),
         }
@@ -158,8 +158,9 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
             tracing::warn!(
                 rank = self.rank(),
                 bytes,
-                "the ranks of a host cannot share this memory; it is summed by messages"
+                "the ranks of a host cannot share this memory; all sums are made by messages"
             );
+            self.algorithm = Algorithm::Ring;
         }
         let memories: Vec<Cells<E>> = allocation
             .memories
@@ -180,7 +181,6 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
         self.regions.push(Registered {
             memories,
             own,
-            shared,
             exponents: None,
             _keep: keep,
         });
@@ -277,15 +277,11 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
             return Ok(());
         }
         match self.algorithm {
-            Algorithm::Direct if region.shared => {
-                self.direct(collective, span, memories, &|sources, targets, _| {
-                    sum(sources, targets)
-                })
-            }
-            Algorithm::Hierarchical if region.shared => {
-                self.hierarchical(collective, span, memories)
-            }
-            _ => self.messages(collective, own),
+            Algorithm::Direct => self.direct(collective, span, memories, &|sources, targets, _| {
+                sum(sources, targets)
+            }),
+            Algorithm::Hierarchical => self.hierarchical(collective, span, memories),
+            Algorithm::Ring | Algorithm::Nccl => self.messages(collective, own),
         }
     }
 
@@ -373,10 +369,13 @@ impl<T: Transport, S: Sharing> Communicator for Endpoint<T, S> {
     }
 
     fn overlaps(&self) -> bool {
-        // Sums in shared memory take processors and nothing else; messages take time as well.
-        let ranks = self.gate.ranks().len();
-        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        self.world() > 1 && (self.algorithm != Algorithm::Direct || processors >= 2 * ranks)
+        let gains = || {
+            // Sums in shared memory take processors and nothing else; messages take time as well.
+            let ranks = self.gate.ranks().len();
+            let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+            self.algorithm != Algorithm::Direct || processors >= 2 * ranks
+        };
+        self.world() > 1 && self.overlap.unwrap_or_else(gains)
     }
 
     fn is_thread_bound(&self) -> bool {
@@ -402,10 +401,14 @@ impl<T: Transport, S: Sharing> Communicator for Endpoint<T, S> {
         &mut self,
         region: &Region<f32>,
     ) -> Result<Option<Region<i64>>, CommError> {
-        if self.algorithm != Algorithm::Direct || !self.regions[region.id()].shared {
+        if self.algorithm != Algorithm::Direct {
             return Ok(None);
         }
         let exponents = self.allocate_i64(region.len().div_ceil(BLOCK))?;
+        if self.algorithm != Algorithm::Direct {
+            // That memory cannot be shared: the ranks have turned to messages.
+            return Ok(None);
+        }
         // SAFETY: this rank's own memory, which the region registered behind it keeps.
         let cells = unsafe { Cells::new(exponents.as_ptr(), exponents.len()) };
         self.regions[region.id()].exponents = Some(cells);

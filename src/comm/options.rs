@@ -51,6 +51,9 @@ pub struct Options {
     pub patience: Duration,
     /// A slow network between thread ranks that every message passes.
     pub link: Option<Link>,
+    /// Whether collectives run on a thread of their own beside compute; `None` for where that gains
+    /// something. Those of MPI always do.
+    pub overlap: Option<bool>,
     /// Most bytes of memory that a rank may share with processes of its host; beyond, messages.
     pub shared_memory_limit: Option<usize>,
 }
@@ -63,6 +66,7 @@ impl Default for Options {
             chunk: 256 << 10,
             patience: Duration::from_secs(300),
             link: None,
+            overlap: None,
             shared_memory_limit: None,
         }
     }

@@ -52,7 +52,7 @@ impl Sampler {
         order.clear();
         order.extend(0..self.rows as u32);
         if self.shuffle {
-            let mut stream = Stream::new(self.seed, &format!("order of epoch {epoch}"));
+            let mut stream = Stream::new(self.seed, format_args!("order of epoch {epoch}"));
             for last in (1..self.rows).rev() {
                 order.swap(last, stream.below(last as u32 + 1) as usize);
             }

@@ -148,7 +148,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
     fn log_start(&mut self) -> Result<(), TrainError> {
         let step = self.trainer.global_step();
         let reducer = self.trainer.reducer();
-        let (world, collective) = (reducer.world(), reducer.algorithm());
+        let (world, collective) = (reducer.world(), reducer.algorithm()?);
         if let Some(log) = &mut self.log {
             let train = &self.config.train;
             let name = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();

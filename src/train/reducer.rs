@@ -47,7 +47,6 @@ pub type Call = Box<dyn FnOnce(&mut dyn Communicator) -> Result<(), CommError> +
 pub struct Reducer {
     rank: usize,
     world: usize,
-    algorithm: Algorithm,
     submitted: u64,
     waited: Duration,
     progress: Arc<Progress>,
@@ -195,11 +194,7 @@ impl Reducer {
                         return;
                     }
                 };
-                let facts = (
-                    communicator.rank(),
-                    communicator.world(),
-                    communicator.algorithm(),
-                );
+                let facts = (communicator.rank(), communicator.world());
                 if !communicator.overlaps() && !communicator.is_thread_bound() {
                     let _ = hello.send(Ok((facts, Some(communicator))));
                     return;
@@ -233,7 +228,7 @@ impl Reducer {
             rank: 0,
             problem: "it panicked".to_owned(),
         };
-        let ((rank, world, algorithm), communicator) = greeting.recv().map_err(|_| gone())??;
+        let ((rank, world), communicator) = greeting.recv().map_err(|_| gone())??;
         let (lane, end) = match communicator {
             Some(communicator) => {
                 let (home, end) = sync_channel(1);
@@ -250,7 +245,6 @@ impl Reducer {
         let reducer = Self {
             rank,
             world,
-            algorithm,
             submitted: 0,
             waited,
             progress,
@@ -269,9 +263,13 @@ impl Reducer {
         self.world
     }
 
-    /// What runs underneath.
-    pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+    /// What runs underneath: known once all regions are allocated, because ranks that cannot share
+    /// one turn to messages.
+    ///
+    /// # Errors
+    /// If a collective has failed.
+    pub fn algorithm(&mut self) -> Result<Algorithm, CommError> {
+        self.call(|communicator| Ok(communicator.algorithm()))
     }
 
     /// Hands a job over; it runs after all jobs before it. Returns its number for `wait`.

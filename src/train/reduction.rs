@@ -184,12 +184,21 @@ impl<B: Backend> Reduction<B> {
         missing.map(|(tensor, _)| tensor.name.as_str())
     }
 
-    /// Bit patterns of the largest magnitudes of this rank's gradients, one per tensor; zeros
-    /// unless sums are exact.
+    /// Bit patterns of the largest magnitudes of this rank's gradients, one per tensor: of its sums
+    /// over micro-batches, or where sums are exact of what it adds up.
     pub fn magnitudes(&mut self, out: &mut [u32]) {
-        match self.wire {
-            Wire::Exact(_) => self.queue.download(B::view(&self.magnitudes), out),
-            Wire::Same | Wire::Bf16(_) => out.fill(0),
+        self.queue.download(B::view(&self.magnitudes), out);
+    }
+
+    /// Whether sums of these magnitudes, over all ranks, have to be made again with other scales.
+    pub fn outgrown(&self, magnitudes: &[u32]) -> bool {
+        matches!(self.wire, Wire::Exact(_)) && self.scales.outgrown(magnitudes)
+    }
+
+    /// Takes the scales that suit these magnitudes, where sums are exact.
+    pub fn adapt(&mut self, magnitudes: &[u32]) {
+        if matches!(self.wire, Wire::Exact(_)) {
+            self.scales.adapt(magnitudes);
         }
     }
 
@@ -310,23 +319,27 @@ impl<B: Backend> GradSink<B> for Reduction<B> {
             "gradients are finished from the end"
         );
         let finished = from..std::mem::replace(&mut self.watermark, from);
-        if let Wire::Exact(wire) = &self.wire {
+        let wire = match &self.wire {
+            Wire::Exact(wire) if !self.sums_floats => Some(wire),
+            _ => None,
+        };
+        // Where floats are added to floats, what is not finite stays so until the last micro-batch.
+        if wire.is_some() || self.last {
             for (tensor, _, part) in self.layout.intersect(finished) {
                 let magnitude = B::slice_mut(B::view_mut(&mut self.magnitudes), tensor..tensor + 1);
                 // SAFETY: this range was below the watermark until now and is handed over below.
                 unsafe {
-                    if self.sums_floats {
-                        let values = B::region(&self.gradients, part);
-                        self.queue.magnitude(values, magnitude);
-                        continue;
+                    let values = B::region(&self.gradients, part.clone());
+                    match wire {
+                        None => self.queue.magnitude(values, magnitude),
+                        Some(wire) => self.queue.quantize(
+                            values,
+                            self.scales.exponents()[tensor],
+                            B::region_mut(wire, part),
+                            self.write,
+                            magnitude,
+                        ),
                     }
-                    self.queue.quantize(
-                        B::region(&self.gradients, part.clone()),
-                        self.scales.exponents()[tensor],
-                        B::region_mut(wire, part),
-                        self.write,
-                        magnitude,
-                    );
                 }
             }
         }

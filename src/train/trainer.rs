@@ -182,7 +182,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             self.board.wait(self.reduction.reducer())?;
             self.backend.acquire();
             let totals = self.read_board(share.total_micro_batches)?;
-            let outgrown = self.reduction.scales().outgrown(&self.gradient_magnitudes)
+            let outgrown = self.reduction.outgrown(&self.gradient_magnitudes)
                 | self.moving.scales().outgrown(&self.state_magnitudes);
             if !outgrown {
                 break totals;
@@ -385,9 +385,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     }
 
     fn adapt(&mut self) {
-        if self.options.reduce == ReduceMode::Exact {
-            self.reduction.scales().adapt(&self.gradient_magnitudes);
-        }
+        self.reduction.adapt(&self.gradient_magnitudes);
         self.moving.scales().adapt(&self.state_magnitudes);
     }
 

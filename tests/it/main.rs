@@ -20,6 +20,7 @@ mod images;
 mod golden;
 mod gradient;
 mod layers;
+mod not_finite;
 #[path = "../lockstep/mod.rs"]
 mod lockstep;
 mod reference;

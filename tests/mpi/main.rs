@@ -62,8 +62,8 @@ fn steps(launcher: &Option<Launcher>, (collective, reduce, zero): (&str, &str, &
     let mode: ReduceMode = serde_json::from_value(reduce.into()).unwrap();
     let (options, opener) = (patient().with_collective(choice), launcher.clone());
     let connect = Box::new(move || mpi::connect(&options, opener.as_ref()));
-    let body = |reducer: ringstep::train::Reducer| {
-        let facts = (reducer.rank(), reducer.world(), reducer.algorithm());
+    let body = |mut reducer: ringstep::train::Reducer| {
+        let facts = (reducer.rank(), reducer.world(), reducer.algorithm()?);
         assert_eq!(choice == CollectiveChoice::Ring, facts.2 == Algorithm::Ring);
         lockstep::train(reducer, mode, zero == "1").map(|()| facts)
     };
@@ -149,6 +149,9 @@ fn everything(
             all_collectives::<f32>(communicator, &mut Cpu::new(), len);
             all_collectives::<bf16>(communicator, &mut Cpu::new(), len);
             all_collectives::<i64>(communicator, &mut Cpu::new(), len);
+        }
+        if options.shared_memory_limit.is_some() && world > 1 {
+            assert_eq!(communicator.algorithm(), Algorithm::Ring, "what runs");
         }
         passed += 1;
         // Without shared memory direct sums go through the ring, in its order.

@@ -346,7 +346,10 @@ impl Sharing for SharedMemory {
                         keep,
                     });
                 }
-                Err(problem) => tracing::warn!(rank, bytes, %problem, "no shared memory"),
+                Err(problem) => {
+                    tracing::warn!(rank, bytes, %problem, "no shared memory");
+                    self.algorithm = Algorithm::Ring;
+                }
             }
         }
         let alone = Mapping::new(bytes, None).map_err(|problem| CommError::Memory {

@@ -52,11 +52,6 @@ pub fn connect(
     let sharing = SharedMemory::new(&meeting.block, algorithm, options.shared_memory_limit);
     let transport = Processes::new(session, hosts.clone(), meeting.block, options)?;
     Ok(Box::new(Endpoint::new(
-        transport,
-        sharing,
-        gate,
-        hosts,
-        algorithm,
-        options.chunk,
+        transport, sharing, gate, hosts, algorithm, options,
     )))
 }
