@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::FileError;
@@ -96,6 +98,15 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), FileError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(FileError::of("flush", folder))
+}
+
+/// Gives each of two folders the other's name in one step; `false` where the file system cannot.
+pub(super) fn exchange(a: &Path, b: &Path) -> Result<bool, FileError> {
+    match renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(false),
+        Err(error) => Err(FileError::of("replace", b)(error.into())),
+    }
 }
 
 /// Removes a folder and what is in it; one that is not there is fine.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::file::{make_folder, names, remove_folder, sync_folder, write_durably};
+use super::file::{exchange, make_folder, names, remove_folder, sync_folder, write_durably};
 use super::manifest::{
     FORMAT, MANIFEST, MANIFEST_CHECKSUM, MODEL, checksum_line, optimizer_file, step_folder,
 };
@@ -40,7 +40,8 @@ impl Writer {
     /// Completes the checkpoint once ranks `0..parts` have written their optimizer state, removes
     /// what `retention` does not keep, and returns the checkpoint's folder.
     ///
-    /// A checkpoint of the same step is replaced. Metrics that are not finite are left out.
+    /// A checkpoint of the same step is replaced, where the file system can do that in one step without
+    /// a moment at which neither is there. Metrics that are not finite are left out.
     ///
     /// # Errors
     /// If something cannot be written, or a rank's part is missing; earlier checkpoints are
@@ -63,14 +64,17 @@ impl Writer {
                 // The error at hand is the one to report, and the next save cleans up again.
                 let _ = remove_folder(&partial);
             })?;
-        if folder.exists() {
-            let old = self.checkpoints.join(format!(".step-{}.old", self.step));
-            fs::rename(&folder, &old).map_err(FileError::of("replace", &folder))?;
-            publish(&partial, &folder)?;
-            remove_folder(&old)?;
+        let mut replaced = self.checkpoints.join(format!(".step-{}.old", self.step));
+        if folder.exists() && exchange(&partial, &folder)? {
+            replaced = partial;
         } else {
-            publish(&partial, &folder)?;
+            if folder.exists() {
+                fs::rename(&folder, &replaced).map_err(FileError::of("replace", &folder))?;
+            }
+            fs::rename(&partial, &folder).map_err(FileError::of("create", &folder))?;
         }
+        sync_folder(&self.checkpoints)?;
+        remove_folder(&replaced)?;
         retention.apply(&self.checkpoints, self.step)?;
         Ok(folder)
     }
@@ -163,15 +167,6 @@ pub fn write_part(
     let text =
         serde_json::to_vec(&record).map_err(|error| FileError::of("write", &path)(error.into()))?;
     write_durably(&record_file(&partial, rank), |out| out.write_all(&text))?;
-    Ok(())
-}
-
-/// Gives a finished folder its name. From here on it is the newest checkpoint.
-fn publish(partial: &Path, folder: &Path) -> Result<(), CheckpointError> {
-    fs::rename(partial, folder).map_err(FileError::of("create", folder))?;
-    if let Some(checkpoints) = folder.parent() {
-        sync_folder(checkpoints)?;
-    }
     Ok(())
 }
 

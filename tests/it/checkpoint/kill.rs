@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ringstep::checkpoint::{Best, Checkpoint, Goal, Retention, list};
@@ -38,6 +39,35 @@ fn saving_until_killed() {
             .write_all(format!("saved {step}\n").as_bytes())
             .unwrap();
     }
+}
+
+#[test]
+fn a_checkpoint_that_is_replaced_is_there_at_every_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention {
+        last: 1,
+        best: None,
+    };
+    let replace = || save(folder.path(), 7, 1, &retention, &[]).unwrap();
+    replace();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut looks = 0;
+            while !over.load(Ordering::Relaxed) {
+                assert!(folder.path().join("step-7").is_dir());
+                looks += 1;
+            }
+            looks
+        });
+        for _ in 0..100 {
+            replace();
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(watcher.join().unwrap() > 100);
+    });
+    assert_is_whole(&newest(folder.path()).0, 1);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 fn start_child(checkpoints: &Path) -> Child {
