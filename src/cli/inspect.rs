@@ -174,10 +174,13 @@ fn metrics(records: &[Record]) -> String {
             loss,
             rate,
             samples_per_second,
+            exposed_comm_ms,
+            input_wait_ms,
             ..
         }) => format!(
             "step {step}: epoch {epoch}, loss {loss:.4}, learning rate {rate}, \
-             {samples_per_second:.0} samples/s\n"
+             {samples_per_second:.0} samples/s\n\
+             waited each step {exposed_comm_ms:.2} ms for other ranks, {input_wait_ms:.2} ms for data\n"
         ),
         None => "no step logged\n".to_owned(),
     };
@@ -287,12 +290,13 @@ loss                   softmax_cross_entropy
             loss: 0.25,
             rate: 0.001,
             samples_per_second: 1234.4,
-            exposed_comm_ms: 0.0,
+            exposed_comm_ms: 0.126,
             input_wait_ms: 0.0,
             gradient_norm: None,
         });
         let expected = "\
 step 20: epoch 1, loss 0.2500, learning rate 0.001, 1234 samples/s
+waited each step 0.13 ms for other ranks, 0.00 ms for data
 
 step  epoch  data   rows  accuracy    loss
   10      1  test  1,360         -  0.5000

@@ -185,13 +185,14 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let step = self.trainer.global_step();
         let mean_ms = |time: Duration| time.as_secs_f64() * 1e3 / f64::from(window.steps.max(1));
         let samples_per_second = window.rows / elapsed.as_secs_f64().max(1e-9);
+        let exposed_comm_ms = mean_ms(window.exposed);
         log.metrics.write(&Record::Train(TrainRecord {
             step,
             epoch,
             loss: report.loss,
             rate,
             samples_per_second,
-            exposed_comm_ms: mean_ms(window.exposed),
+            exposed_comm_ms,
             input_wait_ms: mean_ms(window.input),
             gradient_norm: report.gradient_norm,
         }))?;
@@ -200,6 +201,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             epoch,
             loss: report.loss,
             samples_per_second,
+            exposed_comm_ms,
         });
         Ok(())
     }

@@ -65,6 +65,8 @@ pub struct Tick {
     pub loss: f64,
     /// Rows per second over all ranks.
     pub samples_per_second: f64,
+    /// Milliseconds of a step that compute waited for other ranks, on the average.
+    pub exposed_comm_ms: f64,
 }
 
 /// The progress of one training run.
@@ -158,12 +160,12 @@ fn style() -> ProgressStyle {
         .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// `epoch 3  loss 0.1234  8310 samples/s  1:02 left`
+/// `epoch 3  loss 0.1234  8310 samples/s  waited 0.25 ms/step  1:02 left`
 fn numbers(tick: &Tick, left: Option<Duration>) -> String {
     let left = left.map_or_else(String::new, |left| format!("  {} left", clock(left)));
     format!(
-        "epoch {}  loss {:.4}  {:.0} samples/s{left}",
-        tick.epoch, tick.loss, tick.samples_per_second
+        "epoch {}  loss {:.4}  {:.0} samples/s  waited {:.2} ms/step{left}",
+        tick.epoch, tick.loss, tick.samples_per_second, tick.exposed_comm_ms
     )
 }
 
@@ -209,13 +211,15 @@ mod tests {
         epoch: 2,
         loss: 0.123_456,
         samples_per_second: 8309.7,
+        exposed_comm_ms: 0.254,
     };
 
     #[test]
     fn numbers_are_short_and_have_units() {
         let text = numbers(&TICK, Some(Duration::from_millis(61_200)));
-        assert_eq!(text, "epoch 2  loss 0.1235  8310 samples/s  1:02 left");
-        assert_eq!(numbers(&TICK, None), "epoch 2  loss 0.1235  8310 samples/s");
+        let expected = "epoch 2  loss 0.1235  8310 samples/s  waited 0.25 ms/step";
+        assert_eq!(text, format!("{expected}  1:02 left"));
+        assert_eq!(numbers(&TICK, None), expected);
     }
 
     #[test]
