@@ -11,17 +11,33 @@ pub struct Kind {
 
 /// What to say behind an unknown name: the nearest known one, or, where none is near, all.
 pub(crate) fn hint(name: &str, known: &[String]) -> String {
-    let nearest = known
-        .iter()
+    hint_at(name, known.iter(), known)
+}
+
+/// The same, where only some of the known ones can be meant.
+pub(crate) fn hint_at<'a>(
+    name: &str,
+    meant: impl Iterator<Item = &'a String>,
+    known: &[String],
+) -> String {
+    let nearest = meant
         .map(|other| (strsim::damerau_levenshtein(name, other), other))
         .min();
     match nearest {
-        None => String::new(),
+        None if known.is_empty() => String::new(),
         Some((distance, other)) if distance <= (name.len() / 3).max(1) && distance < name.len() => {
             format!("; did you mean '{other}'?")
         }
-        Some(_) => format!("; known are {}", known.join(", ")),
+        _ => format!("; known are {}", known.join(", ")),
     }
+}
+
+/// The names one after another; of many the first.
+pub(crate) fn listed(names: &[String]) -> String {
+    /// Most that a line lists.
+    const LISTED: usize = 20;
+    let more = if names.len() > LISTED { ", ..." } else { "" };
+    format!("{}{more}", names[..names.len().min(LISTED)].join(", "))
 }
 
 /// Defines an enum of kinds with its registry.

@@ -28,7 +28,11 @@ pub(super) fn run(arguments: &EvaluateArguments, models: &CustomModels) -> Resul
         metrics: totals.metrics(&test.target_kind),
     };
     show(evaluation_table(&[&record]).to_string())?;
-    MetricsWriter::append(&run.folder.metrics_path())?.write(&Record::Evaluate(record))?;
+    let metrics = MetricsWriter::append(&run.folder.metrics_path());
+    if let Err(error) = metrics.and_then(|mut file| file.write(&Record::Evaluate(record))) {
+        // Whoever may only read the run has what was asked for.
+        tracing::warn!("the result is not kept with the run: {error}");
+    }
     Ok(())
 }
 

@@ -74,8 +74,9 @@ pub struct TrainArguments {
     /// Goes on from the newest whole checkpoint in the run's folder, on any number of ranks.
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
-    /// With --resume: goes on although this machine's arithmetic, the data or train.reduce are not
-    /// what they were, so that the result has other bits than without the break.
+    /// With --resume: goes on although this machine's arithmetic, values in the data (as many rows
+    /// still) or train.reduce are not what they were, so that the result has other bits than without
+    /// the break.
     #[arg(long, requires = "resume")]
     pub allow_different_bits: bool,
     /// Starts anew where the folder holds a run already; its checkpoints are lost.

@@ -36,7 +36,11 @@ pub(super) fn run(
     let outcome = session.train()?;
     if outcome.rank == 0 {
         let seconds = start.elapsed().as_secs_f64();
-        report(arguments, &session, &outcome, seconds)?;
+        let mut text = results(&session, &outcome, seconds);
+        if !console.is_quiet() {
+            text += &next(arguments, &session);
+        }
+        show(text)?;
     }
     Ok(())
 }
@@ -66,17 +70,18 @@ fn ranks(arguments: &TrainArguments, config: &RunConfig) -> Result<Ranks, Failur
     Ok(Ranks::Threads(config.train.ranks))
 }
 
-/// What came out, and what to type next.
-fn report(
-    arguments: &TrainArguments,
-    session: &Session,
-    outcome: &Outcome,
-    seconds: f64,
-) -> Result<(), Failure> {
+/// What came out.
+fn results(session: &Session, outcome: &Outcome, seconds: f64) -> String {
     let mut text = format!("trained {} steps in {seconds:.1} s\n", outcome.step);
     for (name, value) in &outcome.metrics {
         text += &format!("{name:<28} {value:.4}\n");
     }
+    let folder = quoted(&session.folder.to_string_lossy());
+    text + &format!("run folder                   {folder}\n")
+}
+
+/// What to type next.
+fn next(arguments: &TrainArguments, session: &Session) -> String {
     let quoted = |path: &Path| quoted(&path.to_string_lossy());
     let (program, folder) = (quoted(&program()), quoted(&session.folder));
     let run_file = quoted(&arguments.run_file);
@@ -101,15 +106,13 @@ fn report(
         .chain([&longer])
         .map(|set| format!(" --set {}", self::quoted(set)))
         .collect();
-    show(format!(
-        "{text}\
-         run folder                   {folder}\n\
-         \n\
+    format!(
+        "\n\
          next:\n  \
            {program} evaluate {folder}\n  \
            {program} predict {folder} --input {rows}\n  \
            {program} train {run_file} --run-dir {folder} --resume{set}\n"
-    ))
+    )
 }
 
 /// One word of a shell.

@@ -10,7 +10,8 @@ use super::document::{Document, Node, Override, Value};
 use super::explain::{explain, locate};
 use super::model_section::{Custom, CustomModels, ModelSection};
 use super::train_section::TrainSection;
-use super::{ConfigError, RunConfig};
+use super::{BestMetric, ConfigError, RunConfig};
+use crate::data::Task;
 
 /// Keys of `[data]` that hold paths.
 const PATHS: [&str; 6] = [
@@ -125,13 +126,29 @@ impl RunFile {
                 "expected the name of a folder within runs/",
             ));
         }
-        Ok(RunConfig {
+        let config = RunConfig {
             name,
             data: self.data.check()?,
             model: self.model.check(custom)?,
             train: self.train.check()?,
-        })
+        };
+        check_best(&config)?;
+        Ok(config)
     }
+}
+
+/// What the best checkpoint is judged by must be measured.
+fn check_best(config: &RunConfig) -> Result<(), Problem> {
+    let problem = match config.train.best {
+        Some(_) if !config.data.has_test() => {
+            "it is judged on the test split; give its rows by test in [data], or leave best out"
+        }
+        Some(BestMetric::Accuracy) if config.task() == Task::Regression => {
+            "numbers have no accuracy; use \"loss\""
+        }
+        _ => return Ok(()),
+    };
+    Err(invalid(&["train", "best"], problem))
 }
 
 pub(super) fn invalid(key: &'static [&'static str], text: impl Into<String>) -> Problem {

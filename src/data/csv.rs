@@ -8,13 +8,10 @@ use csv::{ByteRecord, ErrorKind, ReaderBuilder};
 
 use super::{DataError, Table, Targets, Task};
 use crate::layers::Shape;
-use crate::named::hint;
+use crate::named::{hint_at, listed};
 
 /// Bytes read at a time.
 const BUFFER: usize = 1 << 20;
-
-/// Known labels that an error lists.
-const LISTED: usize = 20;
 
 /// Which columns are read, by name.
 pub(super) struct Columns<'a> {
@@ -135,13 +132,22 @@ struct Places {
 
 impl Places {
     fn find(path: &Path, header: &[String], columns: &Columns<'_>) -> Result<Self, DataError> {
+        let named = columns.features.into_iter().flatten().map(String::as_str);
+        let named: Vec<_> = named.chain(columns.label).chain(columns.weight).collect();
+        let is_free = |name: &&String| !named.contains(&name.as_str());
         let find = |role: &'static str, column: &str| {
             let place = header.iter().position(|name| name == column);
-            place.ok_or_else(|| DataError::Column {
-                path: path.to_owned(),
-                role,
-                column: column.to_owned(),
-                hint: hint(column, header),
+            place.ok_or_else(|| {
+                let mut hint = hint_at(column, header.iter().filter(is_free), header);
+                if header.iter().any(|name| name.parse::<f64>().is_ok()) {
+                    hint += "; if the first line holds values, put one with names above it";
+                }
+                DataError::Column {
+                    path: path.to_owned(),
+                    role,
+                    column: column.to_owned(),
+                    hint,
+                }
             })
         };
         let label = columns.label.map(|name| find("label", name)).transpose()?;
@@ -204,11 +210,10 @@ impl Labels {
                 self.indices.insert(field.to_vec(), index);
                 Ok(index)
             }
-            Some(known) => {
-                let listed = known[..known.len().min(LISTED)].join(", ");
-                let more = if known.len() > LISTED { ", ..." } else { "" };
-                Err(format!("unknown label '{label}'; known are {listed}{more}"))
-            }
+            Some(known) => Err(format!(
+                "unknown label '{label}'; known are {}",
+                listed(known)
+            )),
         }
     }
 

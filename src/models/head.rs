@@ -4,7 +4,7 @@ use super::{MicroBatch, Report};
 use crate::backend::{Activation, Backend, Compared, Loss, View, ViewMut};
 use crate::data::Targets;
 use crate::layers::{Build, Context, LayerError, RowBuffer, Shape};
-use crate::named::registry;
+use crate::named::{listed, registry};
 
 registry! {
     /// What is minimised, and which metric goes with it.
@@ -119,8 +119,13 @@ impl<B: Backend> Head<B> {
         let outputs = output.elements();
         let wanted = spec.outputs(targets)?;
         if outputs != wanted {
+            let classes = match targets {
+                Targets::Classes(names) => format!(", the classes being {}", listed(names)),
+                Targets::Numbers(_) => String::new(),
+            };
             return Err(build.argument_error(format!(
-                "it gives {outputs} outputs {output}, but the data and the loss {} need {wanted}",
+                "it gives {outputs} outputs {output}, but the data and the loss {} need {wanted}\
+                 {classes}",
                 spec.name()
             )));
         }

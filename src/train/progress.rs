@@ -39,6 +39,11 @@ impl Console {
     pub fn quiet() -> Self {
         Self { kind: Kind::Quiet }
     }
+
+    /// Whether there is no progress.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self.kind, Kind::Quiet)
+    }
 }
 
 impl Write for Console {

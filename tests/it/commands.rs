@@ -277,6 +277,50 @@ fn mistakes_are_answered_with_what_to_do() {
 }
 
 #[test]
+fn a_mistyped_class_is_listed_with_the_others() {
+    let folder = trained();
+    let folder = folder.path();
+    let rows = rows(150, true).replacen(",left,", ",lfet,", 1);
+    fs::write(folder.join("train.csv"), rows).unwrap();
+    let error = failure(folder, &["train", "two.toml", "--overwrite"]);
+    let expected = "it gives 2 outputs [2], but the data and the loss softmax_cross_entropy need 3, the \
+                    classes being left, lfet, right";
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn quiet_commands_say_what_came_out_and_nothing_else() {
+    let folder = trained();
+    let folder = folder.path();
+    let run = ringstep(folder, &["train", "two.toml", "--overwrite", "-q"]);
+    let (said, messages) = (String::from_utf8(run.stdout), String::from_utf8(run.stderr));
+    let said = said.unwrap();
+    assert!(
+        said.contains("test_accuracy") && said.ends_with("runs/two\n"),
+        "{said}"
+    );
+    assert_eq!(messages.unwrap(), "");
+}
+
+#[test]
+fn a_result_that_cannot_be_kept_is_shown() {
+    let folder = trained();
+    let folder = folder.path();
+    let shown = output(folder, &["evaluate", "runs/two"]);
+    // No one can append to a folder, not even root, who may write to what is read-only.
+    fs::remove_file(folder.join("runs/two/metrics.jsonl")).unwrap();
+    fs::create_dir(folder.join("runs/two/metrics.jsonl")).unwrap();
+    let run = ringstep(folder, &["evaluate", "runs/two"]);
+    assert!(run.status.success());
+    assert_eq!(String::from_utf8(run.stdout).unwrap(), shown);
+    let warning = String::from_utf8(run.stderr).unwrap();
+    assert!(
+        warning.contains("WARN the result is not kept with the run"),
+        "{warning}"
+    );
+}
+
+#[test]
 fn copies_that_a_launcher_starts_are_refused_by_every_command() {
     let folder = trained();
     for command in [

@@ -219,6 +219,19 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
         files.train(CLASSES).unwrap_err(),
         "train.csv: no label column 'digt'; did you mean 'digit'?"
     );
+    files.source().label = "digit".to_owned();
+    files.source().weight = Some("digits".to_owned());
+    assert_eq!(
+        files.train(CLASSES).unwrap_err(),
+        "train.csv: no weight column 'digits'; known are pixel, digit",
+        "what is the label already is not meant"
+    );
+    let mut files = Files::csv("1,2\n3,4\n", "");
+    assert_eq!(
+        files.train(CLASSES).unwrap_err(),
+        "train.csv: no label column 'y'; known are 1, 2; if the first line holds values, put one with \
+         names above it"
+    );
     files.source().train = files.folder.path().join("none.csv");
     assert_eq!(
         files.train(CLASSES).unwrap_err(),
