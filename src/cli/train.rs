@@ -4,10 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{Failure, TrainArguments, show};
+use crate::checkpoint::list;
 use crate::comm::{Options, launcher};
 use crate::config::{CustomModels, Length, RunConfig};
 use crate::data::Source;
-use crate::train::{Begin, Console, Outcome, Ranks, Session};
+use crate::train::{Begin, CHECKPOINTS, Console, Outcome, Ranks, Session};
+
+/// Exit code of a program that ctrl-C ended, as shells have it.
+const INTERRUPTED: i32 = 130;
 
 /// Trains what the run file describes.
 pub(super) fn run(
@@ -32,6 +36,9 @@ pub(super) fn run(
         folder,
         config,
     };
+    if matches!(session.ranks, Ranks::Threads(_)) {
+        explain_interrupts(arguments, &session)?;
+    }
     let start = Instant::now();
     let outcome = session.train()?;
     if outcome.rank == 0 {
@@ -82,37 +89,62 @@ fn results(session: &Session, outcome: &Outcome, seconds: f64) -> String {
 
 /// What to type next.
 fn next(arguments: &TrainArguments, session: &Session) -> String {
-    let quoted = |path: &Path| quoted(&path.to_string_lossy());
-    let (program, folder) = (quoted(&program()), quoted(&session.folder));
-    let run_file = quoted(&arguments.run_file);
+    let folder = quoted(&session.folder.to_string_lossy());
     let longer = match session.config.train.length {
         Length::Steps(steps) => format!("train.steps={}", 2 * steps),
         Length::Epochs(epochs) => format!("train.epochs={}", 2 * epochs),
     };
     let rows = match &session.config.data.source {
-        Source::Csv(csv) => csv.test.as_deref().map(quoted),
+        Source::Csv(csv) => csv.test.as_deref().map(Path::to_string_lossy),
         Source::Idx(_) => None,
     };
-    let rows = rows.unwrap_or_else(|| "rows.csv".to_owned());
+    let rows = quoted(&rows.unwrap_or("rows.csv".into()));
     let lengths = ["train.steps=", "train.epochs="];
-    let assignments = arguments.assignments();
-    let kept = assignments.iter();
-    let kept = kept.filter(|set| {
-        !lengths
-            .iter()
-            .any(|key| set.replace(' ', "").starts_with(key))
-    });
-    let set: String = kept
-        .chain([&longer])
-        .map(|set| format!(" --set {}", self::quoted(set)))
-        .collect();
+    let is_length = |set: &String| {
+        let set = set.replace(' ', "");
+        lengths.iter().any(|key| set.starts_with(key))
+    };
+    let mut assignments = arguments.assignments();
+    assignments.retain(|set| !is_length(set));
+    assignments.push(longer);
+    let program = program();
+    let resume = resume(arguments, session, &assignments);
     format!(
         "\n\
          next:\n  \
            {program} evaluate {folder}\n  \
            {program} predict {folder} --input {rows}\n  \
-           {program} train {run_file} --run-dir {folder} --resume{set}\n"
+           {resume}\n"
     )
+}
+
+/// The command that goes on with the run.
+fn resume(arguments: &TrainArguments, session: &Session, assignments: &[String]) -> String {
+    let quoted = |path: &Path| quoted(&path.to_string_lossy());
+    let set = assignments.iter();
+    let set: String = set
+        .map(|set| format!(" --set {}", self::quoted(set)))
+        .collect();
+    format!(
+        "{} train {} --run-dir {} --resume{set}",
+        program(),
+        quoted(&arguments.run_file),
+        quoted(&session.folder)
+    )
+}
+
+/// Says how to go on when ctrl-C ends the run. Under MPI that is the launcher's to do.
+fn explain_interrupts(arguments: &TrainArguments, session: &Session) -> Result<(), Failure> {
+    let checkpoints = session.folder.join(CHECKPOINTS);
+    let resume = resume(arguments, session, &arguments.assignments());
+    ctrlc::set_handler(move || {
+        match list(&checkpoints).unwrap_or_default().last() {
+            Some(step) => tracing::warn!("interrupted; to go on from step {step}: {resume}"),
+            None => tracing::warn!("interrupted before the first checkpoint"),
+        }
+        std::process::exit(INTERRUPTED);
+    })?;
+    Ok(())
 }
 
 /// One word of a shell.
@@ -125,7 +157,9 @@ fn quoted(word: &str) -> String {
 }
 
 /// This program as it was called, so that a line can be typed as it is printed.
-fn program() -> PathBuf {
+fn program() -> String {
     let name = std::env::args_os().next();
-    name.map_or_else(|| "ringstep".into(), PathBuf::from)
+    quoted(&name.map_or("ringstep".into(), |name| {
+        name.to_string_lossy().into_owned()
+    }))
 }

@@ -246,6 +246,10 @@ impl Communicator for Staged {
         self.inner.watch(collective, waited)
     }
 
+    fn poll(&mut self) -> Result<(), CommError> {
+        self.inner.poll()
+    }
+
     fn abort(&mut self, reason: &str) {
         self.inner.abort(reason);
     }

@@ -30,6 +30,6 @@ pub use progress::{Console, Progress, Tick};
 pub use reducer::{Call, Connection, Job, Reducer};
 pub use reduction::{Reduction, ReductionOptions};
 pub use resume::{Bits, ResumeError};
-pub use run_folder::{Existing, RunFolder, RunFolderError};
+pub use run_folder::{CHECKPOINTS, Existing, RunFolder, RunFolderError};
 pub use session::{Begin, Ranks, Session};
 pub use trainer::{StepReport, Trainer, TrainerOptions};

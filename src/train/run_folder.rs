@@ -58,7 +58,8 @@ pub enum RunFolderError {
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
-const CHECKPOINTS: &str = "checkpoints";
+/// Name of the folder of checkpoints within a run's.
+pub const CHECKPOINTS: &str = "checkpoints";
 
 impl RunFolder {
     /// Makes the folder of a new run and writes its resolved configuration there.

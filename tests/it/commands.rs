@@ -320,6 +320,41 @@ fn a_result_that_cannot_be_kept_is_shown() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupt_says_how_to_go_on() {
+    use std::io::{BufRead, BufReader};
+
+    let folder = trained();
+    let folder = folder.path();
+    let arguments = [
+        "train",
+        "two.toml",
+        "--resume",
+        "--set",
+        "train.epochs=100000000",
+    ];
+    let mut run = Command::new(env!("CARGO_BIN_EXE_ringstep"))
+        .args(arguments)
+        .current_dir(folder)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
+    let begun = lines.any(|line| line.unwrap().starts_with("step "));
+    assert!(begun);
+    // SAFETY: a signal to the process that was started above and has not been waited for.
+    unsafe { libc::kill(run.id() as i32, libc::SIGINT) };
+    let said: Vec<_> = lines.map_while(Result::ok).collect();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    let how = "train two.toml --run-dir runs/two --resume --set train.epochs=100000000";
+    let last = said.last().unwrap();
+    assert!(
+        last.contains("interrupted; to go on from step") && last.ends_with(how),
+        "{said:?}"
+    );
+}
+
 #[test]
 fn copies_that_a_launcher_starts_are_refused_by_every_command() {
     let folder = trained();
