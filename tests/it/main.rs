@@ -33,4 +33,3 @@ mod optimizers;
 mod schedules;
 mod robustness;
 mod tidy;
-mod update_rules;

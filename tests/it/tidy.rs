@@ -87,8 +87,6 @@ const UNREPEATABLE_ALLOWED: &[(&str, &[&str])] = &[
 struct Source {
     /// Relative to the repository root, with `/`.
     path: String,
-    /// Number of lines, tests included.
-    length: usize,
     /// `(line number, code)` outside unit tests, without comments and string contents.
     code: Vec<(usize, String)>,
 }
@@ -123,19 +121,23 @@ fn relative(path: &Path) -> String {
         .replace('\\', "/")
 }
 
-fn sources() -> Vec<Source> {
-    let files = files_under(&root().join("src"));
-    let rust = files
+/// Every Rust file under `folders`, without what was built there.
+fn rust_files(folders: &[&str]) -> Vec<PathBuf> {
+    let files = folders
         .iter()
-        .filter(|path| path.extension().is_some_and(|e| e == "rs"));
-    let sources: Vec<Source> = rust
-        .map(|path| {
-            let text = fs::read_to_string(path).unwrap();
-            Source {
-                path: relative(path),
-                length: text.lines().count(),
-                code: code(&text),
-            }
+        .flat_map(|folder| files_under(&root().join(folder)));
+    let built = |path: &Path| relative(path).contains("/target/");
+    files
+        .filter(|path| path.extension().is_some_and(|e| e == "rs") && !built(path))
+        .collect()
+}
+
+fn sources() -> Vec<Source> {
+    let sources: Vec<Source> = rust_files(&["src"])
+        .iter()
+        .map(|path| Source {
+            path: relative(path),
+            code: code(&fs::read_to_string(path).unwrap()),
         })
         .collect();
     assert!(
@@ -312,11 +314,12 @@ fn lists_of_imports_are_read() {
 #[test]
 fn no_source_file_is_long() {
     let mut problems = Vec::new();
-    for source in sources() {
-        if source.length > LONGEST_FILE {
+    for path in rust_files(&["src", "tests", "examples"]) {
+        let length = fs::read_to_string(&path).unwrap().lines().count();
+        if length > LONGEST_FILE {
             problems.push(format!(
-                "{}: {} lines, at most {LONGEST_FILE}",
-                source.path, source.length
+                "{}: {length} lines, at most {LONGEST_FILE}",
+                relative(&path)
             ));
         }
     }
@@ -401,17 +404,12 @@ fn unsafe_stands_in_listed_files_only() {
 #[test]
 fn lints_are_expected_with_a_reason_not_allowed() {
     let mut problems = Vec::new();
-    for folder in ["src", "tests", "examples", "benches"] {
-        for path in files_under(&root().join(folder)) {
-            if path.extension().is_none_or(|extension| extension != "rs") {
-                continue;
-            }
-            for (i, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
-                let line = strip(line);
-                let attribute = line.trim_start().starts_with('#') || line.contains("cfg_attr");
-                if attribute && has_word(&line, "allow") {
-                    problems.push(format!("{}:{}: allow", relative(&path), i + 1));
-                }
+    for path in rust_files(&["src", "tests", "examples", "benches"]) {
+        for (i, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            let line = strip(line);
+            let attribute = line.trim_start().starts_with('#') || line.contains("cfg_attr");
+            if attribute && has_word(&line, "allow") {
+                problems.push(format!("{}:{}: allow", relative(&path), i + 1));
             }
         }
     }
@@ -421,14 +419,22 @@ fn lints_are_expected_with_a_reason_not_allowed() {
 /// A test that no module names would never run.
 #[test]
 fn every_file_of_tests_is_a_module() {
-    let folder = root().join("tests/it");
-    let main = fs::read_to_string(folder.join("main.rs")).unwrap();
     let mut problems = Vec::new();
-    for entry in fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        if name != "main" && !main.contains(&format!("mod {name};")) {
-            problems.push(format!("{}: not a module of main.rs", relative(&path)));
+    let mut pending = vec![(root().join("tests/it"), "main")];
+    while let Some((folder, parent)) = pending.pop() {
+        let parent_file = fs::read_to_string(folder.join(format!("{parent}.rs"))).unwrap();
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let is_module = parent_file
+                .lines()
+                .any(|line| line.trim_start_matches("pub(crate) ") == format!("mod {name};"));
+            if name != parent && !is_module {
+                problems.push(format!("{}: not a module of {parent}.rs", relative(&path)));
+            }
+            if path.is_dir() {
+                pending.push((path, "mod"));
+            }
         }
     }
     report(&problems);

@@ -1,0 +1,238 @@
+//! What is said about keys, types and names that are wrong or missing: file, line, nearest.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+#[test]
+fn unknown_keys_are_named_with_line_and_nearest() {
+    assert_eq!(
+        error("epochs = 3", "epochs = 3\nmicro_bacth = 8"),
+        "run.toml:17: unknown key 'micro_bacth' in [train]; did you mean 'micro_batch'?"
+    );
+    assert_eq!(
+        error("[train]\n", "[trian]\n"),
+        "run.toml:14: unknown key 'trian' in the run file; its sections are [data], [model] and \
+         [train]; did you mean 'train'?"
+    );
+    assert_eq!(
+        error("[model]\n", "[model]\ncolour = 3\n"),
+        "run.toml:8: unknown key 'colour' in [model]; known are loss, layers, custom"
+    );
+}
+
+#[test]
+fn wrong_types_are_named_with_line() {
+    assert_eq!(
+        error("epochs = 3", "epochs = \"many\""),
+        "run.toml:16: train.epochs: expected integer, found string"
+    );
+    assert_eq!(
+        error("epochs = 3", "epochs = 2.5"),
+        "run.toml:16: train.epochs: expected integer, found number"
+    );
+    assert_eq!(
+        error("epochs = 3", "epochs = -3"),
+        "run.toml:16: train.epochs: expected integer of at least 0, found -3"
+    );
+    assert_eq!(
+        error("label =", "shape = [8, \"8\"]\nlabel ="),
+        "run.toml:5: data.shape entry 2: expected integer, found string"
+    );
+    assert_eq!(
+        error("[model]\n", "[model]\nlayers = 3\n")
+            .lines()
+            .next()
+            .unwrap(),
+        "run.toml:11: duplicate key"
+    );
+    assert_eq!(
+        error("epochs = 3", "epochs = 3\nevaluate_every = \"often\""),
+        "run.toml:17: train.evaluate_every: expected a number of steps (0: only at the end) or \
+         \"epoch\", found 'often'"
+    );
+}
+
+#[test]
+fn unknown_names_are_named_with_line_and_nearest() {
+    assert_eq!(
+        error("epochs = 3", "epochs = 3\nreduce = \"exat\""),
+        "run.toml:17: train.reduce: unknown name 'exat'; did you mean 'exact'?"
+    );
+    assert_eq!(
+        error("\"csv\"", "\"parquet\""),
+        "run.toml:2: data.format: unknown name 'parquet'; known are csv, idx"
+    );
+}
+
+#[test]
+fn how_long_must_be_said_once() {
+    assert_eq!(
+        error("epochs = 3", "epochs = 3\nsteps = 30"),
+        "run.toml:16: train.epochs: steps is given, too; keep one of them"
+    );
+    assert_eq!(
+        error("epochs = 3", ""),
+        "run.toml:14: missing key 'steps' or 'epochs' in [train]: how long to train"
+    );
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    assert_eq!(
+        error(&RUN[RUN.find("[train]").unwrap()..], ""),
+        "run.toml: missing section [train]"
+    );
+    assert_eq!(
+        error("global_batch = 64\n", ""),
+        "run.toml:14: missing key 'global_batch' in [train]"
+    );
+    assert_eq!(
+        error("label = \"digit\"\n", ""),
+        "run.toml:1: missing key 'label' in [data]: the column to predict"
+    );
+    let layers = &RUN[RUN.find("[[model.layers]]").unwrap()..RUN.find("[train]").unwrap()];
+    assert_eq!(
+        error(layers, ""),
+        "run.toml:7: missing key 'layers' in [model]: the layers, in forward order (or 'custom', \
+         the name of a model written in Rust)"
+    );
+    let missing = RunConfig::load(Path::new("no/such/run.toml"), &[]).unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        "cannot read run file no/such/run.toml: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn broken_toml_is_named_with_line() {
+    let message = error("epochs = 3", "epochs = ");
+    assert!(message.starts_with("run.toml:16: "), "{message}");
+}
+
+#[test]
+fn overrides_are_named_by_their_errors() {
+    assert_eq!(
+        override_error("train.ranks=0"),
+        "--set train.ranks=0: train.ranks: must be at least 1"
+    );
+    assert_eq!(
+        override_error("train.sed=1"),
+        "--set train.sed=1: unknown key 'sed' in [train]; did you mean 'seed'?"
+    );
+    assert_eq!(
+        override_error("train.reduce=exakt"),
+        "--set train.reduce=exakt: train.reduce: unknown name 'exakt'; did you mean 'exact'?"
+    );
+    assert_eq!(
+        override_error("train.steps"),
+        "--set train.steps: expected section.key=value"
+    );
+    assert_eq!(
+        override_error("train.seed.x=1"),
+        "--set train.seed.x=1: train.seed: expected integer, found table"
+    );
+    assert_eq!(
+        override_error("train.epochs.x=1"),
+        "--set train.epochs.x=1: train.epochs is a value, not a table"
+    );
+    assert_eq!(
+        override_error("model.layers.4.units=1"),
+        "--set model.layers.4.units=1: model.layers has entries 0 to 0, not '4'"
+    );
+    let flag = [Override::flag("--ranks 0", "train.ranks=0")];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.toml");
+    fs::write(&path, RUN).unwrap();
+    assert_eq!(
+        RunConfig::load(&path, &flag).unwrap_err().to_string(),
+        "--ranks 0: train.ranks: must be at least 1"
+    );
+}
+
+#[test]
+fn mistakes_in_layers_are_found_however_deep() {
+    let plain = RUN.replacen("[[model.layers]]\nkind = \"dense\"", BLOCK, 1);
+    let run = load(&plain, &[]).unwrap();
+    let Architecture::Layers(layers) = &run.model.architecture else {
+        panic!("{:?}", run.model);
+    };
+    assert_eq!(layers.specs().len(), 2);
+    assert_eq!(load(&run.to_toml(), &[]).unwrap(), run);
+    assert_eq!(
+        error("units = 10", "units = 10\nactivaton = \"relu\""),
+        "run.toml:13: unknown key 'activaton' in model.layers entry 1 (dense); did you mean \
+         'activation'?"
+    );
+    assert_eq!(
+        error("units = 10", "units = 10\nname = \"ten\"\nuse_bias = 3"),
+        "run.toml:14: model.layers entry 1.use_bias: expected boolean, found integer"
+    );
+    assert_eq!(
+        error("\"dense\"", "\"densed\""),
+        "run.toml:11: unknown layer kind 'densed'; did you mean 'dense'?"
+    );
+    assert_eq!(
+        error("units = 10\n", ""),
+        "run.toml:10: missing key 'units' in model.layers entry 1 (dense)"
+    );
+    assert_eq!(
+        error("kind = \"dense\"\n", ""),
+        "run.toml:10: missing key 'kind' in model.layers entry 1"
+    );
+    assert_eq!(
+        block_error("units = 8", "unist = 8"),
+        "run.toml:15: unknown key 'unist' in model.layers entry 1.layers entry 2 (dense); did you \
+         mean 'units'?"
+    );
+    assert_eq!(
+        block_error("units = 8", "units = \"8\""),
+        "run.toml:15: model.layers entry 1.layers entry 2.units: expected integer, found string"
+    );
+    assert_eq!(
+        block_error(", units = 8", ""),
+        "run.toml:15: missing key 'units' in model.layers entry 1.layers entry 2 (dense)"
+    );
+    assert_eq!(
+        block_error("kind = \"flatten\"", "kind = \"flaten\""),
+        "run.toml:14: unknown layer kind 'flaten'; did you mean 'flatten'?"
+    );
+}
+
+#[test]
+fn mistakes_in_losses_and_optimizers_are_found() {
+    assert_eq!(
+        error("learning_rate", "learning_rat"),
+        "run.toml:17: unknown key 'learning_rat' in [train.optimizer] (adam); did you mean \
+         'learning_rate'?"
+    );
+    assert_eq!(
+        error("0.001", "\"fast\""),
+        "run.toml:17: train.optimizer.learning_rate: expected number, found string"
+    );
+    assert_eq!(
+        error("\"adam\"", "\"adem\""),
+        "run.toml:17: unknown optimizer kind 'adem'; did you mean 'adam'?"
+    );
+    assert_eq!(
+        error(
+            "{ kind = \"softmax_cross_entropy\" }",
+            "\"softmax_cross_entrpy\""
+        ),
+        "run.toml:8: model.loss: unknown name 'softmax_cross_entrpy'; did you mean \
+         'softmax_cross_entropy'?"
+    );
+    assert_eq!(
+        error("epochs = 3", "epochs = 3\nclip = { global_norm = 0 }"),
+        "run.toml:17: train.clip: expected a number above 0"
+    );
+    assert_eq!(
+        error(
+            "epochs = 3",
+            "epochs = 3\nschedule = { kind = \"cosine\", decay_steps = 0 }"
+        ),
+        "run.toml:17: train.schedule: schedule cosine: decay_steps is 0; give the number of steps \
+         the fall takes"
+    );
+}
