@@ -31,5 +31,6 @@ mod resume;
 mod losses;
 mod optimizers;
 mod schedules;
+mod slices;
 mod robustness;
 mod tidy;
