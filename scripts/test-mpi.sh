@@ -49,6 +49,22 @@ for ranks in 2 3 4; do
     done
 done
 
+# Sums of floats: the weights are those of as many thread ranks, bit for bit, with ZeRO-1 as without,
+# and those of one rank up to rounding.
+for ranks in 2 3 4; do
+    for collective in auto ring; do
+        for optimizer in adam clipped-adam clipped-lamb; do
+            for zero in 0 1; do
+                case="$ranks ranks $collective $optimizer zero $zero"
+                output=$(start "$ranks" "$program" floats "$collective" "$optimizer" "$zero" 2>&1) ||
+                    fail "$case: $output"
+                grep -qx "$case: .* from one rank" <<<"$output" || fail "$case: $output"
+                passed=$((passed + 1))
+            done
+        done
+    done
+done
+
 # What happens when a rank fails: `expect NAME RANKS LINES PATTERN` wants so many matching lines
 # and an end in time.
 expect() {

@@ -17,6 +17,8 @@ mod overlap;
 mod parity;
 mod pooling;
 mod images;
+#[path = "../digits/mod.rs"]
+mod digits;
 mod golden;
 mod gradient;
 mod layers;

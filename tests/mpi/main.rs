@@ -1,6 +1,6 @@
 //! Collectives of MPI processes. Not for `cargo test` alone: `scripts/test-mpi.sh` starts it under
-//! `mpirun`, without arguments for all collectives, with `steps` and what is varied for a run that is
-//! compared step by step, and with the name of a failure to see how it ends.
+//! `mpirun`, without arguments for all collectives, with `steps` or `floats` and what is varied for a run
+//! that is compared step by step or at its end, and with the name of a failure to see how it ends.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,6 +10,8 @@
 
 #[path = "../collectives/mod.rs"]
 mod collectives;
+#[path = "../digits/mod.rs"]
+mod digits;
 #[path = "../lockstep/mod.rs"]
 mod lockstep;
 
@@ -21,16 +23,21 @@ use ringstep::comm::launcher::{Launcher, detect};
 use ringstep::comm::{
     Algorithm, CollectiveChoice, CommError, Communicator, Options, ReduceMode, Span, mpi,
 };
-use ringstep::train::run_rank;
+use ringstep::optim::{ClipSpec, Lamb};
+use ringstep::train::{Reducer, TrainError, run_rank};
 
 use collectives::{all_collectives, fixed_point_sums, half_sums, lengths, same_bits_everywhere};
+use digits::{Digits, Recipe, distance};
 
 fn main() {
     let launcher = detect(|name| std::env::var(name).ok());
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [test, collective, reduce, zero] = &arguments[..] {
-        assert_eq!(test, "steps");
-        return steps(&launcher, (collective, reduce, zero));
+    if let [test, collective, how, zero] = &arguments[..] {
+        return match test.as_str() {
+            "steps" => steps(&launcher, (collective, how, zero)),
+            "floats" => floats(&launcher, (collective, how, zero)),
+            other => panic!("unknown test '{other}'"),
+        };
     }
     let open = |options: &Options| mpi::connect(options, launcher.as_ref()).unwrap();
     // Keeps MPI initialised between tests.
@@ -60,17 +67,76 @@ fn main() {
 fn steps(launcher: &Option<Launcher>, (collective, reduce, zero): (&str, &str, &str)) {
     let choice: CollectiveChoice = collective.parse().unwrap();
     let mode: ReduceMode = serde_json::from_value(reduce.into()).unwrap();
-    let (options, opener) = (patient().with_collective(choice), launcher.clone());
-    let connect = Box::new(move || mpi::connect(&options, opener.as_ref()));
-    let body = |mut reducer: ringstep::train::Reducer| {
-        let facts = (reducer.rank(), reducer.world(), reducer.algorithm()?);
-        assert_eq!(choice == CollectiveChoice::Ring, facts.2 == Algorithm::Ring);
-        lockstep::train(reducer, mode, zero == "1").map(|()| facts)
-    };
-    let (rank, world, _) = run_rank(0, connect, &body).unwrap();
+    let body = |reducer| lockstep::train(reducer, mode, zero == "1");
+    let (rank, world, ()) = run(launcher, choice, body);
     if rank == 0 {
         println!("{world} ranks {collective} {reduce} zero {zero}: in step");
     }
+}
+
+/// Trains with sums of floats. The weights are those of as many thread ranks without sharding, to the
+/// bit, and those of one rank up to rounding.
+fn floats(launcher: &Option<Launcher>, (collective, optimizer, zero): (&str, &str, &str)) {
+    let choice: CollectiveChoice = collective.parse().unwrap();
+    let recipe = Recipe {
+        sharded: zero == "1",
+        ..recipe(optimizer)
+    };
+    let digits = Digits::load();
+    let (rank, world, (losses, weights)) =
+        run(launcher, choice, |reducer| digits.train(reducer, &recipe));
+    if rank > 0 {
+        return;
+    }
+    let replicated = Recipe {
+        sharded: false,
+        ..recipe
+    };
+    let what = format!("{world} ranks {collective} {optimizer} zero {zero}");
+    let threads = digits.train_threads((world, choice), &replicated);
+    assert_eq!(losses, threads.0, "{what}: other losses than on threads");
+    assert!(
+        weights == threads.1,
+        "{what}: other weights than on threads"
+    );
+    let one = digits.train_threads((1, CollectiveChoice::Auto), &replicated);
+    let distance = distance(&weights, &one.1);
+    assert!(distance < 1e-5, "{what}: {distance} from one rank");
+    println!("{what}: {distance:.1e} from one rank");
+}
+
+/// Fifty steps of a global batch of four micro-batches.
+fn recipe(optimizer: &str) -> Recipe {
+    let adam = Recipe::adam(ReduceMode::F32, 8, 50);
+    // So small that every gradient is clipped.
+    let clip = Some(ClipSpec::GlobalNorm(0.1));
+    match optimizer {
+        "adam" => adam,
+        "clipped-adam" => Recipe { clip, ..adam },
+        "clipped-lamb" => Recipe {
+            clip,
+            optimizer: Lamb::default().into(),
+            ..adam
+        },
+        other => panic!("unknown optimizer '{other}'"),
+    }
+}
+
+/// Runs `body` as this process's rank: which it was, of how many, and what came out.
+fn run<T>(
+    launcher: &Option<Launcher>,
+    choice: CollectiveChoice,
+    body: impl Fn(Reducer) -> Result<T, TrainError>,
+) -> (usize, usize, T) {
+    let (options, opener) = (patient().with_collective(choice), launcher.clone());
+    let connect = Box::new(move || mpi::connect(&options, opener.as_ref()));
+    let body = |mut reducer: Reducer| {
+        let (rank, world) = (reducer.rank(), reducer.world());
+        let is_ring = reducer.algorithm()? == Algorithm::Ring;
+        assert_eq!(choice == CollectiveChoice::Ring, is_ring);
+        body(reducer).map(|outcome| (rank, world, outcome))
+    };
+    run_rank(0, connect, &body).unwrap()
 }
 
 fn patient() -> Options {
