@@ -6,6 +6,117 @@
     for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < (len); \
          i += (size_t)gridDim.x * blockDim.x)
 
+// A quotient with its remainder; 32 bits where they are enough, which is several times faster.
+struct Divided {
+    size_t quotient, remainder;
+};
+
+__device__ __forceinline__ Divided divide(size_t dividend, size_t divisor) {
+    if ((dividend | divisor) >> 32 == 0) {
+        const unsigned low = static_cast<unsigned>(dividend), by = static_cast<unsigned>(divisor);
+        return {low / by, low % by};
+    }
+    return {dividend / divisor, dividend % divisor};
+}
+
+// Four neighbouring elements, moved by 128-bit accesses (64-bit for elements of 2 bytes).
+template <typename T>
+struct alignas(sizeof(T) < 4 ? 4 * sizeof(T) : 16) Four {
+    T at[4];
+};
+
+// Cuts arrays of `len` elements into groups of four that are aligned in memory: the first and the
+// last may reach beyond the arrays. Arrays that are not aligned to each other are read and written
+// one element at a time. Nothing but loads and stores knows, so an element's bits do not either.
+struct Quads {
+    size_t len;
+    unsigned shift;  // elements by which the first group begins before the arrays
+    bool is_wide;    // whether groups are aligned in all arrays
+
+    template <typename First, typename... Others>
+    __device__ Quads(size_t len, const First* first, const Others*... others)
+        : len(len),
+          shift(reinterpret_cast<size_t>(first) % alignof(Four<First>) / sizeof(First)),
+          is_wide((is_aligned(others) && ... && true)) {}
+
+    __device__ size_t count() const { return (len + shift + 3) / 4; }
+
+    template <typename T>
+    __device__ __forceinline__ Four<T> load(size_t group, const T* array) const {
+        const size_t first = 4 * group - shift;
+        if (is_whole(first)) return *reinterpret_cast<const Four<T>*>(array + first);
+        Four<T> four;
+#pragma unroll
+        for (unsigned i = 0; i < 4; ++i) four.at[i] = first + i < len ? array[first + i] : T();
+        return four;
+    }
+
+    template <typename T>
+    __device__ __forceinline__ void store(size_t group, T* array, const Four<T>& four) const {
+        const size_t first = 4 * group - shift;
+        if (is_whole(first)) {
+            *reinterpret_cast<Four<T>*>(array + first) = four;
+            return;
+        }
+#pragma unroll
+        for (unsigned i = 0; i < 4; ++i) {
+            if (first + i < len) array[first + i] = four.at[i];
+        }
+    }
+
+    // `first` wraps below zero for elements before the arrays.
+    __device__ bool is_whole(size_t first) const {
+        return is_wide && first < len && len - first >= 4;
+    }
+
+    template <typename T>
+    __device__ bool is_aligned(const T* array) const {
+        return (reinterpret_cast<size_t>(array) - shift * sizeof(T)) % alignof(Four<T>) == 0;
+    }
+};
+
+// What math.h would have.
+__device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
+__device__ __forceinline__ float not_a_number() { return __uint_as_float(0x7fc00000u); }
+
+constexpr unsigned ALL_LANES = 0xffffffff;
+
+// Joins one value of each of `width` neighbouring threads; every one of them gets the result. `width`
+// is a power of two up to 32, or the block's size, a multiple of 32. The order follows from `width`
+// alone. All threads of the block call it together; `join` is commutative.
+template <typename T, typename Join>
+__device__ __forceinline__ T join_team(unsigned width, T mine, Join join) {
+    for (unsigned offset = min(width, 32u) / 2; offset > 0; offset /= 2) {
+        mine = join(mine, __shfl_xor_sync(ALL_LANES, mine, offset));
+    }
+    if (width <= 32) return mine;
+    __shared__ T warps[32];
+    __syncthreads();  // Whoever reads what the last call left here has done so.
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;
+    __syncthreads();
+    T all = warps[0];
+    for (unsigned warp = 1; warp < width / 32; ++warp) all = join(all, warps[warp]);
+    return all;
+}
+
+template <typename T>
+__device__ __forceinline__ T sum_team(unsigned width, T mine) {
+    return join_team(width, mine, [](T a, T b) { return a + b; });
+}
+
+// The row that a team of `width` neighbouring threads works on, and what this thread has of it:
+// columns `lane`, `lane + width`, ... below `columns`. A team that is left over has no columns.
+struct Row {
+    size_t index, columns;
+    unsigned width, lane;
+
+    __device__ Row(size_t rows, size_t columns, unsigned width) : width(width) {
+        index = static_cast<size_t>(blockIdx.x) * (blockDim.x / width) + threadIdx.x / width;
+        lane = threadIdx.x % width;
+        this->columns = index < rows ? columns : 0;
+    }
+};
+
 // Copies BYTES, 4 or 16, from global to shared memory, or writes as many zeros where `from` is null.
 // Visible after `copies_arrive` and a barrier. Below 8.0 an ordinary copy through registers.
 template <int BYTES>

@@ -1,0 +1,352 @@
+// The optimizers' update rules on flat slices, and the block sums that norms are made of.
+//
+// CPU twin: src/backend/cpu/update; formulas and roundings are its own, and so are the bits, but for
+// `powf`. The rules are the structures of src/backend/update.rs. Each array that is read costs 4 bytes
+// an element, and each that is written 4 more.
+#include "device.cuh"
+
+struct Preparation {
+    float scale, limit, decay;
+
+    // Comparisons that fail for NaN let it through.
+    __device__ float gradient(float g) const {
+        g = scale * g;
+        g = g > limit ? limit : g;
+        return g < -limit ? -limit : g;
+    }
+    __device__ float parameter(float p) const { return decay * p; }
+};
+
+// A divisor that is never zero, so that where all is zero (padding) the quotient is zero.
+__device__ __forceinline__ float positive(float divisor) {
+    constexpr float SMALLEST_NORMAL = 1.17549435e-38f;
+    return divisor < SMALLEST_NORMAL ? SMALLEST_NORMAL : divisor;
+}
+
+// Applies `rule(at, g)` to each element: `at` holds its values in `all`, arrays that are read and
+// written, in their order.
+template <typename Rule, typename... Arrays>
+__device__ __forceinline__ void update(size_t len, const float* g, Rule rule, Arrays*... all) {
+    constexpr int ARRAYS = sizeof...(all);
+    float* const arrays[] = {all...};
+    const Quads quads(len, g, all...);
+    FOR_EACH(group, quads.count()) {
+        const Four<float> gradient = quads.load(group, g);
+        Four<float> fours[ARRAYS];
+#pragma unroll
+        for (int array = 0; array < ARRAYS; ++array) fours[array] = quads.load(group, arrays[array]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            float at[ARRAYS];
+#pragma unroll
+            for (int array = 0; array < ARRAYS; ++array) at[array] = fours[array].at[i];
+            rule(at, gradient.at[i]);
+#pragma unroll
+            for (int array = 0; array < ARRAYS; ++array) fours[array].at[i] = at[array];
+        }
+#pragma unroll
+        for (int array = 0; array < ARRAYS; ++array) quads.store(group, arrays[array], fours[array]);
+    }
+}
+
+// p = decay * p - rate * g
+extern "C" __global__ void sgd(Preparation preparation, float rate, size_t len, const float* g,
+                               float* p) {
+    update(
+        len, g,
+        [=](float* at, float g) {
+            float& p = at[0];
+            p = preparation.parameter(p) - rate * preparation.gradient(g);
+        },
+        p);
+}
+
+// v = momentum * v - rate * g; p = decay * p + v, or Nesterov's decay * p + momentum * v - rate * g.
+extern "C" __global__ void sgd_momentum(Preparation preparation, float rate, float momentum,
+                                        unsigned is_nesterov, size_t len, const float* g, float* p,
+                                        float* v) {
+    update(
+        len, g,
+        [=](float* at, float g) {
+            float &p = at[0], &v = at[1];
+            const float change = rate * preparation.gradient(g);
+            v = momentum * v - change;
+            p = preparation.parameter(p) + (is_nesterov ? momentum * v - change : v);
+        },
+        p, v);
+}
+
+struct AdamRule {
+    Preparation preparation;
+    float rate, mix_1, mix_2, epsilon;
+};
+
+// p, m, v: =
+extern "C" __global__ void adam(AdamRule rule, size_t len, const float* g, float* p, float* m,
+                                float* v) {
+    update(
+        len, g,
+        [=](float* at, float g) {
+            float &p = at[0], &m = at[1], &v = at[2];
+            g = rule.preparation.gradient(g);
+            m += (g - m) * rule.mix_1;
+            v += (g * g - v) * rule.mix_2;
+            const float change = rule.rate * m / positive(sqrtf(v) + rule.epsilon);
+            p = rule.preparation.parameter(p) - change;
+        },
+        p, m, v);
+}
+
+struct AdagradRule {
+    Preparation preparation;
+    float rate, epsilon;
+};
+
+// p, a: =
+extern "C" __global__ void adagrad(AdagradRule rule, size_t len, const float* g, float* p, float* a) {
+    update(
+        len, g,
+        [=](float* at, float g) {
+            float &p = at[0], &a = at[1];
+            g = rule.preparation.gradient(g);
+            a += g * g;
+            const float change = rule.rate * g / positive(sqrtf(a) + rule.epsilon);
+            p = rule.preparation.parameter(p) - change;
+        },
+        p, a);
+}
+
+struct RmsPropRule {
+    Preparation preparation;
+    float rate, rho, mix, inner, outer, momentum;
+
+    __device__ float change(float g, float& s) const {
+        g = preparation.gradient(g);
+        s = rho * s + mix * (g * g);
+        return rate * g / positive(sqrtf(s + inner) + outer);
+    }
+
+    __device__ float centered_change(float g, float& s, float& a) const {
+        g = preparation.gradient(g);
+        s = rho * s + mix * (g * g);
+        a = rho * a + mix * g;
+        // A variance; rounding can leave it just below zero.
+        float variance = s - a * a;
+        variance = variance < 0.f ? 0.f : variance;
+        return rate * g / positive(sqrtf(variance + inner) + outer);
+    }
+};
+
+// p, s: =
+extern "C" __global__ void rms_prop(RmsPropRule rule, size_t len, const float* g, float* p, float* s) {
+    update(
+        len, g,
+        [=](float* at, float g) {
+            float &p = at[0], &s = at[1];
+            p = rule.preparation.parameter(p) - rule.change(g, s);
+        },
+        p, s);
+}
+
+// p, s, v: =
+extern "C" __global__ void rms_prop_momentum(RmsPropRule rule, size_t len, const float* g, float* p,
+                                             float* s, float* v) {
+    update(
+        len, g,
+        [=](float* at, float g) {
+            float &p = at[0], &s = at[1], &v = at[2];
+            v = rule.momentum * v + rule.change(g, s);
+            p = rule.preparation.parameter(p) - v;
+        },
+        p, s, v);
+}
+
+// p, s, a: =
+extern "C" __global__ void rms_prop_centered(RmsPropRule rule, size_t len, const float* g, float* p,
+                                             float* s, float* a) {
+    update(
+        len, g,
+        [=](float* at, float g) {
+            float &p = at[0], &s = at[1], &a = at[2];
+            p = rule.preparation.parameter(p) - rule.centered_change(g, s, a);
+        },
+        p, s, a);
+}
+
+// p, s, a, v: =
+extern "C" __global__ void rms_prop_centered_momentum(RmsPropRule rule, size_t len, const float* g,
+                                                      float* p, float* s, float* a, float* v) {
+    update(
+        len, g,
+        [=](float* at, float g) {
+            float &p = at[0], &s = at[1], &a = at[2], &v = at[3];
+            v = rule.momentum * v + rule.centered_change(g, s, a);
+            p = rule.preparation.parameter(p) - v;
+        },
+        p, s, a, v);
+}
+
+struct FtrlRule {
+    Preparation preparation;
+    float slowness, power, l1, ridge, shrinkage;
+
+    __device__ float root(float n) const { return power == 0.5f ? sqrtf(n) : powf(n, power); }
+};
+
+// p, n, z: =
+extern "C" __global__ void ftrl(FtrlRule rule, size_t len, const float* g, float* p, float* n,
+                                float* z) {
+    update(
+        len, g,
+        [=](float* at, float g) {
+            float &p = at[0], &n = at[1], &z = at[2];
+            g = rule.preparation.gradient(g);
+            const float decayed = rule.preparation.parameter(p);
+            const float before = rule.root(n);
+            n += g * g;
+            const float after = rule.root(n);
+            z += g + rule.shrinkage * decayed - (after - before) * rule.slowness * decayed;
+            const float excess = z > 0.f ? rule.l1 - z : -rule.l1 - z;
+            const float moved = excess / (after * rule.slowness + rule.ridge);
+            p = fabsf(z) <= rule.l1 ? 0.f : moved;
+        },
+        p, n, z);
+}
+
+struct LionRule {
+    Preparation preparation;
+    float rate, beta_1, mix_1, beta_2, mix_2;
+};
+
+// Zero stays zero and NaN stays NaN.
+__device__ __forceinline__ float sign(float x) { return x > 0.f ? 1.f : x < 0.f ? -1.f : x; }
+
+// p, m: =
+extern "C" __global__ void lion(LionRule rule, size_t len, const float* g, float* p, float* m) {
+    update(
+        len, g,
+        [=](float* at, float g) {
+            float &p = at[0], &m = at[1];
+            g = rule.preparation.gradient(g);
+            const float direction = sign(rule.beta_1 * m + rule.mix_1 * g);
+            p = rule.preparation.parameter(p) - rule.rate * direction;
+            m = rule.beta_2 * m + rule.mix_2 * g;
+        },
+        p, m);
+}
+
+struct LarsRule {
+    Preparation preparation;
+    float rate, momentum, weight_decay;
+};
+
+// p, v: =
+extern "C" __global__ void lars(LarsRule rule, size_t len, const float* g, float* p, float* v) {
+    update(
+        len, g,
+        [=](float* at, float g) {
+            float &p = at[0], &v = at[1];
+            const float decayed = rule.preparation.parameter(p);
+            const float direction = rule.preparation.gradient(g) + rule.weight_decay * decayed;
+            v = rule.momentum * v - rule.rate * direction;
+            p = decayed + v;
+        },
+        p, v);
+}
+
+struct LambRule {
+    Preparation preparation;
+    float mix_1, mix_2, correction_1, correction_2, epsilon, weight_decay;
+
+    __device__ float direction(float p, float m, float v) const {
+        const float divisor = positive(sqrtf(correction_2 * v) + epsilon);
+        return correction_1 * m / divisor + weight_decay * p;
+    }
+};
+
+// Elements of a block of the block sums, `BLOCK` of src/backend/update.rs, and threads that share one:
+// thread l adds elements l, l + 8, ... in order, then their sums are added in order.
+constexpr size_t BLOCK = 64;
+constexpr unsigned BLOCK_THREADS = 8;
+
+// For each block: calls `visit(i)` for each element i of this thread, then `finish(block, is_first)`, by
+// all threads of the block together; one of them is the first.
+template <typename Visit, typename Finish>
+__device__ __forceinline__ void for_blocks(size_t len, Visit visit, Finish finish) {
+    const size_t blocks = (len + BLOCK - 1) / BLOCK;
+    const unsigned lane = threadIdx.x % BLOCK_THREADS;
+    const size_t teams = static_cast<size_t>(gridDim.x) * blockDim.x / BLOCK_THREADS;
+    const size_t team =
+        (static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x) / BLOCK_THREADS;
+    // All teams of a warp take as many turns, because they add by shuffles.
+    const size_t turns = (blocks + teams - 1) / teams;
+    for (size_t turn = 0; turn < turns; ++turn) {
+        const size_t block = turn * teams + team;
+#pragma unroll
+        for (size_t i = block * BLOCK + lane, part = 0; part < BLOCK / BLOCK_THREADS;
+             i += BLOCK_THREADS, ++part) {
+            if (i < len) visit(i);
+        }
+        finish(block, block < blocks && lane == 0);
+    }
+}
+
+__device__ __forceinline__ double sum_block(double mine) {
+    double sum = 0.0;
+    for (unsigned lane = 0; lane < BLOCK_THREADS; ++lane) {
+        sum += __shfl_sync(ALL_LANES, mine, lane, BLOCK_THREADS);
+    }
+    return sum;
+}
+
+__device__ __forceinline__ double square(float x) { return static_cast<double>(x) * x; }
+
+// m, v: =; p_sums, u_sums[blocks] = the sums of squares of p and of the direction.
+extern "C" __global__ void lamb_averages(LambRule rule, size_t len, const float* g, const float* p,
+                                         float* m, float* v, double* p_sums, double* u_sums) {
+    double p_sum = 0.0, u_sum = 0.0;
+    for_blocks(
+        len,
+        [&](size_t i) {
+            const float gradient = rule.preparation.gradient(g[i]);
+            m[i] += (gradient - m[i]) * rule.mix_1;
+            v[i] += (gradient * gradient - v[i]) * rule.mix_2;
+            p_sum += square(p[i]);
+            u_sum += square(rule.direction(p[i], m[i], v[i]));
+        },
+        [&](size_t block, bool is_first) {
+            const double p_total = sum_block(p_sum), u_total = sum_block(u_sum);
+            if (is_first) {
+                p_sums[block] = p_total;
+                u_sums[block] = u_total;
+            }
+            p_sum = u_sum = 0.0;
+        });
+}
+
+// p = p - rate * direction.
+extern "C" __global__ void lamb_step(LambRule rule, float rate, size_t len, const float* m,
+                                     const float* v, float* p) {
+    const Quads quads(len, p, m, v);
+    FOR_EACH(group, quads.count()) {
+        const Four<float> averages = quads.load(group, m), squares = quads.load(group, v);
+        Four<float> four = quads.load(group, p);
+        for (int i = 0; i < 4; ++i) {
+            four.at[i] -= rate * rule.direction(four.at[i], averages.at[i], squares.at[i]);
+        }
+        quads.store(group, p, four);
+    }
+}
+
+// sums[blocks] = the sums of squares of g as prepared.
+extern "C" __global__ void block_sums_of_squares(Preparation preparation, size_t len, const float* g,
+                                                 double* sums) {
+    double sum = 0.0;
+    for_blocks(
+        len, [&](size_t i) { sum += square(preparation.gradient(g[i])); },
+        [&](size_t block, bool is_first) {
+            const double total = sum_block(sum);
+            if (is_first) sums[block] = total;
+            sum = 0.0;
+        });
+}
