@@ -3,44 +3,48 @@
 // CPU twin: src/backend/cpu/fixed_point.rs, whose bits these kernels have.
 #include "device.cuh"
 
+// The bits of |x|. In integers, because the instruction makes any NaN of a NaN.
+__device__ __forceinline__ unsigned bits_of_magnitude(float x) {
+    return __float_as_uint(x) & 0x7fffffffu;
+}
+
 // magnitude = max(magnitude, bits of |values|). A maximum does not depend on its order.
 __device__ __forceinline__ void raise(unsigned* magnitude, unsigned largest) {
     largest = join_team(blockDim.x, largest, [](unsigned a, unsigned b) { return max(a, b); });
     if (threadIdx.x == 0) atomicMax(magnitude, largest);
 }
 
-// sums[len] = or += round(values * scale), ties to even, with a power of two as scale; magnitude[0]
-// = its maximum with the bits of |values|. 12 or 20 bytes an element.
+// sums[len]: = or += round(values * scale), ties to even, with a power of two as scale; sums wrap.
+// magnitude[0]: = its maximum with the bits of |values|. 12 or 20 bytes an element.
 extern "C" __global__ void quantize(float scale, unsigned is_added, size_t len, const float* values,
-                                    long long* sums, unsigned* magnitude) {
+                                    unsigned long long* sums, unsigned* magnitude) {
     const Quads quads(len, values, sums);
     unsigned largest = 0;
     FOR_EACH(group, quads.count()) {
         const Four<float> four = quads.load(group, values);
-        Four<long long> fixed;
+        Four<unsigned long long> fixed = {};
         if (is_added) fixed = quads.load(group, sums);
         for (int i = 0; i < 4; ++i) {
-            largest = max(largest, __float_as_uint(fabsf(four.at[i])));
-            const long long value = __float2ll_rn(four.at[i] * scale);
-            fixed.at[i] = is_added ? fixed.at[i] + value : value;
+            largest = max(largest, bits_of_magnitude(four.at[i]));
+            fixed.at[i] += static_cast<unsigned long long>(__float2ll_rn(four.at[i] * scale));
         }
         quads.store(group, sums, fixed);
     }
     raise(magnitude, largest);
 }
 
-// magnitude[0] = its maximum with the bits of |values|. 4 bytes an element.
+// magnitude[0]: = its maximum with the bits of |values|. 4 bytes an element.
 extern "C" __global__ void magnitude(size_t len, const float* values, unsigned* magnitude) {
     const Quads quads(len, values);
     unsigned largest = 0;
     FOR_EACH(group, quads.count()) {
         const Four<float> four = quads.load(group, values);
-        for (float value : four.at) largest = max(largest, __float_as_uint(fabsf(value)));
+        for (float value : four.at) largest = max(largest, bits_of_magnitude(value));
     }
     raise(magnitude, largest);
 }
 
-// values[len] = sums * unit, rounded to nearest. 12 bytes an element.
+// values[len]: = sums * unit, rounded to nearest. 12 bytes an element.
 extern "C" __global__ void dequantize(double unit, size_t len, const long long* sums,
                                       float* values) {
     const Quads quads(len, values, sums);
@@ -54,7 +58,7 @@ extern "C" __global__ void dequantize(double unit, size_t len, const long long* 
     }
 }
 
-// narrow[len] = values as bf16, rounded to nearest even; a NaN keeps its upper bits and is quiet.
+// narrow[len]: = values as bf16, rounded to nearest even; a NaN keeps its upper bits and is quiet.
 // 6 bytes an element. In integers, because the conversion instruction has a NaN of its own.
 extern "C" __global__ void narrow(size_t len, const float* values, unsigned short* narrow) {
     const Quads quads(len, values, narrow);
@@ -71,7 +75,7 @@ extern "C" __global__ void narrow(size_t len, const float* values, unsigned shor
     }
 }
 
-// values[len] = narrow, exactly; a NaN becomes quiet. 6 bytes an element.
+// values[len]: = narrow, exactly; a NaN becomes quiet. 6 bytes an element.
 extern "C" __global__ void widen(size_t len, const unsigned short* narrow, float* values) {
     const Quads quads(len, values, narrow);
     FOR_EACH(group, quads.count()) {
@@ -86,7 +90,7 @@ extern "C" __global__ void widen(size_t len, const unsigned short* narrow, float
     }
 }
 
-// average[len] = momentum * average + rest * (sums * unit). 16 bytes an element.
+// average[len]: = momentum * average + rest * (sums * unit). 16 bytes an element.
 extern "C" __global__ void move_average(float momentum, float rest, double unit, size_t len,
                                         const long long* sums, float* average) {
     FOR_EACH(i, len) {

@@ -49,29 +49,32 @@ __device__ __forceinline__ void update(size_t len, const float* g, Rule rule, Ar
     }
 }
 
-// p = decay * p - rate * g
-extern "C" __global__ void sgd(Preparation preparation, float rate, size_t len, const float* g,
-                               float* p) {
+struct SgdRule {
+    Preparation preparation;
+    float rate, momentum;
+    unsigned is_nesterov;
+};
+
+// p: = decay * p - rate * g
+extern "C" __global__ void sgd(SgdRule rule, size_t len, const float* g, float* p) {
     update(
         len, g,
         [=](float* at, float g) {
             float& p = at[0];
-            p = preparation.parameter(p) - rate * preparation.gradient(g);
+            p = rule.preparation.parameter(p) - rule.rate * rule.preparation.gradient(g);
         },
         p);
 }
 
-// v = momentum * v - rate * g; p = decay * p + v, or Nesterov's decay * p + momentum * v - rate * g.
-extern "C" __global__ void sgd_momentum(Preparation preparation, float rate, float momentum,
-                                        unsigned is_nesterov, size_t len, const float* g, float* p,
-                                        float* v) {
+// v: = momentum * v - rate * g; p: = decay * p + v, or Nesterov's decay * p + momentum * v - rate * g.
+extern "C" __global__ void sgd_momentum(SgdRule rule, size_t len, const float* g, float* p, float* v) {
     update(
         len, g,
         [=](float* at, float g) {
             float &p = at[0], &v = at[1];
-            const float change = rate * preparation.gradient(g);
-            v = momentum * v - change;
-            p = preparation.parameter(p) + (is_nesterov ? momentum * v - change : v);
+            const float change = rule.rate * rule.preparation.gradient(g);
+            v = rule.momentum * v - change;
+            p = rule.preparation.parameter(p) + (rule.is_nesterov ? rule.momentum * v - change : v);
         },
         p, v);
 }
@@ -269,10 +272,17 @@ struct LambRule {
 constexpr size_t BLOCK = 64;
 constexpr unsigned BLOCK_THREADS = 8;
 
-// For each block: calls `visit(i)` for each element i of this thread, then `finish(block, is_first)`, by
-// all threads of the block together; one of them is the first.
-template <typename Visit, typename Finish>
-__device__ __forceinline__ void for_blocks(size_t len, Visit visit, Finish finish) {
+__device__ __forceinline__ double sum_block(double mine) {
+    double sum = 0.0;
+    for (unsigned lane = 0; lane < BLOCK_THREADS; ++lane) {
+        sum += __shfl_sync(ALL_LANES, mine, lane, BLOCK_THREADS);
+    }
+    return sum;
+}
+
+// outputs[.][blocks]: = the sums of what `visit(i, sums)` adds to `sums` for the elements of each block.
+template <int SUMS, typename Visit>
+__device__ __forceinline__ void sum_blocks(size_t len, double* const (&outputs)[SUMS], Visit visit) {
     const size_t blocks = (len + BLOCK - 1) / BLOCK;
     const unsigned lane = threadIdx.x % BLOCK_THREADS;
     const size_t teams = static_cast<size_t>(gridDim.x) * blockDim.x / BLOCK_THREADS;
@@ -282,49 +292,38 @@ __device__ __forceinline__ void for_blocks(size_t len, Visit visit, Finish finis
     const size_t turns = (blocks + teams - 1) / teams;
     for (size_t turn = 0; turn < turns; ++turn) {
         const size_t block = turn * teams + team;
+        double sums[SUMS] = {};
 #pragma unroll
-        for (size_t i = block * BLOCK + lane, part = 0; part < BLOCK / BLOCK_THREADS;
-             i += BLOCK_THREADS, ++part) {
-            if (i < len) visit(i);
+        for (unsigned part = 0; part < BLOCK / BLOCK_THREADS; ++part) {
+            const size_t i = block * BLOCK + part * BLOCK_THREADS + lane;
+            if (i < len) visit(i, sums);
         }
-        finish(block, block < blocks && lane == 0);
+#pragma unroll
+        for (int which = 0; which < SUMS; ++which) {
+            const double sum = sum_block(sums[which]);
+            if (block < blocks && lane == 0) outputs[which][block] = sum;
+        }
     }
-}
-
-__device__ __forceinline__ double sum_block(double mine) {
-    double sum = 0.0;
-    for (unsigned lane = 0; lane < BLOCK_THREADS; ++lane) {
-        sum += __shfl_sync(ALL_LANES, mine, lane, BLOCK_THREADS);
-    }
-    return sum;
 }
 
 __device__ __forceinline__ double square(float x) { return static_cast<double>(x) * x; }
 
-// m, v: =; p_sums, u_sums[blocks] = the sums of squares of p and of the direction.
+// m, v: =; p_sums, u_sums[blocks]: = the sums of squares of p and of the direction.
 extern "C" __global__ void lamb_averages(LambRule rule, size_t len, const float* g, const float* p,
                                          float* m, float* v, double* p_sums, double* u_sums) {
-    double p_sum = 0.0, u_sum = 0.0;
-    for_blocks(
-        len,
-        [&](size_t i) {
-            const float gradient = rule.preparation.gradient(g[i]);
-            m[i] += (gradient - m[i]) * rule.mix_1;
-            v[i] += (gradient * gradient - v[i]) * rule.mix_2;
-            p_sum += square(p[i]);
-            u_sum += square(rule.direction(p[i], m[i], v[i]));
-        },
-        [&](size_t block, bool is_first) {
-            const double p_total = sum_block(p_sum), u_total = sum_block(u_sum);
-            if (is_first) {
-                p_sums[block] = p_total;
-                u_sums[block] = u_total;
-            }
-            p_sum = u_sum = 0.0;
-        });
+    sum_blocks(len, {p_sums, u_sums}, [=](size_t i, double* sums) {
+        const float gradient = rule.preparation.gradient(g[i]), parameter = p[i];
+        float average = m[i], squares = v[i];
+        average += (gradient - average) * rule.mix_1;
+        squares += (gradient * gradient - squares) * rule.mix_2;
+        m[i] = average;
+        v[i] = squares;
+        sums[0] += square(parameter);
+        sums[1] += square(rule.direction(parameter, average, squares));
+    });
 }
 
-// p = p - rate * direction.
+// p: = p - rate * direction.
 extern "C" __global__ void lamb_step(LambRule rule, float rate, size_t len, const float* m,
                                      const float* v, float* p) {
     const Quads quads(len, p, m, v);
@@ -338,15 +337,10 @@ extern "C" __global__ void lamb_step(LambRule rule, float rate, size_t len, cons
     }
 }
 
-// sums[blocks] = the sums of squares of g as prepared.
+// sums[blocks]: = the sums of squares of g as prepared.
 extern "C" __global__ void block_sums_of_squares(Preparation preparation, size_t len, const float* g,
                                                  double* sums) {
-    double sum = 0.0;
-    for_blocks(
-        len, [&](size_t i) { sum += square(preparation.gradient(g[i])); },
-        [&](size_t block, bool is_first) {
-            const double total = sum_block(sum);
-            if (is_first) sums[block] = total;
-            sum = 0.0;
-        });
+    sum_blocks(len, {sums}, [=](size_t i, double* sums) {
+        sums[0] += square(preparation.gradient(g[i]));
+    });
 }

@@ -1,11 +1,14 @@
 //! The optimizers' update rules on flat slices, and the block sums that norms are made of.
 //!
 //! All slices of a call have one length, but for block sums, which have one number for each
-//! [`BLOCK`] elements, the last block being short where the length is no multiple. `p`, `g` and the state arrays are read and set in one pass: 4 bytes an element for
-//! each array read, and for each array written.
+//! [`BLOCK`] elements, the last block being short where the length is no multiple. `p`, `g` and the
+//! state arrays are read and set in one pass: 4 bytes an element for each array read, and for each
+//! array written. Rules are `repr(C)`, as the kernels of a GPU read them.
 //!
 //! Where `p`, `g` and all state are zero, they stay zero: padding can be part of a call. A NaN in
 //! the gradient reaches the parameter.
+
+use bytemuck::NoUninit;
 
 use super::{Memory, View, ViewMut};
 
@@ -13,7 +16,8 @@ use super::{Memory, View, ViewMut};
 pub const BLOCK: usize = 64;
 
 /// What every rule starts with: `g = clamp(scale * g, -limit, limit)` and `p = decay * p`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, NoUninit)]
+#[repr(C)]
 pub struct Preparation {
     /// Factor of gradients.
     pub scale: f32,
@@ -47,7 +51,8 @@ pub struct SgdRule {
 }
 
 /// `m += (g - m) * mix_1; v += (g^2 - v) * mix_2; p -= rate * m / (sqrt(v) + epsilon)`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, NoUninit)]
+#[repr(C)]
 pub struct AdamRule {
     /// What comes first.
     pub preparation: Preparation,
@@ -62,7 +67,8 @@ pub struct AdamRule {
 }
 
 /// `a += g^2; p -= rate * g / (sqrt(a) + epsilon)`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, NoUninit)]
+#[repr(C)]
 pub struct AdagradRule {
     /// What comes first.
     pub preparation: Preparation,
@@ -75,7 +81,8 @@ pub struct AdagradRule {
 /// `s = rho * s + mix * g^2`, then `change = rate * g / (sqrt(s - a^2 + inner) + outer)`, where the
 /// average gradient `a = rho * a + mix * g` is zero unless kept; with momentum
 /// `v = momentum * v + change; p -= v`, else `p -= change`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, NoUninit)]
+#[repr(C)]
 pub struct RmsPropRule {
     /// What comes first.
     pub preparation: Preparation,
@@ -95,7 +102,8 @@ pub struct RmsPropRule {
 
 /// With `r(n) = n ^ power`: `n' = n + g^2; z += g + shrinkage * p - (r(n') - r(n)) * slowness * p`,
 /// then `p = 0` where `|z| <= l1`, else `p = (sign(z) * l1 - z) / (r(n') * slowness + ridge)`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, NoUninit)]
+#[repr(C)]
 pub struct FtrlRule {
     /// What comes first.
     pub preparation: Preparation,
@@ -112,7 +120,8 @@ pub struct FtrlRule {
 }
 
 /// `p -= rate * sign(beta_1 * m + mix_1 * g); m = beta_2 * m + mix_2 * g`, where `sign(0) = 0`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, NoUninit)]
+#[repr(C)]
 pub struct LionRule {
     /// What comes first.
     pub preparation: Preparation,
@@ -129,7 +138,8 @@ pub struct LionRule {
 }
 
 /// `v = momentum * v - rate * (g + weight_decay * p); p += v`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, NoUninit)]
+#[repr(C)]
 pub struct LarsRule {
     /// What comes first.
     pub preparation: Preparation,
@@ -143,7 +153,8 @@ pub struct LarsRule {
 
 /// `m += (g - m) * mix_1; v += (g^2 - v) * mix_2`, and the direction
 /// `u = correction_1 * m / (sqrt(correction_2 * v) + epsilon) + weight_decay * p`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, NoUninit)]
+#[repr(C)]
 pub struct LambRule {
     /// What comes first.
     pub preparation: Preparation,

@@ -7,10 +7,13 @@
     reason = "helpers of tests stop the test where they fail"
 )]
 
+mod block_sums;
 #[path = "../collectives/mod.rs"]
 mod collectives;
+mod fixed_point;
 mod matmul;
 mod memory;
 mod nccl;
 mod staged;
 mod twins;
+mod update;

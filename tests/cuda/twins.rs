@@ -8,14 +8,17 @@ use ringstep::random::Stream;
 pub(crate) const F32_ERROR: f64 = 1e-5;
 
 /// What `body`, a generic `fn body<B: Memory + ..>(backend: &mut B, ..) -> R`, returns on the CPU and
-/// on GPU 0. A failure on the GPU ends the test.
+/// on GPU 0, or on the one that is lent: `twins!(on gpu, body, ..)`. A failure there ends the test.
 macro_rules! twins {
-    ($body:ident $(, $argument:expr)* $(,)?) => {{
+    (on $gpu:expr, $body:ident $(, $argument:expr)* $(,)?) => {{
         let on_cpu = $body(&mut ringstep::backend::cpu::Cpu::new() $(, $argument)*);
-        let mut cuda = $crate::twins::cuda();
-        let on_cuda = $body(&mut cuda $(, $argument)*);
-        ringstep::backend::Memory::synchronize(&mut cuda).unwrap();
+        let on_cuda = $body($gpu $(, $argument)*);
+        ringstep::backend::Memory::synchronize($gpu).unwrap();
         (on_cpu, on_cuda)
+    }};
+    ($body:ident $(, $argument:expr)* $(,)?) => {{
+        let mut cuda = $crate::twins::cuda();
+        $crate::twins::twins!(on &mut cuda, $body $(, $argument)*)
     }};
 }
 pub(crate) use twins;

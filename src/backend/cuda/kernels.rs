@@ -45,6 +45,14 @@ macro_rules! headers {
 pub(super) const HEADERS: &[Source] = headers!["device.cuh", "activation.cuh", "product.cuh"];
 
 kernels! {
+    "fixed_point.cu" => {
+        Quantize = "quantize",
+        Magnitude = "magnitude",
+        Dequantize = "dequantize",
+        Narrow = "narrow",
+        Widen = "widen",
+        MoveAverage = "move_average",
+    }
     "matmul.cu" => {
         MatmulNnLarge = "matmul_nn_128x128",
         MatmulNnTall = "matmul_nn_128x32",
@@ -61,6 +69,22 @@ kernels! {
         MatmulFold = "matmul_fold",
     }
     "memory.cu" => { Fill64 = "fill_64" }
+    "update.cu" => {
+        Sgd = "sgd",
+        SgdMomentum = "sgd_momentum",
+        Adam = "adam",
+        Adagrad = "adagrad",
+        RmsProp = "rms_prop",
+        RmsPropMomentum = "rms_prop_momentum",
+        RmsPropCentered = "rms_prop_centered",
+        RmsPropCenteredMomentum = "rms_prop_centered_momentum",
+        Ftrl = "ftrl",
+        Lion = "lion",
+        Lars = "lars",
+        LambAverages = "lamb_averages",
+        LambStep = "lamb_step",
+        BlockSumsOfSquares = "block_sums_of_squares",
+    }
 }
 
 /// A device's functions, made when the first kernel of their file is launched.

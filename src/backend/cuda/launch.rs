@@ -44,6 +44,11 @@ impl Grid {
         let blocks = len.div_ceil(ELEMENT_THREADS as usize).min(ELEMENT_BLOCKS);
         Self::new([blocks as u32, 1, 1], [ELEMENT_THREADS, 1, 1])
     }
+
+    /// For a kernel whose threads stride over `len` elements in groups of four, `Quads`.
+    pub(super) fn quads(len: usize) -> Self {
+        Self::elements(len.div_ceil(4))
+    }
 }
 
 /// One parameter of a kernel.

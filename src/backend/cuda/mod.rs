@@ -7,12 +7,14 @@ mod buffer;
 mod cache;
 mod compile;
 mod device;
+mod fixed_point;
 mod kernels;
 mod launch;
 mod matmul;
 mod pinned;
 mod product;
 mod transfer;
+mod update;
 mod view;
 
 use std::ops::Range;
