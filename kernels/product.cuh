@@ -295,29 +295,64 @@ struct Place {
     size_t row, column;
 };
 template <class T>
+__device__ __forceinline__ size_t tile_rows(size_t rows) {
+    return (rows + T::ROWS - 1) / T::ROWS;
+}
+template <class T>
+__device__ __forceinline__ size_t tile_columns(size_t columns) {
+    return (columns + T::COLUMNS - 1) / T::COLUMNS;
+}
+template <class T>
 __device__ __forceinline__ Place place_of(size_t rows, size_t columns) {
     constexpr size_t GROUP = 8;
-    size_t row_tiles = (rows + T::ROWS - 1) / T::ROWS, column_tiles = (columns + T::COLUMNS - 1) / T::COLUMNS;
+    size_t row_tiles = tile_rows<T>(rows), column_tiles = tile_columns<T>(columns);
     size_t group = blockIdx.x / (GROUP * column_tiles), in_group = blockIdx.x % (GROUP * column_tiles);
     size_t height = min(GROUP, row_tiles - group * GROUP);
     return {(group * GROUP + in_group % height) * T::ROWS, in_group / height * T::COLUMNS};
 }
 
-// What `fold` does: C has `columns` columns, and each of `slices` tables as many elements as C.
-struct Fold {
-    size_t len, columns, slices;
+// C is [m, n]; each sum has k terms, in slices of `slice`.
+struct Product {
+    size_t m, n, k, slice;
+    size_t table;             // not 0: block y writes its slice alone to c + y * table
+    unsigned wide_a, wide_b;  // `wide` of the operands' sources
     Finish finish;
+
+    __device__ size_t first_term() const { return table ? blockIdx.y * slice : 0; }
+    __device__ size_t last_term() const { return table ? min(k, first_term() + slice) : k; }
 };
 
-// c = activation([c +] the sum of the slices, in order [+ bias]); the same bits as `multiply` and
-// `store` leave where one block runs over all slices.
-__device__ __forceinline__ void fold_slices(const Fold& fold, const float* slices, const float* bias, float* c) {
-    FOR_EACH(i, fold.len) {
-        float sum = 0.f;
-#pragma unroll 8
-        for (size_t slice = 0; slice < fold.slices; ++slice) sum += slices[slice * fold.len + i];
-        if (fold.finish.add) sum += c[i];
-        if (bias) sum += bias[i % fold.columns];
-        c[i] = activate(fold.finish.activation, fold.finish.parameter, sum);
+// An operand that is a dense matrix: neighbours along the edge, or along the terms, lie together, and
+// those along the other `stride` apart.
+template <bool IS_STRAIGHT>
+struct Matrix {
+    using Edge = const float*;
+    using Term = size_t;
+    const float* start;
+    size_t edges, terms, stride;
+    bool wide;
+
+    __device__ Edge edge(size_t index) const {
+        if (index >= edges) return nullptr;
+        return start + (IS_STRAIGHT ? index : index * stride);
     }
+    __device__ Term term(size_t index) const { return index; }
+    __device__ const float* at(Edge edge, Term term) const {
+        if (!edge || term >= terms) return nullptr;
+        return edge + (IS_STRAIGHT ? term * stride : term);
+    }
+};
+
+// Computes the block's tile of C. Sources end at `product.last_term()`.
+template <class T, bool IS_A_STRAIGHT, bool IS_B_STRAIGHT, class A, class B, class RowStart>
+__device__ __forceinline__ void compute_tile(const Product& product, const A& a, const B& b,
+                                             const float* bias, float* c, RowStart row_start) {
+    __shared__ T shared;
+    const Place place = place_of<T>(product.m, product.n);
+    float total[T::THREAD_ROWS][T::THREAD_COLUMNS];
+    Staged<IS_A_STRAIGHT, T::ROWS, T::THREADS, A> staged_a(a, place.row);
+    Staged<IS_B_STRAIGHT, T::COLUMNS, T::THREADS, B> staged_b(b, place.column);
+    multiply(shared, staged_a, staged_b, product.first_term(), product.last_term(), product.slice, total);
+    if (product.table) c += blockIdx.y * product.table;
+    store<T>(total, product.finish, place.row, product.m, place.column, product.n, bias, c, row_start);
 }

@@ -11,6 +11,7 @@ mod block_sums;
 #[path = "../collectives/mod.rs"]
 mod collectives;
 mod fixed_point;
+mod convolution;
 mod matmul;
 mod memory;
 mod nccl;

@@ -53,6 +53,21 @@ kernels! {
         Widen = "widen",
         MoveAverage = "move_average",
     }
+    "convolution.cu" => {
+        ConvolveLarge = "convolve_128x128",
+        ConvolveTall = "convolve_128x32",
+        ConvolveMedium = "convolve_64x64",
+        ConvolveSmall = "convolve_32x32",
+        ConvolveBackwardInputLarge = "convolve_backward_input_128x128",
+        ConvolveBackwardInputTall = "convolve_backward_input_128x32",
+        ConvolveBackwardInputMedium = "convolve_backward_input_64x64",
+        ConvolveBackwardInputSmall = "convolve_backward_input_32x32",
+        ConvolveBackwardKernelLarge = "convolve_backward_kernel_128x128",
+        ConvolveBackwardKernelTall = "convolve_backward_kernel_128x32",
+        ConvolveBackwardKernelMedium = "convolve_backward_kernel_64x64",
+        ConvolveBackwardKernelSmall = "convolve_backward_kernel_32x32",
+    }
+    "fold.cu" => { Fold = "fold" }
     "matmul.cu" => {
         MatmulNnLarge = "matmul_nn_128x128",
         MatmulNnTall = "matmul_nn_128x32",
@@ -66,7 +81,6 @@ kernels! {
         MatmulTnTall = "matmul_tn_128x32",
         MatmulTnMedium = "matmul_tn_64x64",
         MatmulTnSmall = "matmul_tn_32x32",
-        MatmulFold = "matmul_fold",
     }
     "memory.cu" => { Fill64 = "fill_64" }
     "update.cu" => {

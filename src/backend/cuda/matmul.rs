@@ -1,9 +1,7 @@
 //! Matrix products, the heart of dense and convolution layers.
 
-use super::device::SCRATCH_BYTES;
 use super::kernels::Kernel;
-use super::launch::Grid;
-use super::product::{Finish, Fold, Plan, Slices, is_bias_wide, is_wide};
+use super::product::{Output, Plan, Product, Slices, TABLE_ELEMENTS, is_wide};
 use super::{Cuda, View, ViewMut};
 use crate::backend::{Accumulate, Activation, Form, Matmul, MatmulShape};
 
@@ -32,21 +30,6 @@ impl Matmul for Cuda {
     }
 }
 
-/// `Product` of `matmul.cu`.
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::NoUninit)]
-struct Product {
-    m: usize,
-    n: usize,
-    k: usize,
-    slice: usize,
-    wide_a: u32,
-    wide_b: u32,
-    is_split: u32,
-    finish: Finish,
-    unused: u32,
-}
-
 impl Cuda {
     fn multiply(
         &self,
@@ -67,65 +50,32 @@ impl Cuda {
             "matmul: length of the bias differs from {shape:?}"
         );
         let slices = Slices::of(k);
-        let plan = Plan::of(m, n, slices.count, SCRATCH_BYTES / size_of::<f32>());
-        let wide_c = is_wide(c.pointer, n) && is_bias_wide(bias);
-        let finish = Finish::new(write, activation, wide_c);
+        let plan = Plan::of(m, n, slices.count, TABLE_ELEMENTS);
         let (a_row, b_row) = match form {
             Form::NN => (k, n),
             Form::NT => (k, k),
             Form::TN => (m, n),
         };
-        let product = Product {
-            m,
-            n,
-            k,
-            slice: slices.terms,
-            wide_a: is_wide(a.pointer, a_row).into(),
-            wide_b: is_wide(b.pointer, b_row).into(),
-            is_split: plan.is_split.into(),
-            finish: if plan.is_split {
-                Finish::of_slice(n.is_multiple_of(4))
-            } else {
-                finish
-            },
-            unused: 0,
+        let wide = [is_wide(a.pointer, a_row), is_wide(b.pointer, b_row)];
+        let output = Output {
+            c,
+            columns: n,
+            bias,
+            write,
+            activation,
         };
-        let kernel = plan.tile.choose(kernels(form));
-        let grid = plan.grid(m, n, slices.count);
-        let bias = View::or_null(bias);
-        if !plan.is_split {
+        self.write_sums(plan, slices, output, |target| {
+            let product = Product::new([m, n, k], slices, wide, &target);
             let arguments = [
                 (&product).into(),
                 (&a).into(),
                 (&b).into(),
-                (&bias).into(),
-                (&c).into(),
+                (&target.bias).into(),
+                (&target.c).into(),
             ];
-            return self.launch(kernel, grid, &arguments);
-        }
-        let tables = self.scratch::<f32>(slices.count * m * n);
-        let none = View::<f32>::or_null(None);
-        let arguments = [
-            (&product).into(),
-            (&a).into(),
-            (&b).into(),
-            (&none).into(),
-            (&tables).into(),
-        ];
-        self.launch(kernel, grid, &arguments);
-        let fold = Fold {
-            len: m * n,
-            columns: n,
-            slices: slices.count,
-            finish,
-        };
-        let arguments = [
-            (&fold).into(),
-            (&tables).into(),
-            (&bias).into(),
-            (&c).into(),
-        ];
-        self.launch(Kernel::MatmulFold, Grid::elements(m * n), &arguments);
+            let kernel = plan.tile.choose(kernels(form));
+            self.launch(kernel, plan.grid(m, n, slices.count), &arguments);
+        });
     }
 }
 

@@ -6,6 +6,7 @@
 mod buffer;
 mod cache;
 mod compile;
+mod convolution;
 mod device;
 mod fixed_point;
 mod kernels;

@@ -1,9 +1,13 @@
 //! How sums of products are cut: into slices, which decide bits, and over tiles, which do not.
 
-use super::View;
+use super::device::SCRATCH_BYTES;
 use super::kernels::Kernel;
 use super::launch::Grid;
+use super::{Cuda, View, ViewMut};
 use crate::backend::{Accumulate, Activation};
+
+/// Elements of the tables of slices that have room.
+pub(super) const TABLE_ELEMENTS: usize = SCRATCH_BYTES / size_of::<f32>();
 
 /// Terms that a tile's kernel stages at a time.
 const STEP: usize = 16;
@@ -27,17 +31,17 @@ pub(super) struct Slices {
 
 impl Slices {
     pub(super) fn of(terms: usize) -> Self {
-        let even = terms.div_ceil(Self::most(terms).max(1));
-        let each = even.next_multiple_of(STEP).max(STEP);
+        Self::at_most(MOST_SLICES, terms)
+    }
+
+    /// For sums of which each slice should have a table, and `most` tables have room.
+    pub(super) fn at_most(most: usize, terms: usize) -> Self {
+        let count = terms.div_ceil(SLICE).min(MOST_SLICES).min(most).max(1);
+        let each = terms.div_ceil(count).next_multiple_of(STEP).max(STEP);
         Self {
             terms: each,
             count: terms.div_ceil(each),
         }
-    }
-
-    /// A bound on the count that grows with the number of terms, as the count itself may not.
-    pub(super) fn most(terms: usize) -> usize {
-        terms.div_ceil(SLICE).min(MOST_SLICES)
     }
 }
 
@@ -124,11 +128,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// For `[rows, columns]` sums in slices, with room for `scratch` elements of their tables.
-    /// Split where the tiles alone would leave most multiprocessors idle.
-    pub(super) fn of(rows: usize, columns: usize, slices: usize, scratch: usize) -> Self {
+    /// For `[rows, columns]` sums in slices, with room for `room` elements of their tables. Split
+    /// where the tiles alone would leave most multiprocessors idle.
+    pub(super) fn of(rows: usize, columns: usize, slices: usize, room: usize) -> Self {
         let fills = Tile::Medium.count(rows, columns) >= PROCESSORS;
-        let is_split = slices > 1 && !fills && slices * rows * columns <= scratch;
+        let is_split = slices > 1 && !fills && slices * rows * columns <= room;
         let sums = if is_split { slices } else { 1 };
         Self {
             tile: Tile::of(rows, columns, sums),
@@ -145,6 +149,110 @@ impl Plan {
     }
 }
 
+/// `Product` of `product.cuh`: `[m, n]` sums of `k` terms.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
+pub(super) struct Product {
+    m: usize,
+    n: usize,
+    k: usize,
+    slice: usize,
+    table: usize,
+    wide: [u32; 2],
+    finish: Finish,
+}
+
+impl Product {
+    /// `wide`: of A and B.
+    pub(super) fn new(
+        [m, n, k]: [usize; 3],
+        slices: Slices,
+        wide: [bool; 2],
+        target: &Target<'_>,
+    ) -> Self {
+        Self {
+            m,
+            n,
+            k,
+            slice: slices.terms,
+            table: target.table,
+            wide: wide.map(u32::from),
+            finish: target.finish,
+        }
+    }
+}
+
+/// Where sums shall go, and what shall become of them: `c = ` or `c += activation(sum + bias)`.
+pub(super) struct Output<'a> {
+    pub(super) c: ViewMut<'a, f32>,
+    /// Elements of a row of C.
+    pub(super) columns: usize,
+    pub(super) bias: Option<View<'a, f32>>,
+    pub(super) write: Accumulate,
+    pub(super) activation: Activation,
+}
+
+/// What a kernel of products is told of its output: C, or a table for each slice.
+pub(super) struct Target<'a> {
+    pub(super) c: ViewMut<'a, f32>,
+    pub(super) bias: View<'a, f32>,
+    /// Elements of a slice's table; 0: `c` is C.
+    table: usize,
+    finish: Finish,
+}
+
+impl Cuda {
+    /// Queues by `launch` the kernels that compute all sums of `output`, and behind them, where each
+    /// of the slices has its own blocks, the one that adds their tables up.
+    pub(super) fn write_sums(
+        &self,
+        plan: Plan,
+        slices: Slices,
+        output: Output<'_>,
+        launch: impl FnOnce(Target<'_>),
+    ) {
+        let Output {
+            c,
+            columns,
+            bias,
+            write,
+            activation,
+        } = output;
+        let wide = is_wide(c.pointer, columns) && is_bias_wide(bias);
+        let finish = Finish::new(write, activation, wide);
+        let bias = View::or_null(bias);
+        if !plan.is_split {
+            return launch(Target {
+                c,
+                bias,
+                table: 0,
+                finish,
+            });
+        }
+        let fold = Fold {
+            len: c.len,
+            columns,
+            slices: slices.count,
+            finish,
+        };
+        let tables = || self.scratch::<f32>(slices.count * c.len);
+        launch(Target {
+            c: tables(),
+            bias: View::or_null(None),
+            table: c.len,
+            finish: Finish::of_slice(columns.is_multiple_of(4)),
+        });
+        let tables = tables();
+        let arguments = [
+            (&fold).into(),
+            (&tables).into(),
+            (&bias).into(),
+            (&c).into(),
+        ];
+        self.launch(Kernel::Fold, Grid::elements(c.len), &arguments);
+    }
+}
+
 /// `Finish` of `product.cuh`: what becomes of a sum.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
@@ -157,7 +265,7 @@ pub(super) struct Finish {
 
 impl Finish {
     /// `wide`: whether rows of C, and the bias, are made of aligned quads.
-    pub(super) fn new(write: Accumulate, activation: Activation, wide: bool) -> Self {
+    fn new(write: Accumulate, activation: Activation, wide: bool) -> Self {
         let (activation, parameter) = match activation {
             Activation::Linear => (0, 0.0),
             Activation::Relu => (1, 0.0),
@@ -178,19 +286,19 @@ impl Finish {
     }
 
     /// For the table of one slice.
-    pub(super) fn of_slice(wide: bool) -> Self {
+    fn of_slice(wide: bool) -> Self {
         Self::new(Accumulate::Set, Activation::Linear, wide)
     }
 }
 
-/// `Fold` of `product.cuh`: how slices' tables are added up.
+/// `Fold` of `fold.cu`: how slices' tables are added up.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
-pub(super) struct Fold {
-    pub(super) len: usize,
-    pub(super) columns: usize,
-    pub(super) slices: usize,
-    pub(super) finish: Finish,
+struct Fold {
+    len: usize,
+    columns: usize,
+    slices: usize,
+    finish: Finish,
 }
 
 /// Whether rows of `columns` elements from `pointer` on are made of aligned quads.
@@ -199,7 +307,7 @@ pub(super) fn is_wide(pointer: u64, columns: usize) -> bool {
 }
 
 /// The same for a bias, which may be absent.
-pub(super) fn is_bias_wide(bias: Option<View<'_, f32>>) -> bool {
+fn is_bias_wide(bias: Option<View<'_, f32>>) -> bool {
     bias.is_none_or(|bias| is_wide(bias.pointer, bias.len))
 }
 
@@ -225,7 +333,8 @@ mod tests {
             let slices = Slices::of(terms);
             assert!(slices.terms * slices.count >= terms);
             assert!(slices.terms * slices.count < terms + slices.terms.max(1));
-            assert!(slices.count <= Slices::most(terms) && slices.count <= MOST_SLICES);
+            assert!(slices.count <= terms.div_ceil(SLICE) && slices.count <= MOST_SLICES);
+            assert!(Slices::at_most(5, terms).count <= 5);
             assert_eq!(slices.terms % STEP, 0);
         }
         assert_eq!(
