@@ -117,6 +117,11 @@ struct Row {
     }
 };
 
+// Runs the statement that follows for each column that this thread has of a Row. Unrolled, so that loads
+// do not wait for each other.
+#define FOR_COLUMNS(i, row) \
+    _Pragma("unroll 4") for (size_t i = (row).lane; i < (row).columns; i += (row).width)
+
 // Copies BYTES, 4 or 16, from global to shared memory, or writes as many zeros where `from` is null.
 // Visible after `copies_arrive` and a barrier. Below 8.0 an ordinary copy through registers.
 template <int BYTES>

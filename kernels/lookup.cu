@@ -22,25 +22,53 @@ extern "C" __global__ void gather_rows(size_t width, size_t count, size_t rows, 
 // gradient[rows, width] += the rows of dy[count, width] at their indices, in the order of `indices`.
 // 12 bytes an element of dy, and all indices for each warp.
 //
-// Row r belongs to warp r modulo the number of warps, a power of two. A warp looks through all
-// indices, 32 at a time, and adds what is its own; a lane always has the same columns, so its sums
-// follow each other in program order, without atomics.
+// Row r belongs to the warps that are r modulo their number along x, a power of two; those along y
+// share its columns, 32 at a time. A warp looks through all indices, 32 at a time, and adds what is its
+// own. A lane always has the same columns, so its sums follow each other in program order, without
+// atomics; a row that comes again and again stays in a register.
 extern "C" __global__ void scatter_rows(size_t width, size_t count, size_t rows,
-                                        const float* indices, const float* dy, float* gradient) {
+                                        const float* __restrict__ indices,
+                                        const float* __restrict__ dy, float* gradient) {
+    constexpr int TOGETHER = 4;  // rows of dy that are on their way at a time
     const size_t warps = static_cast<size_t>(gridDim.x) * blockDim.x / 32;
     const size_t warp = (static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x) / 32;
     const unsigned lane = threadIdx.x % 32;
-    for (size_t first = 0; first < count; first += 32) {
-        const bool is_there = first + lane < count;
-        const size_t row = is_there ? row_of(indices[first + lane], rows) : 0;
-        unsigned mine = __ballot_sync(ALL_LANES, is_there && (row & (warps - 1)) == warp);
-        while (mine != 0) {
-            const int from = __ffs(mine) - 1;
-            mine &= mine - 1;
-            const size_t to = __shfl_sync(ALL_LANES, row, from);
-            for (size_t i = lane; i < width; i += 32) {
-                gradient[to * width + i] += dy[(first + from) * width + i];
+    const size_t none = rows;
+    for (size_t start = 32 * static_cast<size_t>(blockIdx.y); start < width;
+         start += 32 * static_cast<size_t>(gridDim.y)) {
+        const size_t column = start + lane;
+        const bool is_column = column < width;
+        size_t current = none;
+        float sum = 0.f;
+        const auto turn_to = [&](size_t row) {
+            if (is_column && current != none) gradient[current * width + column] = sum;
+            if (is_column && row != none) sum = gradient[row * width + column];
+            current = row;
+        };
+        for (size_t first = 0; first < count; first += 32) {
+            const bool is_there = first + lane < count;
+            const size_t row = is_there ? row_of(indices[first + lane], rows) : none;
+            unsigned mine = __ballot_sync(ALL_LANES, is_there && (row & (warps - 1)) == warp);
+            while (mine != 0) {
+                size_t to[TOGETHER];
+                float values[TOGETHER];
+#pragma unroll
+                for (int i = 0; i < TOGETHER; ++i) {
+                    const int from = mine != 0 ? __ffs(mine) - 1 : 0;
+                    to[i] = __shfl_sync(ALL_LANES, row, from);
+                    if (mine == 0) to[i] = none;
+                    const bool is_read = is_column && mine != 0;
+                    values[i] = is_read ? dy[(first + from) * width + column] : 0.f;
+                    mine &= mine - 1;
+                }
+#pragma unroll
+                for (int i = 0; i < TOGETHER; ++i) {
+                    if (to[i] == none) break;
+                    if (to[i] != current) turn_to(to[i]);
+                    sum += values[i];
+                }
             }
         }
+        turn_to(none);
     }
 }

@@ -45,7 +45,7 @@ extern "C" __global__ void softmax_cross_entropy(Batch batch, size_t target_colu
     };
     float largest = -infinity();
     unsigned long long found = 0, wanted = 0;
-    for (size_t i = row.lane; i < row.columns; i += width) {
+    FOR_COLUMNS(i, row) {
         largest = fmaxf(largest, x[i]);
         found = max(found, ranked(x[i], i));
         if (!is_index) wanted = max(wanted, ranked(y[i], i));
@@ -54,7 +54,7 @@ extern "C" __global__ void softmax_cross_entropy(Batch batch, size_t target_colu
     const unsigned best = first_largest(width, found);
     const unsigned target = first_largest(width, wanted);
     double sum = 0.0, expected = 0.0;
-    for (size_t i = row.lane; i < row.columns; i += width) {
+    FOR_COLUMNS(i, row) {
         sum += expf(x[i] - largest);
         expected += static_cast<double>(label(i)) * (x[i] - largest);
     }
@@ -64,7 +64,7 @@ extern "C" __global__ void softmax_cross_entropy(Batch batch, size_t target_colu
     if (batch.gradient) {
         const float weight = batch.weight(row.index), inverse = static_cast<float>(1.0 / sum);
         float* dx = batch.gradient + row.index * columns;
-        for (size_t i = row.lane; i < row.columns; i += width) {
+        FOR_COLUMNS(i, row) {
             dx[i] = weight * (expf(x[i] - largest) * inverse - label(i));
         }
     }
@@ -79,7 +79,7 @@ extern "C" __global__ void softmax_cross_entropy(Batch batch, size_t target_colu
     }
 }
 
-// In the order of `kind` of src/backend/cuda/loss.rs.
+// As src/backend/cuda/loss.rs counts them.
 enum LossKind : unsigned { SIGMOID_CROSS_ENTROPY, SQUARED_ERROR, ABSOLUTE_ERROR, HUBER };
 
 // A loss of one output; `parameter` is the smoothing of SIGMOID_CROSS_ENTROPY and the delta of HUBER.
@@ -134,7 +134,7 @@ extern "C" __global__ void elementwise_loss(Batch batch, Loss loss, unsigned wid
     const float* x = batch.outputs + row.index * batch.columns;
     const float* y = batch.targets + row.index * batch.columns;
     double value = 0.0, metric = 0.0;
-    for (size_t i = row.lane; i < row.columns; i += width) {
+    FOR_COLUMNS(i, row) {
         value += loss.value(x[i], y[i]);
         metric += loss.metric(x[i], y[i]);
     }
@@ -144,7 +144,7 @@ extern "C" __global__ void elementwise_loss(Batch batch, Loss loss, unsigned wid
     if (batch.gradient) {
         const float share = batch.weight(row.index) / static_cast<float>(batch.columns);
         float* dx = batch.gradient + row.index * batch.columns;
-        for (size_t i = row.lane; i < row.columns; i += width) dx[i] = share * loss.slope(x[i], y[i]);
+        FOR_COLUMNS(i, row) dx[i] = share * loss.slope(x[i], y[i]);
     }
     if (row.lane == 0) {
         batch.losses[2 * row.index] = value / static_cast<double>(batch.columns);

@@ -2,7 +2,7 @@
 //
 // CPU twin: src/backend/cpu/normalization.rs. Sums are taken in double precision: over a column by
 // chunks of rows in order, then the chunks by one warp; over a row by a team of `width` threads. The
-// orders follow from the shape.
+// order of a column's sum follows from the number of rows alone, that of a row's from the columns.
 #include "device.cuh"
 
 // 1 / sqrt(variance + epsilon)
@@ -14,11 +14,12 @@ struct Sums {
     double first, second;
 };
 
-// Two sums of each column.
+// Two sums of each of `columns` neighbouring columns of matrices.
 struct ColumnSums {
     size_t rows, columns;
-    size_t chunk;  // rows that one thread adds
-    Sums* chunks;  // [ceil(rows / chunk), columns]
+    size_t stride;  // elements from a row of the matrices to the next
+    size_t chunk;   // rows that one thread adds
+    Sums* chunks;   // [ceil(rows / chunk), columns]
 
     __device__ size_t count() const { return (rows + chunk - 1) / chunk; }
 
@@ -32,7 +33,7 @@ struct ColumnSums {
             Sums sums{0.0, 0.0};
 #pragma unroll 8
             for (size_t row = first; row < last; ++row) {
-                const Sums term = terms(row, row * columns + place.remainder);
+                const Sums term = terms(row, row * stride + place.remainder);
                 sums.first += term.first;
                 sums.second += term.second;
             }
@@ -57,14 +58,14 @@ struct ColumnSums {
 
 // What is subtracted before squares are summed, so that a mean far from zero costs no digits: any value
 // of the column will do.
-__device__ __forceinline__ double shift_of(const float* x, size_t column) {
-    return isfinite(x[column]) ? x[column] : 0.0;
+__device__ __forceinline__ double shift_of(const ColumnSums& sums, const float* x, size_t column) {
+    return sums.rows > 0 && isfinite(x[column]) ? x[column] : 0.0;
 }
 
 // sums.chunks = the sums of x and of its square, both less the shift. 4 bytes an element.
 extern "C" __global__ void column_moments(ColumnSums sums, const float* x) {
     sums.add([=](size_t column) {
-        const double shift = shift_of(x, column);
+        const double shift = shift_of(sums, x, column);
         return [=](size_t, size_t i) {
             const double difference = x[i] - shift;
             return Sums{difference, difference * difference};
@@ -79,7 +80,7 @@ extern "C" __global__ void column_moments_finish(ColumnSums sums, const float* x
         const double count = static_cast<double>(sums.rows);
         const double difference = total.first / count;
         const double square = total.second / count - difference * difference;
-        mean[column] = static_cast<float>(shift_of(x, column) + difference);
+        mean[column] = static_cast<float>(shift_of(sums, x, column) + difference);
         // Rounding can leave it just below zero.
         variance[column] = static_cast<float>(square < 0.0 ? 0.0 : square);
     });
@@ -110,28 +111,38 @@ extern "C" __global__ void row_gradients(ColumnSums sums, const float* x, const 
     });
 }
 
-// gradients[2, columns] = the sums over the chunks; the second times 1 / sqrt(variance + epsilon) where
-// there is a variance.
+// offset[columns] = and scale[columns] = the sums over the chunks; the second times
+// 1 / sqrt(variance + epsilon) where there is a variance.
 extern "C" __global__ void gradients_finish(ColumnSums sums, float epsilon, const float* variance,
-                                            float* gradients) {
+                                            float* offset, float* scale) {
     sums.finish([=](size_t column, Sums total) {
         const double factor = variance ? inverse_deviation(variance[column], epsilon) : 1.f;
-        gradients[column] = static_cast<float>(total.first);
-        gradients[sums.columns + column] = static_cast<float>(total.second * factor);
+        offset[column] = static_cast<float>(total.first);
+        scale[column] = static_cast<float>(total.second * factor);
     });
 }
 
-// Calls `element_of(column)(i)` for each element i. There are at least as many threads as columns; a
+// to[i] = `value_of(column)(i)` for each element i. There are at least as many threads as columns; a
 // thread's elements are all of one column.
-template <typename ElementOf>
-__device__ __forceinline__ void for_columns(size_t len, size_t columns, ElementOf element_of) {
+template <typename ValueOf>
+__device__ __forceinline__ void for_columns(size_t len, size_t columns, float* to, ValueOf value_of) {
+    constexpr int TOGETHER = 4;  // elements that are on their way at a time
     const size_t threads = static_cast<size_t>(gridDim.x) * blockDim.x;
     const size_t thread = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     const size_t stride = threads - divide(threads, columns).remainder;
     if (thread >= stride || thread >= len) return;
-    const auto element = element_of(divide(thread, columns).remainder);
-#pragma unroll 4
-    for (size_t i = thread; i < len; i += stride) element(i);
+    const auto value = value_of(divide(thread, columns).remainder);
+    for (size_t first = thread; first < len; first += TOGETHER * stride) {
+        float values[TOGETHER];
+#pragma unroll
+        for (int i = 0; i < TOGETHER; ++i) {
+            if (first + i * stride < len) values[i] = value(first + i * stride);
+        }
+#pragma unroll
+        for (int i = 0; i < TOGETHER; ++i) {
+            if (first + i * stride < len) to[first + i * stride] = values[i];
+        }
+    }
 }
 
 // y[len] = scale * (x - mean) / sqrt(variance + epsilon) + offset; null for a scale of 1, an offset of
@@ -139,11 +150,11 @@ __device__ __forceinline__ void for_columns(size_t len, size_t columns, ElementO
 extern "C" __global__ void normalize_columns(size_t len, size_t columns, float epsilon, const float* x,
                                              const float* mean, const float* variance,
                                              const float* scale, const float* offset, float* y) {
-    for_columns(len, columns, [=](size_t column) {
+    for_columns(len, columns, y, [=](size_t column) {
         const float inverse = inverse_deviation(variance[column], epsilon);
         const float factor = inverse * (scale ? scale[column] : 1.f);
         const float center = mean[column], addend = offset ? offset[column] : 0.f;
-        return [=](size_t i) { y[i] = (x[i] - center) * factor + addend; };
+        return [=](size_t i) { return (x[i] - center) * factor + addend; };
     });
 }
 
@@ -153,7 +164,7 @@ extern "C" __global__ void normalize_columns_backward(size_t len, size_t columns
                                                       const float* x, const float* mean,
                                                       const float* variance, const float* scale,
                                                       const float* sums, const float* dy, float* dx) {
-    for_columns(len, columns, [=](size_t column) {
+    for_columns(len, columns, dx, [=](size_t column) {
         const float count = static_cast<float>(len / columns);
         const float center = mean[column];
         const float inverse = inverse_deviation(variance[column], epsilon);
@@ -162,7 +173,7 @@ extern "C" __global__ void normalize_columns_backward(size_t len, size_t columns
         const float dot = sums ? sums[columns + column] / count : 0.f;
         return [=](size_t i) {
             const float normalized = (x[i] - center) * inverse;
-            dx[i] = factor * (dy[i] - (sum + normalized * dot));
+            return factor * (dy[i] - (sum + normalized * dot));
         };
     });
 }
@@ -170,24 +181,25 @@ extern "C" __global__ void normalize_columns_backward(size_t len, size_t columns
 // y[rows, columns] = scale * (x - mean) * inverse + offset; moments[rows, 2] = mean and inverse deviation
 // of each row. 8 bytes an element; a row is read again from the cache.
 extern "C" __global__ void normalize_rows(size_t rows, size_t columns, unsigned width, float epsilon,
-                                          const float* x, const float* scale, const float* offset,
-                                          float* y, float* moments) {
+                                          const float* __restrict__ x, const float* __restrict__ scale,
+                                          const float* __restrict__ offset, float* __restrict__ y,
+                                          float* moments) {
     const Row row(rows, columns, width);
     const double count = static_cast<double>(columns);
     x += row.index * columns;
     y += row.index * columns;
     double sum = 0.0;
-    for (size_t i = row.lane; i < row.columns; i += width) sum += x[i];
+    FOR_COLUMNS(i, row) sum += x[i];
     const double center = sum_team(width, sum) / count;
     double squares = 0.0;
-    for (size_t i = row.lane; i < row.columns; i += width) {
+    FOR_COLUMNS(i, row) {
         const double difference = x[i] - center;
         squares += difference * difference;
     }
     squares = sum_team(width, squares);
     const float inverse = inverse_deviation(static_cast<float>(squares / count), epsilon);
     const float mean = static_cast<float>(center);
-    for (size_t i = row.lane; i < row.columns; i += width) {
+    FOR_COLUMNS(i, row) {
         const float value = (x[i] - mean) * (scale ? inverse * scale[i] : inverse);
         y[i] = offset ? value + offset[i] : value;
     }
@@ -200,8 +212,11 @@ extern "C" __global__ void normalize_rows(size_t rows, size_t columns, unsigned 
 // dx[rows, columns] = the gradient of x in normalize_rows. 12 bytes an element; a row is read again from
 // the cache.
 extern "C" __global__ void normalize_rows_backward(size_t rows, size_t columns, unsigned width,
-                                                   const float* x, const float* moments,
-                                                   const float* scale, const float* dy, float* dx) {
+                                                   const float* __restrict__ x,
+                                                   const float* __restrict__ moments,
+                                                   const float* __restrict__ scale,
+                                                   const float* __restrict__ dy,
+                                                   float* __restrict__ dx) {
     const Row row(rows, columns, width);
     x += row.index * columns;
     dy += row.index * columns;
@@ -210,7 +225,7 @@ extern "C" __global__ void normalize_rows_backward(size_t rows, size_t columns, 
     const float inverse = row.columns > 0 ? moments[2 * row.index + 1] : 0.f;
     const auto upstream = [=](size_t i) { return scale ? dy[i] * scale[i] : dy[i]; };
     double sum = 0.0, dot = 0.0;
-    for (size_t i = row.lane; i < row.columns; i += width) {
+    FOR_COLUMNS(i, row) {
         const double gradient = upstream(i);
         sum += gradient;
         dot += gradient * ((x[i] - mean) * inverse);
@@ -218,7 +233,7 @@ extern "C" __global__ void normalize_rows_backward(size_t rows, size_t columns, 
     const double count = static_cast<double>(columns);
     const float mean_sum = static_cast<float>(sum_team(width, sum) / count);
     const float mean_dot = static_cast<float>(sum_team(width, dot) / count);
-    for (size_t i = row.lane; i < row.columns; i += width) {
+    FOR_COLUMNS(i, row) {
         const float normalized = (x[i] - mean) * inverse;
         dx[i] = inverse * (upstream(i) - (mean_sum + normalized * mean_dot));
     }

@@ -3,18 +3,25 @@
 // CPU twin: `sum_rows` of src/backend/cpu/activation, whose order and so whose bits it has.
 #include "device.cuh"
 
-// sums[groups, columns] = or += the sum of each column over each `group` rows of x[rows, columns] (the
-// last group may have fewer), rows in order from zero. 4 bytes an element of x.
-extern "C" __global__ void sum_groups(size_t rows, size_t columns, size_t group, unsigned is_added,
-                                      const float* x, float* sums) {
-    const size_t groups = (rows + group - 1) / group;
-    FOR_EACH(i, groups * columns) {
-        const Divided place = divide(i, columns);
-        const size_t first = place.quotient * group, last = min(rows, first + group);
+// How rows are cut into groups, of which the last may have fewer rows.
+struct Groups {
+    size_t rows, columns;
+    size_t stride;  // elements from a row to the next
+    size_t group;   // rows of a group
+    size_t count;   // groups
+};
+
+// sums[count, columns] = or += the sum of each column over each group of rows of x, rows in order from
+// zero. 4 bytes an element of x.
+extern "C" __global__ void sum_groups(Groups groups, unsigned is_added, const float* x, float* sums) {
+    FOR_EACH(i, groups.count * groups.columns) {
+        const Divided place = divide(i, groups.columns);
+        const size_t first = place.quotient * groups.group;
+        const size_t last = min(groups.rows, first + groups.group);
         float sum = 0.f;
         // Loads do not wait for sums: sixteen of them are on their way at a time.
 #pragma unroll 16
-        for (size_t row = first; row < last; ++row) sum += x[row * columns + place.remainder];
+        for (size_t row = first; row < last; ++row) sum += x[row * groups.stride + place.remainder];
         sums[i] = is_added ? sums[i] + sum : sum;
     }
 }

@@ -4,18 +4,18 @@
 #include "device.cuh"
 
 // y[rows, columns] = softmax(x). 8 bytes an element; a row is read again from the cache.
-extern "C" __global__ void softmax(size_t rows, size_t columns, unsigned width, const float* x,
-                                   float* y) {
+extern "C" __global__ void softmax(size_t rows, size_t columns, unsigned width,
+                                   const float* __restrict__ x, float* __restrict__ y) {
     const Row row(rows, columns, width);
     x += row.index * columns;
     y += row.index * columns;
     float largest = -infinity();
-    for (size_t i = row.lane; i < row.columns; i += width) largest = fmaxf(largest, x[i]);
+    FOR_COLUMNS(i, row) largest = fmaxf(largest, x[i]);
     largest = join_team(width, largest, [](float a, float b) { return fmaxf(a, b); });
     float sum = 0.f;
-    for (size_t i = row.lane; i < row.columns; i += width) sum += expf(x[i] - largest);
+    FOR_COLUMNS(i, row) sum += expf(x[i] - largest);
     sum = sum_team(width, sum);
-    for (size_t i = row.lane; i < row.columns; i += width) y[i] = expf(x[i] - largest) / sum;
+    FOR_COLUMNS(i, row) y[i] = expf(x[i] - largest) / sum;
 }
 
 // dy[rows, columns] = the gradient of the input of y = softmax(x). 12 bytes an element.
@@ -25,7 +25,7 @@ extern "C" __global__ void softmax_backward(size_t rows, size_t columns, unsigne
     y += row.index * columns;
     dy += row.index * columns;
     float dot = 0.f;
-    for (size_t i = row.lane; i < row.columns; i += width) dot += y[i] * dy[i];
+    FOR_COLUMNS(i, row) dot += y[i] * dy[i];
     dot = sum_team(width, dot);
-    for (size_t i = row.lane; i < row.columns; i += width) dy[i] = y[i] * (dy[i] - dot);
+    FOR_COLUMNS(i, row) dy[i] = y[i] * (dy[i] - dot);
 }

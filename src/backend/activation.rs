@@ -2,6 +2,10 @@
 
 use super::{Accumulate, Memory, View, ViewMut};
 
+/// Rows that [`Activate::sum_rows`] adds before it adds the sums of blocks: keeps rounding errors
+/// small.
+pub(super) const BLOCK: usize = 64;
+
 /// An element-wise function that follows a layer's sum.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {

@@ -7,14 +7,19 @@
     reason = "helpers of tests stop the test where they fail"
 )]
 
+mod activation;
 mod block_sums;
 #[path = "../collectives/mod.rs"]
 mod collectives;
-mod fixed_point;
 mod convolution;
+mod fixed_point;
+mod lookup;
+mod loss;
 mod matmul;
 mod memory;
 mod nccl;
+mod normalization;
+mod pooling;
 mod staged;
 mod twins;
 mod update;

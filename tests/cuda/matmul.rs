@@ -10,7 +10,7 @@ use crate::twins::{
 
 const FORMS: [Form; 3] = [Form::NN, Form::NT, Form::TN];
 
-const ACTIVATIONS: [Activation; 9] = [
+pub(crate) const ACTIVATIONS: [Activation; 9] = [
     Activation::Linear,
     Activation::Relu,
     Activation::LeakyRelu { slope: 0.3 },

@@ -1,7 +1,7 @@
 //! One body on both backends, and the comparison of what came out.
 
 use ringstep::backend::cuda::Cuda;
-use ringstep::backend::{Element, Memory};
+use ringstep::backend::{Element, Memory, View, ViewMut};
 use ringstep::random::Stream;
 
 /// Largest relative error of an `f32` kernel against its CPU twin.
@@ -42,6 +42,51 @@ pub(crate) fn download<B: Memory, T: Element>(backend: &mut B, buffer: &B::Buffe
     values
 }
 
+/// NaNs behind the values of an [`Inset`].
+const BEHIND: usize = 3;
+
+/// Values in the middle of a buffer, between NaNs that nothing may overwrite.
+pub(crate) struct Inset<B: Memory> {
+    buffer: B::Buffer<f32>,
+    before: usize,
+    len: usize,
+}
+
+impl<B: Memory> Inset<B> {
+    /// These values behind `before` NaNs.
+    pub(crate) fn new(backend: &mut B, before: usize, values: &[f32]) -> Self {
+        let all = [&vec![f32::NAN; before], values, &[f32::NAN; BEHIND]].concat();
+        Self {
+            buffer: upload(backend, &all),
+            before,
+            len: values.len(),
+        }
+    }
+
+    /// Room for `len` values.
+    pub(crate) fn room(backend: &mut B, before: usize, len: usize) -> Self {
+        Self::new(backend, before, &vec![f32::NAN; len])
+    }
+
+    pub(crate) fn view(&self) -> View<'_, B> {
+        B::slice(B::view(&self.buffer), self.before..self.before + self.len)
+    }
+
+    pub(crate) fn view_mut(&mut self) -> ViewMut<'_, B> {
+        let range = self.before..self.before + self.len;
+        B::slice_mut(B::view_mut(&mut self.buffer), range)
+    }
+
+    /// The values, once it is seen that those around them are what they were.
+    pub(crate) fn download(&self, backend: &mut B) -> Vec<f32> {
+        let all = download(backend, &self.buffer);
+        let (before, values) = all.split_at(self.before);
+        let (values, behind) = values.split_at(self.len);
+        assert!(before.iter().chain(behind).all(|x| x.is_nan()));
+        values.to_vec()
+    }
+}
+
 /// `len` normal numbers, the same for the same `seed`.
 pub(crate) fn normals(seed: u64, len: usize) -> Vec<f32> {
     let mut stream = Stream::new(seed, "twins");
@@ -64,6 +109,20 @@ pub(crate) fn assert_close(expected: &[f32], actual: &[f32], error: f64) {
         "relative error {:.2e}, at most {error:.0e}",
         difference / size
     );
+}
+
+/// Whether both are NaN in the same places, infinite with the same sign in the same places, and
+/// elsewhere within `error` of the CPU's value, or of 0.1 where that is less.
+#[track_caller]
+pub(crate) fn assert_alike(expected: &[f32], actual: &[f32], error: f32) {
+    assert_eq!(expected.len(), actual.len());
+    for (at, (&a, &b)) in expected.iter().zip(actual).enumerate() {
+        let alike = match a.is_finite() {
+            true => (a - b).abs() <= error * a.abs().max(0.1),
+            false => a == b || (a.is_nan() && b.is_nan()),
+        };
+        assert!(alike, "element {at}: {a:?} on the CPU, {b:?} on the GPU");
+    }
 }
 
 /// Whether both hold the same bits.

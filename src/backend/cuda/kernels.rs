@@ -42,7 +42,8 @@ macro_rules! headers {
 }
 
 /// What kernel files include.
-pub(super) const HEADERS: &[Source] = headers!["device.cuh", "activation.cuh", "product.cuh"];
+pub(super) const HEADERS: &[Source] =
+    headers!["device.cuh", "activation.cuh", "product.cuh", "random.cuh"];
 
 kernels! {
     "fixed_point.cu" => {
@@ -68,6 +69,19 @@ kernels! {
         ConvolveBackwardKernelSmall = "convolve_backward_kernel_32x32",
     }
     "fold.cu" => { Fold = "fold" }
+    "elementwise.cu" => {
+        Activate = "activate",
+        ActivateBackward = "activate_backward",
+        Add = "add",
+        Scale = "scale",
+        Dropout = "dropout",
+    }
+    "loss.cu" => {
+        SoftmaxCrossEntropy = "softmax_cross_entropy",
+        ElementwiseLoss = "elementwise_loss",
+        LossReport = "loss_report",
+    }
+    "lookup.cu" => { GatherRows = "gather_rows", ScatterRows = "scatter_rows" }
     "matmul.cu" => {
         MatmulNnLarge = "matmul_nn_128x128",
         MatmulNnTall = "matmul_nn_128x32",
@@ -99,6 +113,25 @@ kernels! {
         LambStep = "lamb_step",
         BlockSumsOfSquares = "block_sums_of_squares",
     }
+    "normalization.cu" => {
+        ColumnMoments = "column_moments",
+        ColumnMomentsFinish = "column_moments_finish",
+        ColumnGradients = "column_gradients",
+        RowGradients = "row_gradients",
+        GradientsFinish = "gradients_finish",
+        NormalizeColumns = "normalize_columns",
+        NormalizeColumnsBackward = "normalize_columns_backward",
+        NormalizeRows = "normalize_rows",
+        NormalizeRowsBackward = "normalize_rows_backward",
+    }
+    "pooling.cu" => {
+        MaxPool = "max_pool",
+        MaxPoolBackward = "max_pool_backward",
+        AveragePool = "average_pool",
+        AveragePoolBackward = "average_pool_backward",
+    }
+    "reduce.cu" => { SumGroups = "sum_groups" }
+    "softmax.cu" => { Softmax = "softmax", SoftmaxBackward = "softmax_backward" }
 }
 
 /// A device's functions, made when the first kernel of their file is launched.

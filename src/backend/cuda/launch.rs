@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use bytemuck::NoUninit;
 use cudarc::driver::result;
@@ -19,6 +20,12 @@ const ELEMENT_THREADS: u32 = 256;
 
 /// Most blocks of an element-wise kernel: several for each multiprocessor of the largest GPUs.
 const ELEMENT_BLOCKS: usize = 4096;
+
+/// Threads of a block whose teams work on a row each.
+const TEAM_THREADS: usize = 256;
+
+/// Longest row that one warp works on.
+const LONGEST_OF_A_WARP: usize = 1024;
 
 /// How many threads run a kernel, and the shared memory each block asks for.
 #[derive(Debug, Clone, Copy)]
@@ -45,10 +52,51 @@ impl Grid {
         Self::new([blocks as u32, 1, 1], [ELEMENT_THREADS, 1, 1])
     }
 
-    /// For a kernel whose threads stride over `len` elements in groups of four, `Quads`.
+    /// The same where a thread takes four elements at a time (`Quads` of `device.cuh`), the first of
+    /// which may lie before the arrays.
     pub(super) fn quads(len: usize) -> Self {
-        Self::elements(len.div_ceil(4))
+        match len {
+            0 => Self::elements(0),
+            _ => Self::elements(len / 4 + 2),
+        }
     }
+
+    /// For a kernel whose threads keep to one of `columns` columns each while they stride over `len`
+    /// elements, four at a time: at least as many threads as columns.
+    pub(super) fn columns(len: usize, columns: usize) -> Self {
+        let mut grid = Self::elements(len.div_ceil(4));
+        let fewest = columns.div_ceil(ELEMENT_THREADS as usize);
+        let fewest = u32::try_from(fewest).expect("a kernel has fewer than 2^32 blocks");
+        if len > 0 {
+            grid.blocks[0] = grid.blocks[0].max(fewest);
+        }
+        grid
+    }
+
+    /// For `rows` teams of `width` threads (`Row` of `device.cuh`).
+    pub(super) fn teams(rows: usize, width: u32) -> Self {
+        let blocks = rows.div_ceil(TEAM_THREADS / width as usize);
+        let blocks = u32::try_from(blocks).expect("a kernel has fewer than 2^32 blocks");
+        Self::new([blocks, 1, 1], [TEAM_THREADS as u32, 1, 1])
+    }
+}
+
+/// Threads that work on a row of `columns` elements together. It decides in which order a row is
+/// summed, and is therefore a function of nothing else.
+pub(super) fn team_width(columns: usize) -> u32 {
+    let width = match columns {
+        0..=LONGEST_OF_A_WARP => columns.next_power_of_two().min(32),
+        _ => TEAM_THREADS,
+    };
+    width as u32
+}
+
+/// Cuts `columns` into ranges for which there is room: `room` columns at a time.
+pub(super) fn passes(columns: usize, room: usize) -> impl Iterator<Item = Range<usize>> {
+    let room = room.max(1);
+    (0..columns)
+        .step_by(room)
+        .map(move |first| first..columns.min(first + room))
 }
 
 /// One parameter of a kernel.
@@ -122,5 +170,28 @@ impl Cuda {
             )
         };
         device.check(kernel.name(), launched);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_cover_all_columns_once() {
+        let cut = |columns, room| passes(columns, room).collect::<Vec<_>>();
+        assert_eq!(cut(10, 4), [0..4, 4..8, 8..10]);
+        assert_eq!(cut(8, 4), [0..4, 4..8]);
+        assert_eq!(cut(2, 0), [0..1, 1..2]);
+        assert_eq!(cut(0, 4), []);
+    }
+
+    #[test]
+    fn teams_have_as_many_threads_as_rows_need() {
+        for (columns, width) in [(1, 1), (10, 16), (32, 32), (1024, 32), (1025, 256)] {
+            assert_eq!(team_width(columns), width);
+        }
+        assert_eq!(Grid::teams(33, 16).blocks, [3, 1, 1]);
+        assert_eq!(Grid::teams(33, 256).blocks, [33, 1, 1]);
     }
 }

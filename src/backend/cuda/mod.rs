@@ -3,6 +3,7 @@
 //! The driver and NVRTC are loaded when a GPU is first asked for; nothing here needs them at build
 //! time. Calls return nothing: the first failure is kept and handed out by `synchronize`.
 
+mod activation;
 mod buffer;
 mod cache;
 mod compile;
@@ -11,8 +12,12 @@ mod device;
 mod fixed_point;
 mod kernels;
 mod launch;
+mod lookup;
+mod loss;
 mod matmul;
+mod normalization;
 mod pinned;
+mod pooling;
 mod product;
 mod transfer;
 mod update;

@@ -1,5 +1,6 @@
 //! How sums of products are cut: into slices, which decide bits, and over tiles, which do not.
 
+use super::activation::kind;
 use super::device::SCRATCH_BYTES;
 use super::kernels::Kernel;
 use super::launch::Grid;
@@ -266,17 +267,7 @@ pub(super) struct Finish {
 impl Finish {
     /// `wide`: whether rows of C, and the bias, are made of aligned quads.
     fn new(write: Accumulate, activation: Activation, wide: bool) -> Self {
-        let (activation, parameter) = match activation {
-            Activation::Linear => (0, 0.0),
-            Activation::Relu => (1, 0.0),
-            Activation::LeakyRelu { slope } => (2, slope),
-            Activation::Elu { alpha } => (3, alpha),
-            Activation::Sigmoid => (4, 0.0),
-            Activation::Tanh => (5, 0.0),
-            Activation::Gelu => (6, 0.0),
-            Activation::GeluTanh => (7, 0.0),
-            Activation::Silu => (8, 0.0),
-        };
+        let (activation, parameter) = kind(activation);
         Self {
             add: u32::from(write == Accumulate::Add),
             activation,

@@ -69,10 +69,6 @@ impl<'a, T: Element> ViewMut<'a, T> {
     }
 
     /// What a kernel is given for an output it may not have: a null pointer and no elements.
-    #[expect(
-        dead_code,
-        reason = "the kernels of layers, which come next, are given it"
-    )]
     pub(super) fn or_null(view: Option<Self>) -> Self {
         view.unwrap_or_else(|| Self::new(0, 0))
     }

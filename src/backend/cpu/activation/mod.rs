@@ -7,11 +7,9 @@ use functions::{gelu, gelu_slope, gelu_tanh, gelu_tanh_slope, silu_slope, tanh};
 
 use super::Cpu;
 use super::simd::vectorized;
+use crate::backend::activation::BLOCK;
 use crate::backend::{Accumulate, Activate, Activation, DropoutKey};
 use crate::random::philox;
-
-/// Rows that are summed before the sums of blocks are: keeps rounding errors small.
-const BLOCK: usize = 64;
 
 /// Sums that stay in registers.
 const LANES: usize = 32;
