@@ -34,7 +34,7 @@ train() { # RANKS COLLECTIVE "OPTIONS" COMMAND...
     shift 3
     seconds=- accuracy=- hash=- problem=
     # shellcheck disable=SC2086 # a list of words
-    if ! output=$(timeout 300 "$@" train examples/digits/run.toml --quiet --overwrite \
+    if ! output=$(timeout 300 "$@" train examples/digits/run.toml --quiet --overwrite --device cpu \
         --run-dir "$folder/run" $options 2>&1); then
         problem="did not train: ${output//$'\n'/; }"
         return

@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod cuda;
 
 mod activation;
+mod choice;
 mod convolution;
 mod fixed_point;
 mod lookup;
@@ -19,6 +20,7 @@ mod pooling;
 mod update;
 
 pub use activation::{Activate, Activation, DropoutKey, Saved};
+pub use choice::DeviceChoice;
 pub use convolution::{ConvGeometry, Convolution, Convolve, Padding};
 pub use fixed_point::FixedPoint;
 pub use lookup::Lookup;

@@ -16,6 +16,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::Level;
 
+use crate::backend::DeviceChoice;
+use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, launcher};
 use crate::config::{CustomModels, Override};
 use crate::train::{Bits, Console, Existing};
@@ -88,9 +90,17 @@ pub struct TrainArguments {
     /// Size of a bucket of gradients in MiB; sets train.bucket_mib.
     #[arg(long, value_name = "MIB")]
     pub bucket_mib: Option<f64>,
-    /// What sums over ranks: auto, ring, direct or hierarchical; sets train.collective.
+    /// Where each rank computes: auto, cpu, cuda or cuda:N for the GPU with that number; sets
+    /// train.device.
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<DeviceChoice>,
+    /// What sums over ranks: auto, ring, direct or hierarchical, between GPUs also staged or nccl; sets
+    /// train.collective.
     #[arg(long, value_name = "NAME")]
     pub collective: Option<CollectiveChoice>,
+    /// Which algorithm NCCL is asked for: auto, ring, tree or nvls; sets train.nccl_algo.
+    #[arg(long, value_name = "NAME")]
+    pub nccl_algo: Option<NcclAlgorithm>,
     /// 1 shards the optimizer's state over the ranks (ZeRO-1); sets train.zero.
     #[arg(long, value_name = "0|1", value_parser = clap::value_parser!(u8).range(0..=1))]
     pub zero: Option<u8>,
@@ -117,13 +127,16 @@ impl TrainArguments {
     /// Flags that stand for a key of `[train]`, with their values.
     fn flags(&self) -> impl Iterator<Item = (&'static str, String)> {
         let collective = |name: CollectiveChoice| format!("{name:?}").to_lowercase();
+        let nccl_algorithm = |name: NcclAlgorithm| format!("{name:?}").to_lowercase();
         [
             ("ranks", self.ranks.map(|ranks| ranks.to_string())),
+            ("device", self.device.map(|device| device.to_string())),
             (
                 "bucket_mib",
                 self.bucket_mib.map(|size| format!("{size:?}")),
             ),
             ("collective", self.collective.map(collective)),
+            ("nccl_algo", self.nccl_algo.map(nccl_algorithm)),
             ("zero", self.zero.map(|level| level.to_string())),
         ]
         .into_iter()
@@ -323,12 +336,13 @@ mod tests {
     fn flags_become_overrides_behind_those_of_set() {
         let arguments = parse_train(
             "ringstep train run.toml --ranks 4 --set train.ranks=2 --set model.layers.1.units=64 \
-             --bucket-mib 1 --collective ring --zero 1 --overwrite -q",
+             --device cuda:1 --bucket-mib 1 --collective ring --zero 1 --overwrite -q",
         );
         let expected = [
             Override::set("train.ranks=2"),
             Override::set("model.layers.1.units=64"),
             Override::flag("--ranks 4", "train.ranks=4"),
+            Override::flag("--device cuda:1", "train.device=cuda:1"),
             Override::flag("--bucket-mib 1.0", "train.bucket_mib=1.0"),
             Override::flag("--collective ring", "train.collective=ring"),
             Override::flag("--zero 1", "train.zero=1"),
@@ -352,6 +366,10 @@ mod tests {
                 "required arguments were not provided:\n  --resume",
             ),
             ("ringstep train run.toml --set steps", "expected KEY=VALUE"),
+            (
+                "ringstep train run.toml --device gpu",
+                "unknown device 'gpu': choose auto, cpu, cuda or cuda:N",
+            ),
             (
                 "ringstep train run.toml --collective rings",
                 "choose auto, ring",

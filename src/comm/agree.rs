@@ -95,8 +95,11 @@ pub fn agree(
     })
 }
 
-/// Everybody's `values`, in rank order.
-fn gather(communicator: &mut dyn Communicator, values: &[i64]) -> Result<Vec<i64>, CommError> {
+/// Everybody's `values`, in rank order. Collective; allocates.
+pub(crate) fn gather(
+    communicator: &mut dyn Communicator,
+    values: &[i64],
+) -> Result<Vec<i64>, CommError> {
     let (rank, world, len) = (communicator.rank(), communicator.world(), values.len());
     let region = communicator.allocate_host_i64(world * len)?;
     let range = rank * len..(rank + 1) * len;

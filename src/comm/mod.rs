@@ -27,6 +27,7 @@ mod wait;
 use std::ops::Range;
 use std::time::Duration;
 
+pub(crate) use agree::gather;
 pub use agree::{Disagreement, agree};
 pub use options::{CollectiveChoice, Options};
 pub use sim::{Fault, Faulty, Link};

@@ -20,6 +20,20 @@ pub enum CollectiveChoice {
     Direct,
     /// Direct within a host, rings of messages between hosts.
     Hierarchical,
+    /// Through the host's memory: ranks on GPUs only.
+    Staged,
+    /// NCCL between the memories of GPUs.
+    Nccl,
+}
+
+impl CollectiveChoice {
+    /// What the hosts of ranks on GPUs are to run.
+    pub(crate) fn of_hosts(self) -> Self {
+        match self {
+            Self::Staged | Self::Nccl => Self::Auto,
+            other => other,
+        }
+    }
 }
 
 impl FromStr for CollectiveChoice {
@@ -31,8 +45,10 @@ impl FromStr for CollectiveChoice {
             "ring" => Ok(Self::Ring),
             "direct" => Ok(Self::Direct),
             "hierarchical" => Ok(Self::Hierarchical),
+            "staged" => Ok(Self::Staged),
+            "nccl" => Ok(Self::Nccl),
             _ => Err(format!(
-                "unknown collective '{text}': choose auto, ring, direct or hierarchical"
+                "unknown collective '{text}': choose auto, ring, direct, hierarchical, staged or nccl"
             )),
         }
     }
@@ -112,6 +128,10 @@ impl Options {
             CollectiveChoice::Auto | CollectiveChoice::Hierarchical => Ok(Algorithm::Hierarchical),
             CollectiveChoice::Ring => Ok(Algorithm::Ring),
             CollectiveChoice::Direct if one_host => Ok(Algorithm::Direct),
+            CollectiveChoice::Staged | CollectiveChoice::Nccl => Err(invalid(
+                "staged and nccl sum between GPUs: choose --device cuda, or another collective"
+                    .to_owned(),
+            )),
             CollectiveChoice::Direct => Err(invalid(format!(
                 "direct needs all ranks on one host, and there are {}; choose auto, hierarchical \
                  or ring",
@@ -254,7 +274,7 @@ mod tests {
 
     #[test]
     fn choices_read_as_they_are_written() {
-        for name in ["auto", "ring", "direct", "hierarchical"] {
+        for name in ["auto", "ring", "direct", "hierarchical", "staged", "nccl"] {
             let choice: CollectiveChoice = name.parse().unwrap();
             assert_eq!(
                 serde_json::to_string(&choice).unwrap(),

@@ -19,7 +19,8 @@ pub use document::Override;
 pub use error::ConfigError;
 pub use model_section::{Custom, CustomModels};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceChoice};
+use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::data::{DataConfig, Description, Task};
 use crate::layers::{Build, LayerError};
@@ -96,8 +97,10 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Number of ranks, at least 1.
     pub ranks: usize,
-    /// How gradients are added.
-    pub reduce: ReduceMode,
+    /// Where each rank computes.
+    pub device: DeviceChoice,
+    /// How gradients are added; unless it is said, exactly on CPUs and as `f32` on GPUs.
+    pub reduce: Option<ReduceMode>,
     /// How rows' losses become one number.
     pub loss_reduction: LossReduction,
     /// The update rule.
@@ -114,6 +117,8 @@ pub struct TrainConfig {
     pub bucket_mib: f64,
     /// How ranks exchange gradients.
     pub collective: CollectiveChoice,
+    /// What NCCL is asked for, where it exchanges them.
+    pub nccl_algo: NcclAlgorithm,
     /// Steps between two lines of the log, at least 1.
     pub log_every: u64,
     /// When the test split is evaluated; always after the last step.
@@ -228,6 +233,14 @@ pub enum BestMetric {
 }
 
 impl TrainConfig {
+    /// How gradients are added on the device as it is chosen.
+    pub fn reduce(&self) -> ReduceMode {
+        self.reduce.unwrap_or(match self.device {
+            DeviceChoice::Cuda(_) => ReduceMode::F32,
+            DeviceChoice::Cpu | DeviceChoice::Auto => ReduceMode::Exact,
+        })
+    }
+
     /// Size of a gradient bucket in bytes, at least 4.
     pub fn bucket_bytes(&self) -> usize {
         ((self.bucket_mib * f64::from(1 << 20)) as usize).max(4)
@@ -262,6 +275,14 @@ impl RunConfig {
             source,
         })?;
         file::read(path, &text, overrides, models)
+    }
+
+    /// The configuration with all that depends on this machine decided: on which device, and how
+    /// gradients are added there.
+    pub fn resolve(mut self) -> Self {
+        self.train.device = self.train.device.resolve();
+        self.train.reduce = Some(self.train.reduce());
+        self
     }
 
     /// What the label is for, by the loss: cross entropies tell classes apart.

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::file::{Problem, at_least_one, invalid};
 use super::{BestMetric, Cadence, Length, TrainConfig};
+use crate::backend::DeviceChoice;
+use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::models::LossReduction;
 use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
@@ -26,6 +28,8 @@ pub(super) struct TrainSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     ranks: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<DeviceChoice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reduce: Option<ReduceMode>,
     #[serde(skip_serializing_if = "Option::is_none")]
     loss_reduction: Option<LossReduction>,
@@ -37,6 +41,8 @@ pub(super) struct TrainSection {
     bucket_mib: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     collective: Option<CollectiveChoice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nccl_algo: Option<NcclAlgorithm>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log_every: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,7 +125,8 @@ impl TrainSection {
             length,
             seed: self.seed.unwrap_or(0),
             ranks: at_least_one(self.ranks.unwrap_or(1) as u64, &["train", "ranks"])? as usize,
-            reduce: self.reduce.unwrap_or_default(),
+            device: self.device.unwrap_or_default(),
+            reduce: self.reduce,
             loss_reduction: self.loss_reduction.unwrap_or_default(),
             optimizer: self.optimizer,
             schedule,
@@ -128,6 +135,7 @@ impl TrainSection {
             sharded,
             bucket_mib,
             collective: self.collective.unwrap_or_default(),
+            nccl_algo: self.nccl_algo.unwrap_or_default(),
             log_every: at_least_one(self.log_every.unwrap_or(10), &["train", "log_every"])?,
             evaluate_every: self.evaluate_every.unwrap_or(Cadence::Epoch),
             checkpoint_every: self.checkpoint_every.unwrap_or(Cadence::Epoch),
@@ -152,12 +160,14 @@ impl From<TrainConfig> for TrainSection {
             },
             seed: Some(train.seed),
             ranks: Some(train.ranks),
-            reduce: Some(train.reduce),
+            device: Some(train.device),
+            reduce: train.reduce,
             loss_reduction: Some(train.loss_reduction),
             scale_rate_with_ranks: Some(train.scale_rate_with_ranks),
             zero: Some(train.sharded.into()),
             bucket_mib: Some(train.bucket_mib),
             collective: Some(train.collective),
+            nccl_algo: Some(train.nccl_algo),
             log_every: Some(train.log_every),
             evaluate_every: Some(train.evaluate_every),
             checkpoint_every: Some(train.checkpoint_every),

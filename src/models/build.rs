@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use super::{LossSpec, Model};
 use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
+use crate::backend::cuda::Cuda;
 use crate::data::Description;
 use crate::layers::{Build, LayerError};
 
@@ -69,6 +70,6 @@ impl<B: Backend, M: BuildModel> BuildOn<B> for M {
 }
 
 /// [`BuildOn`] every backend there is.
-pub trait BuildAnywhere: BuildOn<Cpu> {}
+pub trait BuildAnywhere: BuildOn<Cpu> + BuildOn<Cuda> {}
 
-impl<M: BuildOn<Cpu>> BuildAnywhere for M {}
+impl<M: BuildOn<Cpu> + BuildOn<Cuda>> BuildAnywhere for M {}

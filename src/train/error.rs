@@ -3,6 +3,7 @@
 use super::{ResumeError, RunFolderError};
 use crate::backend::BackendError;
 use crate::checkpoint::{CheckpointError, FileError};
+use crate::comm::nccl::LoadError;
 use crate::comm::{CommError, Disagreement};
 use crate::data::DataError;
 use crate::layers::LayerError;
@@ -14,6 +15,9 @@ pub enum TrainError {
     /// The device failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// NCCL was asked for, and cannot be used.
+    #[error(transparent)]
+    Nccl(#[from] LoadError),
     /// A collective failed, or another rank gave up.
     #[error(transparent)]
     Comm(#[from] CommError),

@@ -9,8 +9,9 @@ use super::{
     EvaluateRecord, MetricsWriter, Progress, Record, RunFolder, StartRecord, StepReport, Tick,
     TrainError, TrainRecord, Trainer,
 };
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceChoice};
 use crate::checkpoint::{Best, Checkpoint, Facts, Goal, Retention};
+use crate::comm::Algorithm;
 use crate::config::{BestMetric, RunConfig};
 use crate::data::{Prefetch, Sampler, Table, Targets};
 use crate::models::Model;
@@ -147,6 +148,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
 
     fn log_start(&mut self) -> Result<(), TrainError> {
         let step = self.trainer.global_step();
+        let device = self.trainer.backend.fingerprint();
         let reducer = self.trainer.reducer();
         let (world, collective) = (reducer.world(), reducer.algorithm()?);
         if let Some(log) = &mut self.log {
@@ -156,10 +158,16 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 true => ", learning rate times the number of ranks",
                 false => "",
             };
+            let on_gpus = matches!(train.device, DeviceChoice::Cuda(_));
+            let through = match on_gpus && collective != Algorithm::Nccl {
+                true => " through the host",
+                false => "",
+            };
             tracing::info!(
-                "ranks: {world}, collective: {}, reduce: {}, zero: {}{scaled}",
+                "ranks: {world}, device: {device}, collective: {}{through}, reduce: {}, zero: \
+                 {}{scaled}",
                 name(&collective),
-                name(&train.reduce),
+                name(&train.reduce()),
                 u8::from(train.sharded),
             );
             log.metrics.write(&Record::Start(StartRecord {

@@ -36,12 +36,18 @@ pub enum Job {
     After(Fence),
     /// Tell the others that this rank gives up; runs even after a failure.
     Abort(String),
+    /// Go on with another communicator, made from the one there is.
+    Wrap(Wrap),
     /// Anything else, for set-up and the end of a run: it allocates.
     Call(Call),
 }
 
 /// Work with the communicator itself.
 pub type Call = Box<dyn FnOnce(&mut dyn Communicator) -> Result<(), CommError> + Send>;
+
+/// Makes a communicator around another. One that fails has told the other ranks.
+pub type Wrap =
+    Box<dyn FnOnce(Box<dyn Communicator>) -> Result<Box<dyn Communicator>, CommError> + Send>;
 
 /// The compute side of the reducer thread.
 pub struct Reducer {
@@ -60,7 +66,7 @@ enum Lane {
 
 /// The communicator on the compute thread, with the jobs that nobody has waited for yet.
 struct Inline {
-    /// `None` only while it is dropped.
+    /// `None` only after a job that could not replace it, and while it is dropped.
     communicator: Option<Box<dyn Communicator>>,
     line: VecDeque<Job>,
     /// Where the communicator goes in the end: the [`Connection`] may have a failure to tell.
@@ -71,7 +77,7 @@ impl Inline {
     /// Runs the job that is first in line; `None` where there is none: one before it panicked.
     fn run_next(&mut self, progress: &Progress) -> Option<()> {
         let job = self.line.pop_front()?;
-        progress.run(job, self.communicator.as_mut()?.as_mut());
+        progress.run(job, &mut self.communicator);
         Some(())
     }
 }
@@ -129,7 +135,7 @@ struct Progress {
 
 impl Progress {
     /// Runs a job, unless one before it failed: the ranks no longer agree on what comes next.
-    fn run(&self, job: Job, communicator: &mut dyn Communicator) {
+    fn run(&self, job: Job, communicator: &mut Option<Box<dyn Communicator>>) {
         let result = match (&job, self.failure()) {
             (Job::Abort(_), _) | (_, None) => run(job, communicator),
             (_, Some(_)) => Ok(()),
@@ -186,7 +192,7 @@ impl Reducer {
         let thread = thread::Builder::new()
             .name(name)
             .spawn(move || {
-                let mut communicator = match connect() {
+                let communicator = match connect() {
                     Ok(communicator) => communicator,
                     Err(error) => {
                         // The receiver waits for exactly this.
@@ -200,16 +206,18 @@ impl Reducer {
                     return;
                 }
                 let _ = hello.send(Ok((facts, None)));
+                let mut communicator = Some(communicator);
                 let _lost = LoseOnPanic {
                     progress: &theirs,
                     rank: facts.0,
                 };
                 loop {
                     match line.recv_timeout(IDLE) {
-                        Ok(job) => theirs.run(job, communicator.as_mut()),
+                        Ok(job) => theirs.run(job, &mut communicator),
                         Err(RecvTimeoutError::Disconnected) => break,
                         Err(RecvTimeoutError::Timeout) => {
                             if theirs.failure().is_none()
+                                && let Some(communicator) = &mut communicator
                                 && let Err(error) = communicator.poll()
                             {
                                 theirs.fail(error);
@@ -346,6 +354,15 @@ impl Reducer {
         result.recv().map_err(|_| lost(self.rank))
     }
 
+    /// Replaces the communicator by one around it. Regions allocated before are no longer known; the
+    /// thread that runs collectives stays the one it is.
+    ///
+    /// # Errors
+    /// If `wrap` fails; nothing can be run any more then.
+    pub fn wrap(&mut self, wrap: Wrap) -> Result<(), CommError> {
+        self.run(Job::Wrap(wrap))
+    }
+
     /// Allocates a region of `len` floats for `what`.
     pub fn allocate_f32(
         &mut self,
@@ -415,8 +432,16 @@ fn lost(rank: usize) -> CommError {
     }
 }
 
-fn run(job: Job, communicator: &mut dyn Communicator) -> Result<(), CommError> {
+fn run(job: Job, place: &mut Option<Box<dyn Communicator>>) -> Result<(), CommError> {
+    let Some(communicator) = place.as_deref_mut() else {
+        // Whatever took it away has failed, and told the other ranks.
+        return Ok(());
+    };
     match job {
+        Job::Wrap(wrap) => {
+            *place = place.take().map(wrap).transpose()?;
+            Ok(())
+        }
         Job::AllReduce(span) => communicator.all_reduce(&span),
         Job::ReduceScatter(span) => communicator.reduce_scatter(&span),
         Job::AllGather(span) => communicator.all_gather(&span),

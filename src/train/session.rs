@@ -4,20 +4,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::fit::{Fit, Log, Outcome};
+use super::gpus::Gpus;
 use super::resume::compare;
 use super::{
     Bits, Connect, Console, Existing, MetricsWriter, Progress, Reducer, ResumeError, RunFolder,
     TrainError, Trainer, TrainerOptions, connect_threads, run_rank, run_threads,
 };
-use crate::backend::Memory;
 use crate::backend::cpu::Cpu;
+use crate::backend::cuda::Cuda;
+use crate::backend::{Backend, DeviceChoice};
 use crate::checkpoint::{Checkpoint, Facts};
 use crate::comm::launcher::Launcher;
-use crate::comm::{Options, agree};
+use crate::comm::{CommError, Options, agree};
 use crate::config::RunConfig;
 use crate::data::{Split, Table, load};
 use crate::layers::Build;
-use crate::models::Model;
+use crate::models::{BuildAnywhere, BuildOn, Model};
 
 /// What to train, and how it is begun.
 #[derive(Debug, Clone)]
@@ -68,35 +70,46 @@ impl Session {
     /// # Errors
     /// Whatever stops a rank first.
     pub fn train(&self) -> Result<Outcome, TrainError> {
+        let mut session = self.clone();
+        session.config = session.config.resolve();
+        session.train_on(session.config.train.device)
+    }
+
+    fn train_on(&self, device: DeviceChoice) -> Result<Outcome, TrainError> {
         let data = self.load()?;
-        let body = |reducer: Reducer| self.rank(reducer, &data);
+        let DeviceChoice::Cuda(number) = device else {
+            let join = |_: &Cpu, _: &mut Reducer| Ok(());
+            let body = |reducer: Reducer| self.rank(Cpu::new(), reducer, &data, join);
+            return self.run(&self.comm, body);
+        };
+        let gpus = Gpus::find(number, self.comm.collective, self.config.train.nccl_algo)?;
+        let join = |cuda: &Cuda, reducer: &mut Reducer| reducer.wrap(gpus.connect(cuda));
+        let body = |mut reducer: Reducer| {
+            let local = reducer.call(|communicator| Ok(communicator.local_rank()))?;
+            self.rank(gpus.open(local)?, reducer, &data, join)
+        };
+        let options = Options {
+            collective: self.comm.collective.of_hosts(),
+            overlap: Some(true),
+            ..self.comm.clone()
+        };
+        self.run(&options, body)
+    }
+
+    /// Runs `body` on every rank of this process.
+    fn run(
+        &self,
+        options: &Options,
+        body: impl Fn(Reducer) -> Result<Outcome, TrainError> + Sync,
+    ) -> Result<Outcome, TrainError> {
         match &self.ranks {
             Ranks::Threads(world) => {
-                let connects = connect_threads(*world, &self.comm)?;
+                let connects = connect_threads(*world, options)?;
                 let mut outcomes = run_threads(connects, body)?;
                 Ok(outcomes.swap_remove(0))
             }
-            Ranks::Mpi(launcher) => run_rank(0, self.connect(launcher.clone()), &body),
+            Ranks::Mpi(launcher) => run_rank(0, connect(options, launcher.clone()), &body),
         }
-    }
-
-    #[cfg(feature = "mpi")]
-    fn connect(&self, launcher: Option<Launcher>) -> Connect {
-        let options = self.comm.clone();
-        Box::new(move || crate::comm::mpi::connect(&options, launcher.as_ref()))
-    }
-
-    #[cfg(not(feature = "mpi"))]
-    fn connect(&self, _: Option<Launcher>) -> Connect {
-        Box::new(|| {
-            Err(crate::comm::CommError::Transport {
-                operation: "start under MPI",
-                rank: 0,
-                problem: "this program was built without MPI; build it with `cargo build \
-                          --release --features mpi`"
-                    .to_owned(),
-            })
-        })
     }
 
     fn load(&self) -> Result<RunData, TrainError> {
@@ -117,16 +130,26 @@ impl Session {
         })
     }
 
-    /// What one rank does.
-    fn rank(&self, mut reducer: Reducer, data: &RunData) -> Result<Outcome, TrainError> {
+    /// What one rank does. `join` brings it together with the devices of the others, once all are known
+    /// to be set up alike.
+    fn rank<B: Backend>(
+        &self,
+        mut backend: B,
+        mut reducer: Reducer,
+        data: &RunData,
+        join: impl FnOnce(&B, &mut Reducer) -> Result<(), CommError>,
+    ) -> Result<Outcome, TrainError>
+    where
+        dyn BuildAnywhere: BuildOn<B>,
+    {
         let train = &self.config.train;
-        let mut backend = Cpu::new();
         let build = Build::new(&mut backend, train.micro_batch);
         let model = self.config.model.build(build, &data.train.description())?;
         let fingerprint = self.fingerprint(&backend, &model, data);
         let fields = fingerprint.clone();
         reducer.call(move |communicator| Ok(agree(communicator, &fields)))??;
         let (folder, checkpoint) = self.open(&mut reducer)?;
+        join(&backend, &mut reducer)?;
         let facts = self.facts(fingerprint, data);
         if let (Begin::Resume(bits), Some(checkpoint)) = (self.begin, &checkpoint)
             && let Some(differences) = compare(checkpoint, &facts, bits)?
@@ -138,7 +161,7 @@ impl Session {
             seed: train.seed,
             micro_batch: train.micro_batch,
             micro_batches: train.global_batch.div_ceil(train.micro_batch),
-            reduce: train.reduce,
+            reduce: train.reduce(),
             bucket_bytes: train.bucket_bytes(),
             sharded: train.sharded,
             loss_reduction: train.loss_reduction,
@@ -262,10 +285,10 @@ impl Session {
     }
 
     /// What has to be equal on all ranks for their sums to mean anything.
-    fn fingerprint(
+    fn fingerprint<B: Backend>(
         &self,
-        backend: &Cpu,
-        model: &dyn Model<Cpu>,
+        backend: &B,
+        model: &dyn Model<B>,
         data: &RunData,
     ) -> Vec<(&'static str, String)> {
         let table = |table: &Table| format!("{} rows, {}", table.rows, table.digest());
@@ -282,4 +305,23 @@ impl Session {
             ("arithmetic", backend.fingerprint()),
         ]
     }
+}
+
+#[cfg(feature = "mpi")]
+fn connect(options: &Options, launcher: Option<Launcher>) -> Connect {
+    let options = options.clone();
+    Box::new(move || crate::comm::mpi::connect(&options, launcher.as_ref()))
+}
+
+#[cfg(not(feature = "mpi"))]
+fn connect(_: &Options, _: Option<Launcher>) -> Connect {
+    Box::new(|| {
+        Err(CommError::Transport {
+            operation: "start under MPI",
+            rank: 0,
+            problem: "this program was built without MPI; build it with `cargo build --release \
+                      --features mpi`"
+                .to_owned(),
+        })
+    })
 }

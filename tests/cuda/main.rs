@@ -21,5 +21,6 @@ mod nccl;
 mod normalization;
 mod pooling;
 mod staged;
+mod training;
 mod twins;
 mod update;

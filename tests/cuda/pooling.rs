@@ -6,9 +6,12 @@ use crate::twins::{Inset, assert_same_bits, cuda, normals, twins};
 
 const POOLINGS: [Pooling; 2] = [Pooling::Max, Pooling::Average];
 
-/// Rows, image, window, strides: overlapping windows, gaps between them, windows as large as the image
-/// and larger, of one place, and in one dimension only.
-const SHAPES: [(usize, [usize; 3], [usize; 2], [usize; 2]); 9] = [
+/// Rows, image, window and strides.
+type Shape = (usize, [usize; 3], [usize; 2], [usize; 2]);
+
+/// Overlapping windows, gaps between them, windows as large as the image and larger, of one place, and
+/// in one dimension only.
+const SHAPES: [Shape; 9] = [
     (0, [4, 4, 3], [2, 2], [2, 2]),
     (1, [1, 1, 1], [1, 1], [1, 1]),
     (2, [6, 8, 3], [2, 2], [2, 2]),

@@ -67,6 +67,7 @@ pub(crate) fn trained() -> tempfile::TempDir {
         units = 2
         activation = "softmax"
         [train]
+        device = "cpu"
         global_batch = 32
         micro_batch = 8
         epochs = 40
@@ -221,6 +222,7 @@ fn a_run_of_images_is_read_without_its_training_data() {
         loss = "softmax_cross_entropy"
         layers = ["flatten", { kind = "dense", units = 2 }]
         [train]
+        device = "cpu"
         global_batch = 16
         steps = 40
         optimizer = { kind = "adam", learning_rate = 0.1 }

@@ -27,7 +27,8 @@ use sha2::{Digest, Sha256};
 mod example;
 
 /// A short run of a narrow residual network.
-const SHORT: [&str; 5] = [
+const SHORT: [&str; 6] = [
+    "train.device=cpu",
     "model.custom.filters=3",
     "train.global_batch=100",
     "train.micro_batch=16",
@@ -344,6 +345,8 @@ fn a_program_with_models_of_its_own_trains_evaluates_predicts_and_inspects() {
         "run",
         "--ranks",
         "3",
+        "--device",
+        "cpu",
         "--set",
     ];
     said(&[&train[..], &["train.epochs=2"]].concat());

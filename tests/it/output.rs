@@ -176,7 +176,8 @@ fn what_runs_is_said_at_the_start() {
     ];
     let output = ringstep(folder.path(), &[&train[..], &scaled].concat());
     let said = String::from_utf8_lossy(&output.stderr);
-    let expected = "ranks: 3, collective: direct, reduce: exact, zero: 1, learning rate times";
+    let expected = ", collective: direct, reduce: exact, zero: 1, learning rate times";
+    assert!(said.contains("ranks: 3, device: cpu "), "{said}");
     assert!(said.contains(expected), "{said}");
     let metrics = fs::read_to_string(folder.path().join("said/metrics.jsonl")).unwrap();
     let lines = metrics

@@ -32,6 +32,7 @@ layers = [
 ]
 
 [train]
+device = "cpu"
 global_batch = 20
 micro_batch = 3
 steps = 2

@@ -40,6 +40,7 @@ kind = "dense"
 units = 1
 
 [train]
+device = "cpu"
 global_batch = 50
 micro_batch = 8
 epochs = 10

@@ -60,6 +60,7 @@ units = 10
 activation = "softmax"
 
 [train]
+device = "cpu"
 global_batch = 100
 micro_batch = 16
 steps = 20

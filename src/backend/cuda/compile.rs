@@ -97,6 +97,14 @@ pub(super) fn load(device: &Device, source: &Source) -> Result<CUmodule, Backend
     )))
 }
 
+/// What compiles the kernels.
+pub(super) fn compiler() -> String {
+    Compiler::find().map_or_else(
+        |_| "no NVRTC".to_owned(),
+        |compiler| format!("NVRTC {}", compiler.version()),
+    )
+}
+
 /// The code of `source` for `target`, from the cache where it is there.
 fn build(compiler: &Compiler, source: &Source, target: Target) -> Result<Vec<u8>, String> {
     // Ranks of one process want the same files at the same time: the first builds them.

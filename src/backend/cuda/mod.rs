@@ -248,6 +248,6 @@ impl Memory for Cuda {
     }
 
     fn fingerprint(&self) -> String {
-        format!("cuda {} {}", self.device.capability, self.device.name)
+        format!("cuda {} {}", self.device.capability, compile::compiler())
     }
 }

@@ -19,7 +19,7 @@ use super::loader::{CallError, Library, UniqueId};
 use crate::backend::cuda::Cuda;
 use crate::backend::{Element, Fence, Region};
 use crate::comm::endpoint::Collective;
-use crate::comm::{Algorithm, CommError, Communicator, Dtype, Entered, Span};
+use crate::comm::{Algorithm, CommError, Communicator, Dtype, Entered, Span, gather};
 
 /// Regions in device memory are numbered from here; below are the host communicator's own.
 const ON_DEVICE: usize = 1 << (usize::BITS - 1);
@@ -67,6 +67,18 @@ struct Queued {
 // it is bound before each use.
 unsafe impl Send for Nccl {}
 
+/// Two ranks that are on one GPU, the lower first. Collective.
+pub fn ranks_on_one_gpu(
+    host: &mut dyn Communicator,
+    cuda: &Cuda,
+) -> Result<Option<(usize, usize)>, CommError> {
+    let own: [i64; 2] = bytemuck::cast(cuda.uuid()?);
+    let all = gather(host, &own)?;
+    let uuid = |rank: usize| &all[rank * own.len()..][..own.len()];
+    let first = |rank: usize| (0..rank).find(|&other| uuid(other) == uuid(rank));
+    Ok((0..host.world()).find_map(|rank| Some((first(rank)?, rank))))
+}
+
 impl Nccl {
     /// Joins the GPUs of all ranks of `host`. Collective; the GPU of `cuda` is this rank's alone.
     ///
@@ -111,17 +123,7 @@ impl Nccl {
 
     /// Compares the GPUs of all ranks: NCCL would only say that something is invalid.
     fn refuse_shared_devices(&mut self) -> Result<(), CommError> {
-        let own: [i64; 2] = bytemuck::cast(self.cuda.uuid()?);
-        let (rank, world) = (self.rank(), self.world());
-        let all = self.host.allocate_host_i64(world * own.len())?;
-        let range = |rank: usize| rank * own.len()..(rank + 1) * own.len();
-        // SAFETY: no collective runs on the new region.
-        unsafe { all.slice_mut(range(rank)) }.copy_from_slice(&own);
-        self.host.all_gather(&whole(&all))?;
-        // SAFETY: as above.
-        let uuid = |rank: usize| unsafe { all.slice(range(rank)) };
-        let first = |rank: usize| (0..rank).find(|&other| uuid(other) == uuid(rank));
-        let Some((other, rank)) = (0..world).find_map(|rank| Some((first(rank)?, rank))) else {
+        let Some((other, rank)) = ranks_on_one_gpu(&mut *self.host, &self.cuda)? else {
             return Ok(());
         };
         Err(CommError::Transport {

@@ -6,7 +6,7 @@ mod loader;
 
 use std::str::FromStr;
 
-pub use communicator::Nccl;
+pub use communicator::{Nccl, ranks_on_one_gpu};
 pub use loader::{CallError, Library, LoadError, Version, load};
 
 /// Which algorithm NCCL is asked for.

@@ -5,6 +5,7 @@ mod ranges;
 
 use std::fs;
 
+use ringstep::backend::DeviceChoice;
 use ringstep::comm::ReduceMode;
 use ringstep::config::{Architecture, BestMetric, Cadence, Length, Override, RunConfig};
 use ringstep::data::Source;
@@ -88,7 +89,7 @@ fn defaults_are_filled_in() {
         (64, 32, 1)
     );
     assert_eq!((train.length, train.seed), (Length::Epochs(3), 0));
-    assert_eq!(train.reduce, ReduceMode::Exact);
+    assert_eq!((train.device, train.reduce), (DeviceChoice::Auto, None));
     assert_eq!(train.loss_reduction, LossReduction::Mean);
     assert_eq!(train.bucket_bytes(), 25 << 20);
     assert_eq!((train.sharded, train.scale_rate_with_ranks), (false, false));
@@ -150,7 +151,10 @@ fn idx_files_are_read_from_the_run_files_folder() {
 #[test]
 fn overrides_win_and_the_last_one_most() {
     let run = load(RUN, &["train.seed=1", "train.seed=2", "train.reduce=f32"]).unwrap();
-    assert_eq!((run.train.seed, run.train.reduce), (2, ReduceMode::F32));
+    assert_eq!(
+        (run.train.seed, run.train.reduce),
+        (2, Some(ReduceMode::F32))
+    );
 }
 
 #[test]

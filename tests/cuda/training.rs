@@ -1,0 +1,213 @@
+//! Runs on GPUs from beginning to end: the losses of CPU ranks, and with exact sums the same bits for
+//! any number of ranks, whatever sums between them.
+
+use std::fs;
+use std::path::Path;
+
+use ringstep::checkpoint::Checkpoint;
+use ringstep::comm::{CollectiveChoice, Options};
+use ringstep::config::{Override, RunConfig};
+use ringstep::train::{Begin, Bits, Console, Existing, Ranks, Record, Session, read_metrics};
+
+/// Largest difference of a loss from the CPU's over twenty steps.
+const LOSS_ERROR: f64 = 1e-4;
+
+const CNN: &str = r#"[
+    {kind="conv2d",filters=4,kernel_size=3,activation="relu"},"batch_normalization","max_pooling2d",
+    "flatten",{kind="dense",units=8,activation="relu"},{kind="dropout",rate=0.2},{kind="dense",units=3}
+]"#;
+
+const MLP: &str = r#"[
+    "flatten",{kind="dense",units=16,activation="tanh"},"layer_normalization",
+    {kind="residual",layers=[{kind="dense",units=16,activation="gelu"}]},
+    {kind="dense",units=3,activation="softmax"}
+]"#;
+
+/// Images of 6 x 6 in three classes; ten steps an epoch, of which the last is short.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let names: Vec<_> = (0..36).map(|pixel| format!("p{pixel}")).collect();
+    let mut text = format!("{},label\n", names.join(","));
+    for row in 0..76 {
+        let pixel = |pixel: i32| ((row * 37 + pixel * 11) as f64 * 0.13).sin() + f64::from(row % 3);
+        for value in (0..36).map(pixel) {
+            text += &format!("{value:.4},");
+        }
+        text += &format!("{}\n", row % 3);
+    }
+    fs::write(folder.path().join("train.csv"), &text).unwrap();
+    fs::write(folder.path().join("test.csv"), &text[..text.len() / 2]).unwrap();
+    let whole = fs::read_to_string(folder.path().join("test.csv")).unwrap();
+    let end = whole.rfind('\n').unwrap() + 1;
+    fs::write(folder.path().join("test.csv"), &whole[..end]).unwrap();
+    let run = format!(
+        "[data]\nformat = \"csv\"\ntrain = \"train.csv\"\ntest = \"test.csv\"\nlabel = \"label\"\n\
+         shape = [6, 6, 1]\n\
+         [model]\nloss = \"softmax_cross_entropy\"\nlayers = {MLP}\n\
+         [train]\nglobal_batch = 8\nmicro_batch = 3\nsteps = 20\nlog_every = 1\n\
+         evaluate_every = 0\ncheckpoint_every = 0\n\
+         optimizer = {{ kind = \"adam\", learning_rate = 0.01 }}\nclip = {{ global_norm = 1.0 }}\n",
+        MLP = MLP.replace('\n', " ")
+    );
+    fs::write(folder.path().join("run.toml"), run).unwrap();
+    folder
+}
+
+fn session(folder: &Path, ranks: usize, overrides: &[&str]) -> Session {
+    let overrides: Vec<_> = overrides.iter().map(|text| Override::set(text)).collect();
+    let config = RunConfig::load(&folder.join("run.toml"), &overrides).unwrap();
+    Session {
+        comm: Options::default().with_collective(config.train.collective),
+        config,
+        folder: folder.join("run"),
+        begin: Begin::New(Existing::Replace),
+        ranks: Ranks::Threads(ranks),
+        console: Console::quiet(),
+    }
+}
+
+/// What a run came to: the loss of every step, the test's metrics, and the hash of its weights.
+#[derive(Debug, PartialEq)]
+struct Result {
+    losses: Vec<f64>,
+    test: Vec<f64>,
+    weights: String,
+}
+
+fn train(folder: &Path, ranks: usize, overrides: &[&str]) -> Result {
+    finish(&session(folder, ranks, overrides))
+}
+
+fn finish(session: &Session) -> Result {
+    let outcome = session.train().unwrap();
+    let records = read_metrics(&session.folder.join("metrics.jsonl")).unwrap();
+    let loss = |record: &Record| match record {
+        Record::Train(train) => Some(train.loss),
+        _ => None,
+    };
+    let checkpoints = session.folder.join("checkpoints");
+    let checkpoint = Checkpoint::newest(&checkpoints)
+        .unwrap()
+        .checkpoint
+        .unwrap();
+    Result {
+        losses: records.iter().filter_map(loss).collect(),
+        test: outcome.metrics.into_values().collect(),
+        weights: checkpoint.manifest().files["model.safetensors"]
+            .sha256
+            .clone(),
+    }
+}
+
+#[track_caller]
+fn assert_near(expected: &Result, actual: &Result, what: &str) {
+    assert_eq!(expected.losses.len(), 20);
+    let pairs = [
+        (&expected.losses, &actual.losses),
+        (&expected.test, &actual.test),
+    ];
+    for (expected, actual) in pairs {
+        assert_eq!(expected.len(), actual.len(), "{what}");
+        for (step, (expected, actual)) in expected.iter().zip(actual).enumerate() {
+            let difference = (expected - actual).abs();
+            assert!(
+                difference <= LOSS_ERROR,
+                "{what}: {actual} is not {expected} at {step}"
+            );
+        }
+    }
+}
+
+const CUDA: &str = "train.device=cuda";
+const STAGED: &str = "train.collective=staged";
+const NCCL: &str = "train.collective=nccl";
+
+#[test]
+fn losses_are_those_of_cpu_ranks_on_any_number_of_gpus() {
+    let folder = folder();
+    let folder = folder.path();
+    for layers in [CNN, MLP] {
+        let model = format!("model.layers={}", layers.replace('\n', " "));
+        let model = model.as_str();
+        let cpu = train(folder, 1, &[model, "train.device=cpu", "train.reduce=f32"]);
+        for (ranks, collective) in [(1, STAGED), (2, STAGED), (3, STAGED), (2, NCCL), (3, NCCL)] {
+            let gpus = train(folder, ranks, &[model, CUDA, collective]);
+            let what = format!("{ranks} ranks, {collective}");
+            assert_near(&cpu, &gpus, &what);
+            assert_ne!(cpu.weights, gpus.weights, "{what}: computed on the CPU");
+        }
+    }
+}
+
+#[test]
+fn exact_sums_give_the_same_bits_on_any_number_of_gpus() {
+    let folder = folder();
+    let folder = folder.path();
+    for layers in [CNN, MLP] {
+        let model = format!("model.layers={}", layers.replace('\n', " "));
+        let exact = [model.as_str(), CUDA, "train.reduce=exact"];
+        let one = train(folder, 1, &exact);
+        for (ranks, more) in [
+            (2, [STAGED, "train.zero=0"]),
+            (3, [STAGED, "train.zero=1"]),
+            (2, [NCCL, "train.zero=1"]),
+            (3, [NCCL, "train.zero=0"]),
+        ] {
+            let several = train(folder, ranks, &[&exact[..], &more].concat());
+            assert_eq!(one, several, "{ranks} ranks, {more:?}");
+        }
+    }
+}
+
+#[test]
+fn a_run_goes_on_on_other_devices() {
+    let folder = folder();
+    let folder = folder.path();
+    let exact = [CUDA, "train.reduce=exact"];
+    let whole = train(folder, 2, &exact);
+    let mut half = session(folder, 3, &[&exact[..], &["train.steps=10"]].concat());
+    half.train().unwrap();
+    half = session(folder, 1, &exact);
+    half.begin = Begin::Resume(Bits::Same);
+    let resumed = finish(&half);
+    assert_eq!(resumed, whole, "resumed on another number of GPUs");
+
+    half = session(folder, 1, &["train.device=cpu", "train.steps=30"]);
+    half.begin = Begin::Resume(Bits::Same);
+    let error = half.train().unwrap_err().to_string();
+    assert!(error.contains("arithmetic"), "{error}");
+    half.begin = Begin::Resume(Bits::MayDiffer);
+    assert_eq!(half.train().unwrap().step, 30);
+}
+
+#[test]
+fn gpus_that_are_not_there_and_sums_that_do_not_fit_are_named() {
+    let folder = folder();
+    let folder = folder.path();
+    let error = |ranks, overrides: &[&str]| {
+        let error = session(folder, ranks, overrides).train().unwrap_err();
+        error.to_string()
+    };
+    let text = error(2, &["train.device=cuda:77"]);
+    assert!(text.contains("77"), "{text}");
+    let text = error(2, &["train.device=cuda:0", NCCL]);
+    assert!(text.contains("ranks 0 and 1 are on the same GPU"), "{text}");
+    let text = error(2, &["train.device=cpu", NCCL]);
+    assert!(text.contains("choose --device cuda"), "{text}");
+}
+
+#[test]
+fn several_ranks_share_one_gpu_through_the_host() {
+    let folder = folder();
+    let folder = folder.path();
+    let exact = |device, ranks, collective: CollectiveChoice| {
+        let mut session = session(folder, ranks, &[device, "train.reduce=exact"]);
+        session.comm = session.comm.with_collective(collective);
+        finish(&session)
+    };
+    let apart = exact(CUDA, 2, CollectiveChoice::Staged);
+    for collective in [CollectiveChoice::Auto, CollectiveChoice::Ring] {
+        let together = exact("train.device=cuda:1", 3, collective);
+        assert_eq!(apart, together, "{collective:?}");
+    }
+}
