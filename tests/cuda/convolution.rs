@@ -2,9 +2,7 @@
 
 use ringstep::backend::cpu::Cpu;
 use ringstep::backend::cuda::Cuda;
-use ringstep::backend::{
-    Accumulate, Activation, ConvGeometry, Convolution, Convolve, Memory, Padding,
-};
+use ringstep::backend::{Accumulate, Activation, ConvGeometry, Convolution, Convolve, Padding};
 
 use crate::twins::{F32_ERROR, assert_close, assert_same_bits, cuda, download, normals, upload};
 
@@ -46,67 +44,76 @@ impl Outputs {
     }
 }
 
-/// All three calls on views that start at element `offset` of their buffers.
-fn run<B: Convolve>(
-    backend: &mut B,
-    g: &ConvGeometry,
-    activation: Activation,
-    inputs: &Inputs,
-    offset: usize,
-) -> Outputs {
-    fn view<B: Memory>(buffer: &B::Buffer<f32>, offset: usize) -> B::View<'_, f32> {
-        let whole = B::view(buffer);
-        B::slice(whole, offset..B::len(whole))
-    }
-    fn view_mut<B: Memory>(buffer: &mut B::Buffer<f32>, offset: usize) -> B::ViewMut<'_, f32> {
-        let whole = B::view_mut(buffer);
-        let len = B::len_mut(&whole);
-        B::slice_mut(whole, offset..len)
-    }
-    let moved = |values: &[f32]| [&vec![f32::NAN; offset], values].concat();
-    let poison = |len| moved(&vec![f32::NAN; len]);
-    let x = upload(backend, &moved(&inputs.x));
-    let kernel = upload(backend, &moved(&inputs.kernel));
-    let dy = upload(backend, &moved(&inputs.dy));
-    let bias = inputs
-        .bias
-        .as_deref()
-        .map(|bias| upload(backend, &moved(bias)));
-    let mut y = upload(backend, &poison(inputs.dy.len()));
-    let mut dx = upload(backend, &poison(inputs.x.len()));
-    let (write, start) = match &inputs.gradient {
-        Some(gradient) => (Accumulate::Add, moved(gradient)),
-        None => (Accumulate::Set, poison(inputs.kernel.len())),
-    };
-    let mut dkernel = upload(backend, &start);
-    let workspace = backend.convolution_workspace(g);
-    let mut workspace = upload(backend, &vec![f32::NAN; workspace]);
-    let (x, kernel, dy) = (
-        view::<B>(&x, offset),
-        view::<B>(&kernel, offset),
-        view::<B>(&dy, offset),
-    );
-    let bias = bias.as_ref().map(|bias| view::<B>(bias, offset));
-    let tensors = Convolution { x, kernel, bias };
-    let to = view_mut::<B>(&mut y, offset);
-    backend.convolve(g, activation, tensors, to, B::view_mut(&mut workspace));
-    let to = view_mut::<B>(&mut dkernel, offset);
-    backend.convolve_backward_kernel(g, x, dy, to, write, B::view_mut(&mut workspace));
-    let to = view_mut::<B>(&mut dx, offset);
-    backend.convolve_backward_input(g, kernel, dy, to, B::view_mut(&mut workspace));
-    let mut values = |buffer: &B::Buffer<f32>| {
-        let values = download(backend, buffer);
-        let (before, values) = values.split_at(offset);
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    /// With this activation.
+    Forward(Activation),
+    BackwardKernel,
+    BackwardInput,
+}
+
+impl Call {
+    /// What the call computes, on views that start at element `offset` of their buffers.
+    fn run<B: Convolve>(
+        self,
+        backend: &mut B,
+        g: &ConvGeometry,
+        inputs: &Inputs,
+        offset: usize,
+    ) -> Vec<f32> {
+        let moved = |values: &[f32]| [&vec![f32::NAN; offset], values].concat();
+        let x = upload(backend, &moved(&inputs.x));
+        let kernel = upload(backend, &moved(&inputs.kernel));
+        let dy = upload(backend, &moved(&inputs.dy));
+        let bias = inputs.bias.as_deref();
+        let bias = bias.map(|bias| upload(backend, &moved(bias)));
+        let view = |buffer| {
+            let whole = B::view(buffer);
+            B::slice(whole, offset..B::len(whole))
+        };
+        let (x, kernel, dy, bias) = (view(&x), view(&kernel), view(&dy), bias.as_ref().map(view));
+        let workspace = backend.convolution_workspace(g);
+        let mut workspace = upload(backend, &vec![f32::NAN; workspace]);
+        let workspace = B::view_mut(&mut workspace);
+        let mut write = Accumulate::Set;
+        let before = match self {
+            Self::Forward(_) => vec![f32::NAN; inputs.dy.len()],
+            Self::BackwardInput => vec![f32::NAN; inputs.x.len()],
+            Self::BackwardKernel => match &inputs.gradient {
+                Some(gradient) => {
+                    write = Accumulate::Add;
+                    gradient.clone()
+                }
+                None => vec![f32::NAN; inputs.kernel.len()],
+            },
+        };
+        let mut output = upload(backend, &moved(&before));
+        let to = B::slice_mut(B::view_mut(&mut output), offset..offset + before.len());
+        match self {
+            Self::Forward(activation) => {
+                let tensors = Convolution { x, kernel, bias };
+                backend.convolve(g, activation, tensors, to, workspace);
+            }
+            Self::BackwardKernel => {
+                backend.convolve_backward_kernel(g, x, dy, to, write, workspace);
+            }
+            Self::BackwardInput => backend.convolve_backward_input(g, kernel, dy, to, workspace),
+        }
+        let output = download(backend, &output);
+        backend.synchronize().unwrap();
+        let (before, output) = output.split_at(offset);
         assert!(before.iter().all(|x| x.is_nan()), "written before the view");
-        values.to_vec()
-    };
-    let outputs = Outputs {
-        y: values(&y),
-        dkernel: values(&dkernel),
-        dx: values(&dx),
-    };
-    backend.synchronize().unwrap();
-    outputs
+        output.to_vec()
+    }
+}
+
+fn run<B: Convolve>(backend: &mut B, g: &ConvGeometry, inputs: &Inputs, offset: usize) -> Outputs {
+    let linear = Call::Forward(Activation::Linear);
+    Outputs {
+        y: linear.run(backend, g, inputs, offset),
+        dkernel: Call::BackwardKernel.run(backend, g, inputs, offset),
+        dx: Call::BackwardInput.run(backend, g, inputs, offset),
+    }
 }
 
 /// `(x, kernel, y)` places that belong together, once for every product of a convolution.
@@ -168,10 +175,10 @@ fn assert_all_close(expected: &Outputs, actual: &Outputs) {
 /// Against `f64` and against the CPU, with aligned views and with odd ones.
 fn check(cuda: &mut Cuda, g: &ConvGeometry, inputs: &Inputs) {
     let mut cpu = Cpu::new();
-    let aligned = run(cuda, g, Activation::Linear, inputs, 0);
+    let aligned = run(cuda, g, inputs, 0);
     assert_all_close(&reference(g, inputs), &aligned);
-    assert_all_close(&run(&mut cpu, g, Activation::Linear, inputs, 0), &aligned);
-    let odd = run(cuda, g, Activation::Linear, inputs, 1);
+    assert_all_close(&run(&mut cpu, g, inputs, 0), &aligned);
+    let odd = run(cuda, g, inputs, 1);
     aligned.assert_same_bits(&odd);
 }
 
@@ -205,11 +212,21 @@ fn every_window_stride_and_padding() {
 }
 
 #[test]
-fn windows_as_wide_as_they_are_apart_are_read_in_quads() {
-    // Neighbours of a window's row lie together, and start at quads, with any number of channels.
+fn windows_in_quads_of_any_number_of_channels() {
     let mut cuda = cuda();
-    let g = ConvGeometry::new(2, [8, 12, 3], 6, [4, 4], [4, 4], Padding::Valid).unwrap();
-    check(&mut cuda, &g, &Inputs::new(&g, 3));
+    for (image, window, strides) in [
+        // Every window's row starts at a quad, and has whole ones.
+        ([8, 12, 3], [4, 4], [4, 4]),
+        // All but the distance of windows, of rows of the image, and the first window's place.
+        ([5, 12, 1], [2, 4], [2, 3]),
+        ([5, 13, 1], [2, 4], [2, 4]),
+        ([5, 8, 1], [2, 8], [2, 4]),
+    ] {
+        for padding in [Padding::Valid, Padding::Same] {
+            let g = ConvGeometry::new(2, image, 6, window, strides, padding).unwrap();
+            check(&mut cuda, &g, &Inputs::new(&g, 3));
+        }
+    }
 }
 
 #[test]
@@ -242,68 +259,29 @@ fn no_images() {
     let mut cuda = cuda();
     let g = ConvGeometry::new(0, [5, 5, 3], 4, [3, 3], [1, 1], Padding::Same).unwrap();
     let mut inputs = Inputs::new(&g, 1);
-    let outputs = run(&mut cuda, &g, Activation::Linear, &inputs, 0);
+    let outputs = run(&mut cuda, &g, &inputs, 0);
     assert!(outputs.y.is_empty() && outputs.dx.is_empty());
     assert!(outputs.dkernel.iter().all(|&x| x == 0.0));
     let gradient = normals(2, g.kernel_elements());
     inputs.gradient = Some(gradient.clone());
-    let outputs = run(&mut cuda, &g, Activation::Linear, &inputs, 0);
+    let outputs = run(&mut cuda, &g, &inputs, 0);
     assert_same_bits(&gradient, &outputs.dkernel);
-}
-
-/// One of the calls, which computes C of `[m, n]` with six terms for each sum.
-#[derive(Debug, Clone, Copy)]
-enum Call {
-    Forward,
-    BackwardInput,
-    BackwardKernel,
-}
-
-impl Call {
-    const ALL: [Self; 3] = [Self::Forward, Self::BackwardInput, Self::BackwardKernel];
-
-    fn run<B: Convolve>(self, backend: &mut B, [m, n]: [usize; 2]) -> Vec<f32> {
-        let (image, filters, window) = match self {
-            Self::Forward => ([m, 1, 2], n, [3, 1]),
-            Self::BackwardInput => ([m, 1, n], 2, [3, 1]),
-            Self::BackwardKernel => ([2, 3, m], n, [1, 1]),
-        };
-        let g = ConvGeometry::new(1, image, filters, window, [1, 1], Padding::Same).unwrap();
-        let inputs = Inputs::new(&g, 3);
-        let x = upload(backend, &inputs.x);
-        let kernel = upload(backend, &inputs.kernel);
-        let dy = upload(backend, &inputs.dy);
-        let workspace = backend.convolution_workspace(&g);
-        let mut workspace = upload(backend, &vec![f32::NAN; workspace]);
-        let mut c = upload(backend, &vec![f32::NAN; m * n]);
-        let (x, kernel, dy) = (B::view(&x), B::view(&kernel), B::view(&dy));
-        let (to, workspace) = (B::view_mut(&mut c), B::view_mut(&mut workspace));
-        match self {
-            Self::Forward => {
-                let bias = None;
-                let tensors = Convolution { x, kernel, bias };
-                backend.convolve(&g, Activation::Linear, tensors, to, workspace);
-            }
-            Self::BackwardInput => {
-                backend.convolve_backward_input(&g, kernel, dy, to, workspace);
-            }
-            Self::BackwardKernel => {
-                let write = Accumulate::Set;
-                backend.convolve_backward_kernel(&g, x, dy, to, write, workspace);
-            }
-        }
-        download(backend, &c)
-    }
 }
 
 #[test]
 fn every_tile() {
     let (mut cpu, mut cuda) = (Cpu::new(), cuda());
-    // The extents for which each tile is the quickest.
-    for extents in [[1403, 1533], [16_893, 29], [701, 637]] {
-        for call in Call::ALL {
-            let expected = call.run(&mut cpu, extents);
-            let actual = call.run(&mut cuda, extents);
+    // The extents of C for which each tile is the quickest; six terms for each sum.
+    for [m, n] in [[1403, 1533], [16_893, 29], [701, 637]] {
+        for (call, image, filters, window) in [
+            (Call::Forward(Activation::Relu), [m, 1, 2], n, [3, 1]),
+            (Call::BackwardInput, [m, 1, n], 2, [3, 1]),
+            (Call::BackwardKernel, [2, 3, m], n, [1, 1]),
+        ] {
+            let g = ConvGeometry::new(1, image, filters, window, [1, 1], Padding::Same).unwrap();
+            let inputs = Inputs::new(&g, 3);
+            let expected = call.run(&mut cpu, &g, &inputs, 0);
+            let actual = call.run(&mut cuda, &g, &inputs, 0);
             assert_close(&expected, &actual, F32_ERROR);
         }
     }
@@ -336,9 +314,10 @@ fn a_bias_and_every_activation() {
                     bias,
                     ..inputs.clone()
                 };
-                let on_cpu = run(&mut cpu, &g, activation, &inputs, 0);
-                let on_cuda = run(&mut cuda, &g, activation, &inputs, 0);
-                assert_close(&on_cpu.y, &on_cuda.y, F32_ERROR);
+                let call = Call::Forward(activation);
+                let on_cpu = call.run(&mut cpu, &g, &inputs, 0);
+                let on_cuda = call.run(&mut cuda, &g, &inputs, 0);
+                assert_close(&on_cpu, &on_cuda, F32_ERROR);
             }
         }
     }
@@ -365,7 +344,7 @@ fn a_nan_reaches_every_output_it_takes_part_in() {
         for hole in [0, g.in_elements() + 40, zeros.x.len() - 1] {
             let mut inputs = zeros.clone();
             inputs.x[hole] = f32::NAN;
-            let outputs = run(&mut cuda, &g, Activation::Relu, &inputs, 0);
+            let outputs = run(&mut cuda, &g, &inputs, 0);
             let mut y = vec![false; zeros.dy.len()];
             let mut dkernel = vec![false; zeros.kernel.len()];
             for_each_product(&g, |i, k, o| {
@@ -379,12 +358,12 @@ fn a_nan_reaches_every_output_it_takes_part_in() {
         for hole in [0, g.out_elements() + 1, zeros.dy.len() - 1] {
             let mut inputs = zeros.clone();
             inputs.dy[hole] = f32::NAN;
-            let outputs = run(&mut cuda, &g, Activation::Relu, &inputs, 0);
+            let outputs = run(&mut cuda, &g, &inputs, 0);
             let mut dx = vec![false; zeros.x.len()];
             for_each_product(&g, |i, _, o| dx[i] |= o == hole);
             assert_eq!(poisoned(&outputs.dx), dx);
             // Where a window reaches over the border, it meets the zeros there too, as on the CPU.
-            let twin = run(&mut cpu, &g, Activation::Relu, &inputs, 0);
+            let twin = run(&mut cpu, &g, &inputs, 0);
             assert_eq!(poisoned(&outputs.dkernel), poisoned(&twin.dkernel));
             assert!(
                 outputs.dkernel[hole % 5..]
@@ -396,10 +375,10 @@ fn a_nan_reaches_every_output_it_takes_part_in() {
         let mut inputs = zeros.clone();
         let hole = 4 * 15 + 2;
         inputs.kernel[hole] = f32::NAN;
-        let outputs = run(&mut cuda, &g, Activation::Relu, &inputs, 0);
+        let outputs = run(&mut cuda, &g, &inputs, 0);
         let (y, dx) = (poisoned(&outputs.y), poisoned(&outputs.dx));
         for_each_product(&g, |i, k, o| assert!(k != hole || y[o] && dx[i]));
-        let twin = run(&mut cpu, &g, Activation::Relu, &inputs, 0);
+        let twin = run(&mut cpu, &g, &inputs, 0);
         assert_eq!(y, poisoned(&twin.y));
     }
 }
@@ -407,25 +386,30 @@ fn a_nan_reaches_every_output_it_takes_part_in() {
 #[test]
 fn an_image_gives_the_same_bits_wherever_it_stands() {
     let mut cuda = cuda();
-    // In slices that blocks of their own sum where there are few images, and one where there are
-    // many.
-    for (rows, channels, filters) in [(5, 3, 20), (33, 32, 8), (33, 8, 32)] {
+    let linear = Call::Forward(Activation::Linear);
+    // Three slices, which blocks of their own sum where there are few images, and one where there
+    // are many.
+    for (call, rows, channels, filters) in [
+        (linear, 33, 60, 8),
+        (linear, 5, 3, 20),
+        (Call::BackwardInput, 33, 8, 60),
+        (Call::BackwardInput, 5, 20, 3),
+    ] {
         let image = [16, 16, channels];
         let g = ConvGeometry::new(rows, image, filters, [3, 3], [1, 1], Padding::Same).unwrap();
         let inputs = Inputs::new(&g, 31);
-        let all = run(&mut cuda, &g, Activation::Linear, &inputs, 0);
+        let all = call.run(&mut cuda, &g, &inputs, 0);
+        let image = all.len() / rows;
         for (first, rows) in [(0, 1), (rows - 3, 2), (rows - 1, 1)] {
             let few = ConvGeometry { rows, ..g };
-            let x = g.in_elements() * first..g.in_elements() * (first + rows);
-            let y = g.out_elements() * first..g.out_elements() * (first + rows);
-            let part = Inputs {
-                x: inputs.x[x.clone()].to_vec(),
-                dy: inputs.dy[y.clone()].to_vec(),
+            let part = |values: &[f32], each| values[first * each..][..rows * each].to_vec();
+            let inputs = Inputs {
+                x: part(&inputs.x, g.in_elements()),
+                dy: part(&inputs.dy, g.out_elements()),
                 ..inputs.clone()
             };
-            let alone = run(&mut cuda, &few, Activation::Linear, &part, 1);
-            assert_same_bits(&all.y[y], &alone.y);
-            assert_same_bits(&all.dx[x], &alone.dx);
+            let alone = call.run(&mut cuda, &few, &inputs, 1);
+            assert_same_bits(&part(&all, image), &alone);
         }
     }
 }
