@@ -9,10 +9,10 @@
 // CPU twin: src/backend/cpu/convolution. Reads 4 bytes of A per 1 / COLUMNS multiply-add and of B per
 // 1 / ROWS, A mostly from the caches: each element stands in several windows. Writes C once.
 //
-// The gradient of the input: with stride s, the row h of x meets those rows i of the kernel for which
-// h + pad - i is a multiple of s, so rows (and columns) with the same remainder by s, a phase, meet
-// the same ones. They are windows, one row of dy apart, of as many rows as the kernel has of these,
-// the last one first. No product with a zero between strided rows is made.
+// The gradient of the input: row h of x meets row i of the kernel where h + pad - i is a multiple of
+// the stride. So rows with the same remainder by the stride, a phase, meet the same rows of the kernel,
+// and columns likewise. The gradient of a phase is a convolution of dy with these alone, the last one
+// first: its windows are one place of dy apart, and no product is made with zeros between places.
 #include "product.cuh"
 
 // Division of numbers below 2^31 by one that is known before.
@@ -33,10 +33,10 @@ struct Corner {
 
 // Windows over images [rows, elements of a row], numbered by image, row and column.
 struct Windows {
-    Divisor columns, rows;    // windows beside and below each other in an image
-    unsigned height, line;    // rows of an image, elements of a row
-    unsigned down, right;     // rows and elements from one window to the next
-    unsigned top, left;       // row and element where the first window starts, below zero wrapped
+    Divisor columns, rows;  // windows beside and below each other in an image
+    unsigned height, line;  // rows of an image, elements of a row
+    unsigned down, right;   // rows and elements from one window to the next
+    unsigned top, left;     // row and element where the first window starts, wrapped below zero
 
     __device__ Corner corner(unsigned index) const {
         const unsigned above = columns.divide(index), column = index - above * columns.divisor;
@@ -56,7 +56,7 @@ struct Inner {
     unsigned row, element;
 };
 
-// What is outside of every image, whatever it is combined with: extents are below 2^30.
+// What is outside of every image, whatever it is combined with: extents are below 2^29.
 constexpr unsigned OUTSIDE_ROW = 1u << 31, OUTSIDE_INNER_ROW = 1u << 30;
 
 // The windows of images as an operand: one of them at each row, an element of them at each term.

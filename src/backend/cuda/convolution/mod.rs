@@ -189,14 +189,13 @@ fn check(g: &ConvGeometry, x: usize, kernel: usize, y: usize) {
     let counted = [
         places(g),
         g.rows * g.in_height * g.in_width,
-        g.in_width * g.in_channels,
-        g.out_width * g.out_channels,
+        g.kernel_height * g.in_width * g.in_channels,
+        g.kernel_height * g.out_width * g.out_channels,
         g.kernel_elements(),
     ];
-    let most = counted.into_iter().max().unwrap_or(0);
     assert!(
-        most < 1 << 29,
-        "convolution of 2^29 places or weights, or more: use a smaller micro_batch"
+        counted.iter().all(|&count| count < 1 << 29),
+        "convolution: {g:?} has 2^29 places or weights, or more; use a smaller micro_batch or kernel"
     );
 }
 

@@ -46,7 +46,7 @@ pub(super) fn input_windows(g: &ConvGeometry) -> (Windows, Divisor) {
     (windows, Divisor::new(g.kernel_width * g.in_channels))
 }
 
-/// Phases of one launch.
+/// Phases of one launch, as many as `Phases` of `convolution.cu` holds.
 pub(super) const PHASES: usize = 4;
 
 /// `Phase` of `convolution.cu`: the places of x with the same remainders by the strides, which meet
