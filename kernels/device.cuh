@@ -75,6 +75,30 @@ struct Quads {
     }
 };
 
+// Calls `use(i, load(i))` for `first`, `first + stride`, ... below `last`, in this order, with BATCH loads
+// on their way at a time: a compiler lets them wait for each other where the loop may end, or memory may
+// be written, between them.
+template <int BATCH, typename Load, typename Use>
+__device__ __forceinline__ void in_batches(size_t first, size_t last, size_t stride, Load load, Use use) {
+    decltype(load(first)) loaded[BATCH];
+    size_t start = first;
+    for (; start + (BATCH - 1) * stride < last; start += BATCH * stride) {
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) loaded[i] = load(start + i * stride);
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) use(start + i * stride, loaded[i]);
+    }
+    // What is left over is less than a batch.
+#pragma unroll
+    for (int i = 0; i < BATCH - 1; ++i) {
+        if (start + i * stride < last) loaded[i] = load(start + i * stride);
+    }
+#pragma unroll
+    for (int i = 0; i < BATCH - 1; ++i) {
+        if (start + i * stride < last) use(start + i * stride, loaded[i]);
+    }
+}
+
 // What math.h would have.
 __device__ __forceinline__ float infinity() { return __uint_as_float(0x7f800000u); }
 __device__ __forceinline__ float not_a_number() { return __uint_as_float(0x7fc00000u); }
@@ -115,12 +139,13 @@ struct Row {
         lane = threadIdx.x % width;
         this->columns = index < rows ? columns : 0;
     }
-};
 
-// Runs the statement that follows for each column that this thread has of a Row. Unrolled, so that loads
-// do not wait for each other.
-#define FOR_COLUMNS(i, row) \
-    _Pragma("unroll 4") for (size_t i = (row).lane; i < (row).columns; i += (row).width)
+    // Calls `use(i, load(i))` for each column that this thread has.
+    template <typename Load, typename Use>
+    __device__ __forceinline__ void each(Load load, Use use) const {
+        in_batches<4>(lane, columns, width, load, use);
+    }
+};
 
 // Copies BYTES, 4 or 16, from global to shared memory, or writes as many zeros where `from` is null.
 // Visible after `copies_arrive` and a barrier. Below 8.0 an ordinary copy through registers.

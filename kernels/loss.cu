@@ -39,34 +39,36 @@ extern "C" __global__ void softmax_cross_entropy(Batch batch, size_t target_colu
     const float* x = batch.outputs + row.index * columns;
     const float* y = batch.targets + row.index * target_columns;
     const float index = is_there ? y[0] : 0.f;
-    const auto label = [=](size_t i) {
+    // An output with its share of the target.
+    const auto load = [=](size_t i) {
         const float label = is_index ? (index == static_cast<float>(i) ? 1.f : 0.f) : y[i];
-        return label * (1.f - smoothing) + smoothing / static_cast<float>(columns);
+        return make_float2(x[i], label * (1.f - smoothing) + smoothing / static_cast<float>(columns));
     };
     float largest = -infinity();
     unsigned long long found = 0, wanted = 0;
-    FOR_COLUMNS(i, row) {
-        largest = fmaxf(largest, x[i]);
-        found = max(found, ranked(x[i], i));
-        if (!is_index) wanted = max(wanted, ranked(y[i], i));
-    }
+    row.each([=](size_t i) { return make_float2(x[i], is_index ? 0.f : y[i]); },
+             [&](size_t i, float2 pair) {
+                 largest = fmaxf(largest, pair.x);
+                 found = max(found, ranked(pair.x, i));
+                 wanted = max(wanted, ranked(pair.y, i));
+             });
     largest = join_team(width, largest, [](float a, float b) { return fmaxf(a, b); });
     const unsigned best = first_largest(width, found);
     const unsigned target = first_largest(width, wanted);
     double sum = 0.0, expected = 0.0;
-    FOR_COLUMNS(i, row) {
-        sum += expf(x[i] - largest);
-        expected += static_cast<double>(label(i)) * (x[i] - largest);
-    }
+    row.each(load, [&](size_t, float2 pair) {
+        sum += expf(pair.x - largest);
+        expected += static_cast<double>(pair.y) * (pair.x - largest);
+    });
     sum = sum_team(width, sum);
     expected = sum_team(width, expected);
     if (!is_there) return;
     if (batch.gradient) {
         const float weight = batch.weight(row.index), inverse = static_cast<float>(1.0 / sum);
         float* dx = batch.gradient + row.index * columns;
-        FOR_COLUMNS(i, row) {
-            dx[i] = weight * (expf(x[i] - largest) * inverse - label(i));
-        }
+        row.each(load, [=](size_t i, float2 pair) {
+            dx[i] = weight * (expf(pair.x - largest) * inverse - pair.y);
+        });
     }
     if (row.lane == 0) {
         const bool is_class = index >= 0.f && index < static_cast<float>(columns) &&
@@ -133,18 +135,19 @@ extern "C" __global__ void elementwise_loss(Batch batch, Loss loss, unsigned wid
     const Row row(batch.rows, batch.columns, width);
     const float* x = batch.outputs + row.index * batch.columns;
     const float* y = batch.targets + row.index * batch.columns;
+    const auto load = [=](size_t i) { return make_float2(x[i], y[i]); };
     double value = 0.0, metric = 0.0;
-    FOR_COLUMNS(i, row) {
-        value += loss.value(x[i], y[i]);
-        metric += loss.metric(x[i], y[i]);
-    }
+    row.each(load, [&](size_t, float2 pair) {
+        value += loss.value(pair.x, pair.y);
+        metric += loss.metric(pair.x, pair.y);
+    });
     value = sum_team(width, value);
     metric = sum_team(width, metric);
     if (row.columns == 0) return;
     if (batch.gradient) {
         const float share = batch.weight(row.index) / static_cast<float>(batch.columns);
         float* dx = batch.gradient + row.index * batch.columns;
-        FOR_COLUMNS(i, row) dx[i] = share * loss.slope(x[i], y[i]);
+        row.each(load, [=](size_t i, float2 pair) { dx[i] = share * loss.slope(pair.x, pair.y); });
     }
     if (row.lane == 0) {
         batch.losses[2 * row.index] = value / static_cast<double>(batch.columns);

@@ -31,12 +31,11 @@ struct ColumnSums {
             const auto terms = terms_of(place.remainder);
             const size_t first = place.quotient * chunk, last = min(rows, first + chunk);
             Sums sums{0.0, 0.0};
-#pragma unroll 8
-            for (size_t row = first; row < last; ++row) {
-                const Sums term = terms(row, row * stride + place.remainder);
+            const auto load = [=](size_t row) { return terms(row, row * stride + place.remainder); };
+            in_batches<8>(first, last, 1, load, [&](size_t, Sums term) {
                 sums.first += term.first;
                 sums.second += term.second;
-            }
+            });
             chunks[i] = sums;
         }
     }
@@ -46,10 +45,11 @@ struct ColumnSums {
     __device__ __forceinline__ void finish(Write write) const {
         const Row column(columns, count(), 32);
         Sums sums{0.0, 0.0};
-        for (size_t i = column.lane; i < column.columns; i += 32) {
-            sums.first += chunks[i * columns + column.index].first;
-            sums.second += chunks[i * columns + column.index].second;
-        }
+        const auto load = [=](size_t i) { return chunks[i * columns + column.index]; };
+        column.each(load, [&](size_t, Sums chunk) {
+            sums.first += chunk.first;
+            sums.second += chunk.second;
+        });
         sums.first = sum_team(32, sums.first);
         sums.second = sum_team(32, sums.second);
         if (column.lane == 0 && column.index < columns) write(column.index, sums);
@@ -126,23 +126,12 @@ extern "C" __global__ void gradients_finish(ColumnSums sums, float epsilon, cons
 // thread's elements are all of one column.
 template <typename ValueOf>
 __device__ __forceinline__ void for_columns(size_t len, size_t columns, float* to, ValueOf value_of) {
-    constexpr int TOGETHER = 4;  // elements that are on their way at a time
     const size_t threads = static_cast<size_t>(gridDim.x) * blockDim.x;
     const size_t thread = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     const size_t stride = threads - divide(threads, columns).remainder;
     if (thread >= stride || thread >= len) return;
     const auto value = value_of(divide(thread, columns).remainder);
-    for (size_t first = thread; first < len; first += TOGETHER * stride) {
-        float values[TOGETHER];
-#pragma unroll
-        for (int i = 0; i < TOGETHER; ++i) {
-            if (first + i * stride < len) values[i] = value(first + i * stride);
-        }
-#pragma unroll
-        for (int i = 0; i < TOGETHER; ++i) {
-            if (first + i * stride < len) to[first + i * stride] = values[i];
-        }
-    }
+    in_batches<4>(thread, len, stride, value, [=](size_t i, float value) { to[i] = value; });
 }
 
 // y[len] = scale * (x - mean) / sqrt(variance + epsilon) + offset; null for a scale of 1, an offset of
@@ -181,28 +170,29 @@ extern "C" __global__ void normalize_columns_backward(size_t len, size_t columns
 // y[rows, columns] = scale * (x - mean) * inverse + offset; moments[rows, 2] = mean and inverse deviation
 // of each row. 8 bytes an element; a row is read again from the cache.
 extern "C" __global__ void normalize_rows(size_t rows, size_t columns, unsigned width, float epsilon,
-                                          const float* __restrict__ x, const float* __restrict__ scale,
-                                          const float* __restrict__ offset, float* __restrict__ y,
-                                          float* moments) {
+                                          const float* x, const float* scale, const float* offset,
+                                          float* y, float* moments) {
     const Row row(rows, columns, width);
     const double count = static_cast<double>(columns);
     x += row.index * columns;
     y += row.index * columns;
+    const auto load = [=](size_t i) { return x[i]; };
     double sum = 0.0;
-    FOR_COLUMNS(i, row) sum += x[i];
+    row.each(load, [&](size_t, float x) { sum += x; });
     const double center = sum_team(width, sum) / count;
     double squares = 0.0;
-    FOR_COLUMNS(i, row) {
-        const double difference = x[i] - center;
+    row.each(load, [&](size_t, float x) {
+        const double difference = x - center;
         squares += difference * difference;
-    }
+    });
     squares = sum_team(width, squares);
     const float inverse = inverse_deviation(static_cast<float>(squares / count), epsilon);
     const float mean = static_cast<float>(center);
-    FOR_COLUMNS(i, row) {
+    const auto value = [=](size_t i) {
         const float value = (x[i] - mean) * (scale ? inverse * scale[i] : inverse);
-        y[i] = offset ? value + offset[i] : value;
-    }
+        return offset ? value + offset[i] : value;
+    };
+    row.each(value, [=](size_t i, float value) { y[i] = value; });
     if (row.lane == 0 && row.columns > 0) {
         moments[2 * row.index] = mean;
         moments[2 * row.index + 1] = inverse;
@@ -212,29 +202,27 @@ extern "C" __global__ void normalize_rows(size_t rows, size_t columns, unsigned 
 // dx[rows, columns] = the gradient of x in normalize_rows. 12 bytes an element; a row is read again from
 // the cache.
 extern "C" __global__ void normalize_rows_backward(size_t rows, size_t columns, unsigned width,
-                                                   const float* __restrict__ x,
-                                                   const float* __restrict__ moments,
-                                                   const float* __restrict__ scale,
-                                                   const float* __restrict__ dy,
-                                                   float* __restrict__ dx) {
+                                                   const float* x, const float* moments,
+                                                   const float* scale, const float* dy, float* dx) {
     const Row row(rows, columns, width);
     x += row.index * columns;
     dy += row.index * columns;
     dx += row.index * columns;
     const float mean = row.columns > 0 ? moments[2 * row.index] : 0.f;
     const float inverse = row.columns > 0 ? moments[2 * row.index + 1] : 0.f;
-    const auto upstream = [=](size_t i) { return scale ? dy[i] * scale[i] : dy[i]; };
+    // What was normalised, and the gradient of what it became.
+    const auto load = [=](size_t i) {
+        return make_float2((x[i] - mean) * inverse, scale ? dy[i] * scale[i] : dy[i]);
+    };
     double sum = 0.0, dot = 0.0;
-    FOR_COLUMNS(i, row) {
-        const double gradient = upstream(i);
-        sum += gradient;
-        dot += gradient * ((x[i] - mean) * inverse);
-    }
+    row.each(load, [&](size_t, float2 pair) {
+        sum += pair.y;
+        dot += static_cast<double>(pair.y) * pair.x;
+    });
     const double count = static_cast<double>(columns);
     const float mean_sum = static_cast<float>(sum_team(width, sum) / count);
     const float mean_dot = static_cast<float>(sum_team(width, dot) / count);
-    FOR_COLUMNS(i, row) {
-        const float normalized = (x[i] - mean) * inverse;
-        dx[i] = inverse * (upstream(i) - (mean_sum + normalized * mean_dot));
-    }
+    row.each(load, [=](size_t i, float2 pair) {
+        dx[i] = inverse * (pair.y - (mean_sum + pair.x * mean_dot));
+    });
 }

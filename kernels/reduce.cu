@@ -19,9 +19,8 @@ extern "C" __global__ void sum_groups(Groups groups, unsigned is_added, const fl
         const size_t first = place.quotient * groups.group;
         const size_t last = min(groups.rows, first + groups.group);
         float sum = 0.f;
-        // Loads do not wait for sums: sixteen of them are on their way at a time.
-#pragma unroll 16
-        for (size_t row = first; row < last; ++row) sum += x[row * groups.stride + place.remainder];
+        const auto load = [=](size_t row) { return x[row * groups.stride + place.remainder]; };
+        in_batches<32>(first, last, 1, load, [&](size_t, float x) { sum += x; });
         sums[i] = is_added ? sums[i] + sum : sum;
     }
 }
