@@ -1,4 +1,5 @@
-//! Training throughput on thread ranks: the counterpart of `scripts/bench/peers/ddp.py`, called by
+//! Training throughput on thread ranks, or on those that `mpirun` started where it is built with
+//! `--features mpi`: the counterpart of `scripts/bench/peers/ddp.py`, called by
 //! `scripts/bench/training.sh`.
 //!
 //! Every rank trains on 64 rows a step through the whole pipeline: rows are shuffled and copied by
@@ -13,14 +14,16 @@ use std::time::Instant;
 
 use clap::Parser;
 use ringstep::backend::cpu::Cpu;
-use ringstep::comm::{Options, ReduceMode};
+use ringstep::comm::{CollectiveChoice, Communicator, Options, ReduceMode, Span, launcher};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::{
     ActivationSpec, Build, Conv2D, Dense, Flatten, LayerSpec, MaxPooling2D, Shape,
 };
 use ringstep::models::{LossReduction, LossSpec, Model, Sequential, SoftmaxCrossEntropy};
 use ringstep::optim::{Adam, OptimizerSpec};
-use ringstep::train::{Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads};
+use ringstep::train::{
+    Connect, Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_rank, run_threads,
+};
 
 const LEARNING_RATE: f64 = 1e-3;
 const ROWS: usize = 4096;
@@ -32,8 +35,12 @@ const WINDOW_SECONDS: f64 = 0.25;
 struct Arguments {
     #[arg(long)]
     model: Architecture,
+    /// Thread ranks; those of `mpirun` are counted by themselves.
     #[arg(long, default_value_t = 1)]
     ranks: usize,
+    /// What sums over ranks: auto, ring, direct or hierarchical.
+    #[arg(long, default_value = "auto")]
+    collective: CollectiveChoice,
     #[arg(long, default_value = "f32", value_parser = reduce_mode)]
     reduce: ReduceMode,
     /// Shards the optimizer's state over the ranks.
@@ -103,79 +110,130 @@ fn table(shape: Shape) -> Table {
     table
 }
 
-/// Seconds of each window of `window` steps, and the number of parameters.
+/// What a rank measured.
+struct Measured {
+    rank: usize,
+    world: usize,
+    parameters: usize,
+    /// Steps of a window.
+    window: u64,
+    /// Seconds of each window.
+    seconds: Vec<f64>,
+}
+
+/// What one rank does: steps until it knows how long one takes, then windows of them.
 fn train(
     arguments: &Arguments,
     table: &Arc<Table>,
-    windows: u64,
-    window: u64,
-) -> Result<(Vec<f64>, usize), TrainError> {
-    let connects = connect_threads(arguments.ranks, &Options::default())?;
-    let body = |reducer: Reducer| -> Result<(Vec<f64>, usize), TrainError> {
-        let place = (reducer.rank(), reducer.world());
-        let mut backend = Cpu::new();
-        let build = Build::new(&mut backend, arguments.batch);
-        let loss = LossSpec::from(SoftmaxCrossEntropy::default());
-        let layers = arguments.model.layers();
-        let model = Sequential::new(build, &layers, &table.description(), &loss)?;
-        let parameters = model.layout().parameters();
-        let options = TrainerOptions {
-            seed: 0,
-            micro_batch: arguments.batch,
-            micro_batches: arguments.ranks,
-            reduce: arguments.reduce,
-            bucket_bytes: 25 << 20,
-            sharded: arguments.sharded,
-            loss_reduction: LossReduction::Mean,
-            optimizer: OptimizerSpec::from(Adam::default()),
-            clip: None,
-        };
-        let mut trainer = Trainer::new(backend, model, options, reducer)?;
-        let sampler = Sampler {
-            rows: ROWS,
-            global_batch: arguments.batch * arguments.ranks,
-            micro_batch: arguments.batch,
-            seed: 0,
-            shuffle: true,
-        };
-        let steps = 0..WARM_UP_STEPS + windows * window;
-        let mut data =
-            Prefetch::start(Arc::clone(table), sampler, place, steps).map_err(|source| {
-                TrainError::Spawn {
-                    rank: place.0,
-                    source,
-                }
-            })?;
-        let mut seconds = Vec::new();
-        let mut start = Instant::now();
-        while let Some(share) = data.next_share() {
-            trainer.step(&share, LEARNING_RATE)?;
-            let done = share.step + 1;
-            data.recycle(share);
-            if done >= WARM_UP_STEPS && (done - WARM_UP_STEPS).is_multiple_of(window) {
-                if done > WARM_UP_STEPS {
-                    seconds.push(start.elapsed().as_secs_f64());
-                }
-                start = Instant::now();
-            }
-        }
-        Ok((seconds, parameters))
+    reducer: Reducer,
+) -> Result<Measured, TrainError> {
+    let (rank, world) = (reducer.rank(), reducer.world());
+    let mut backend = Cpu::new();
+    let build = Build::new(&mut backend, arguments.batch);
+    let loss = LossSpec::from(SoftmaxCrossEntropy::default());
+    let layers = arguments.model.layers();
+    let model = Sequential::new(build, &layers, &table.description(), &loss)?;
+    let parameters = model.layout().parameters();
+    let options = TrainerOptions {
+        seed: 0,
+        micro_batch: arguments.batch,
+        micro_batches: world,
+        reduce: arguments.reduce,
+        bucket_bytes: 25 << 20,
+        sharded: arguments.sharded,
+        loss_reduction: LossReduction::Mean,
+        optimizer: OptimizerSpec::from(Adam::default()),
+        clip: None,
     };
-    Ok(run_threads(connects, body)?.swap_remove(0))
+    let mut trainer = Trainer::new(backend, model, options, reducer)?;
+    let sampler = Sampler {
+        rows: ROWS,
+        global_batch: arguments.batch * world,
+        micro_batch: arguments.batch,
+        seed: 0,
+        shuffle: true,
+    };
+    let every_step = 0..u64::MAX;
+    let mut data = Prefetch::start(Arc::clone(table), sampler, (rank, world), every_step)
+        .map_err(|source| TrainError::Spawn { rank, source })?;
+    let mut run = |trainer: &mut Trainer<_, _>, steps: u64| {
+        let start = Instant::now();
+        for _ in 0..steps {
+            let Some(share) = data.next_share() else {
+                break;
+            };
+            trainer.step(&share, LEARNING_RATE)?;
+            data.recycle(share);
+        }
+        Ok::<_, TrainError>(start.elapsed().as_secs_f64())
+    };
+    run(&mut trainer, WARM_UP_STEPS)?;
+    let step = run(&mut trainer, WARM_UP_STEPS)? / WARM_UP_STEPS as f64;
+    let window = of_rank_0(&mut trainer, (WINDOW_SECONDS / step) as u64)?.max(1);
+    let windows = (arguments.seconds / (step * window as f64)).ceil() as u64;
+    let windows = of_rank_0(&mut trainer, windows)?.max(1);
+    let seconds = (0..windows).map(|_| run(&mut trainer, window));
+    Ok(Measured {
+        rank,
+        world,
+        parameters,
+        window,
+        seconds: seconds.collect::<Result<_, _>>()?,
+    })
+}
+
+/// What rank 0 says the number is: clocks differ, and all ranks have to take the same steps.
+fn of_rank_0(trainer: &mut Trainer<Cpu, Sequential<Cpu>>, number: u64) -> Result<u64, TrainError> {
+    let broadcast = move |communicator: &mut dyn Communicator| {
+        let region = communicator.allocate_host_i64(1)?;
+        // SAFETY: outside collectives the region is this rank's own.
+        unsafe { region.slice_mut(0..1) }.fill(number as i64);
+        let span = Span {
+            region: region.id(),
+            range: 0..1,
+        };
+        communicator.broadcast(&span, 0)?;
+        // SAFETY: as above.
+        Ok(unsafe { region.slice(0..1) }[0] as u64)
+    };
+    Ok(trainer.reducer().call(broadcast)?)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
     let table = Arc::new(table(arguments.model.input()));
-    // How long a step takes, to know how many fill a window; the same number on every rank.
-    let (trial, parameters) = train(&arguments, &table, 1, WARM_UP_STEPS)?;
-    let step = trial[0] / WARM_UP_STEPS as f64;
-    let window = ((WINDOW_SECONDS / step) as u64).max(1);
-    let windows = (arguments.seconds / (step * window as f64)).ceil() as u64;
-    let (mut seconds, _) = train(&arguments, &table, windows.max(1), window)?;
-    seconds.sort_by(f64::total_cmp);
-    let samples = window as usize * arguments.batch * arguments.ranks;
-    let rate = samples as f64 / seconds[seconds.len() / 2];
-    println!("{{\"samples_per_second\": {rate:.1}, \"parameters\": {parameters}}}");
+    let options = Options::default().with_collective(arguments.collective);
+    let body = |reducer: Reducer| train(&arguments, &table, reducer);
+    let launcher = launcher::detect(|name| std::env::var(name).ok());
+    let mut measured = match (launcher, mpi_connection(&options)) {
+        (Some(_), Some(connect)) => run_rank(0, connect, &body)?,
+        (launcher, _) => {
+            launcher.map_or(Ok(()), |launcher| launcher.refuse_without_mpi())?;
+            run_threads(connect_threads(arguments.ranks, &options)?, body)?.swap_remove(0)
+        }
+    };
+    if measured.rank == 0 {
+        let seconds = &mut measured.seconds;
+        seconds.sort_by(f64::total_cmp);
+        let samples = measured.window as usize * arguments.batch * measured.world;
+        let rate = samples as f64 / seconds[seconds.len() / 2];
+        let parameters = measured.parameters;
+        println!("{{\"samples_per_second\": {rate:.1}, \"parameters\": {parameters}}}");
+    }
     Ok(())
+}
+
+/// How this process connects as one rank of an MPI job, where MPI is built in.
+#[cfg(feature = "mpi")]
+fn mpi_connection(options: &Options) -> Option<Connect> {
+    let options = options.clone();
+    Some(Box::new(move || {
+        let launcher = launcher::detect(|name| std::env::var(name).ok());
+        ringstep::comm::mpi::connect(&options, launcher.as_ref())
+    }))
+}
+
+#[cfg(not(feature = "mpi"))]
+fn mpi_connection(_: &Options) -> Option<Connect> {
+    None
 }

@@ -2,7 +2,8 @@
 # Matrix products of this machine's CPU against oneDNN's and MKL's, one thread each, alternating in
 # one run: a table of GFLOP/s and of the ratio of median times. Arguments go to the benchmark, for
 # example `avx2` to use that instruction set.
-# MKL_LIBRARY names an installed libmkl_rt to use; otherwise MKL is installed under target/peers.
+# MKL_LIBRARY names an installed libmkl_rt to use; otherwise it is the one of the other peers
+# (scripts/install-peers.sh).
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -21,10 +22,12 @@ fi
 
 mkl=${MKL_LIBRARY:-}
 if [ -z "$mkl" ]; then
-    peers=target/peers
-    [ -x $peers/bin/pip ] || python3 -m venv $peers
-    ls $peers/lib/libmkl_rt.so* >/dev/null 2>&1 || $peers/bin/pip install --quiet mkl
-    mkl=$(ls "$PWD"/$peers/lib/libmkl_rt.so* | head -n 1)
+    libraries=$(dirname "$(scripts/install-peers.sh)")/../lib
+    for mkl in "$libraries"/libmkl_rt.so*; do :; done
+    if [ ! -e "$mkl" ]; then
+        echo "no libmkl_rt in $libraries; install it there (pip install mkl) or set MKL_LIBRARY" >&2
+        exit 1
+    fi
 fi
 
 cargo build --release --example bench_matmul

@@ -8,6 +8,7 @@ and so is what helps it: threads that feed data or sum gradients are not counted
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -47,14 +48,31 @@ def measure_apart(command):
     return sum(finish(process) for process in [start(command, core) for core in (0, 1)])
 
 
+def build(mpi):
+    """Builds our program, with MPI for an MPI's name, and returns its path."""
+    command = ["cargo", "build", "--quiet", "--locked", "--release", "--example", "bench_training"]
+    environment, target = dict(os.environ), "target"
+    if mpi:
+        target = f"target/{mpi}"
+        command += ["--features", "mpi", "--target-dir", target]
+        # Debian installs several MPIs side by side, each with a suffix.
+        named = shutil.which(f"mpicc.{mpi}")
+        environment["MPICC"] = named or "mpicc"
+    subprocess.run(command, env=environment, check=True)
+    return f"{target}/release/examples/bench_training"
+
+
 def commands(model, ranks, options):
     """The commands of one round, by name."""
-    common = ["--model", model, "--ranks", str(ranks), "--seconds", str(options.seconds)]
-    ours = ["target/release/examples/bench_training", *common]
-    peer = [sys.executable, "scripts/bench/peers/ddp.py", *common]
-    named = {PEER: peer}
+    common = ["--model", model, "--seconds", str(options.seconds)]
+    count = ["--ranks", str(ranks)]
+    if options.mpi and ranks > 1:
+        ours = ["scripts/mpirun.sh", options.mpi, str(ranks), options.mpi_program, *common]
+    else:
+        ours = [options.program, *common, *count]
+    named = {PEER: [sys.executable, "scripts/bench/peers/ddp.py", *common, *count]}
     for mode in MODES:
-        named[mode] = [*ours, "--reduce", mode]
+        named[mode] = [*ours, "--collective", options.collective, "--reduce", mode]
     return named
 
 
@@ -130,8 +148,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
     parser.add_argument("--models", default="mlp,cnn")
+    parser.add_argument("--collective", default="auto", help="ours: auto, ring, direct, hierarchical")
+    parser.add_argument("--mpi", choices=("openmpi", "mpich"), help="two ranks are its processes")
     parser.add_argument("--json", help="file for every rate of every round")
     options = parser.parse_args()
+    options.program = build(None)
+    options.mpi_program = build(options.mpi) if options.mpi else None
     results = {model: rounds_of(model, options) for model in options.models.split(",")}
     if options.json:
         flat = {
@@ -142,7 +164,8 @@ def main():
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(flat, file, indent=1)
     text, met = tables(results)
-    print(text)
+    ranks = f"{options.mpi} processes" if options.mpi else "threads"
+    print(f"ringstep's two ranks are {ranks}, collective {options.collective}\n\n{text}")
     if not met:
         sys.exit(1)
 
