@@ -102,7 +102,7 @@ fn softmaxes<B: Activate>(
 #[test]
 fn softmax_and_its_gradient() {
     let mut cuda = cuda();
-    for columns in [1, 3, 10, 31, 32, 33, 257, 1025] {
+    for columns in [1, 3, 10, 31, 32, 33, 100, 257, 1025] {
         for rows in [1, 3, 33] {
             let x: Vec<f32> = normals(3, rows * columns).iter().map(|x| 5.0 * x).collect();
             let dy = normals(4, rows * columns);
@@ -180,7 +180,7 @@ fn summed<B: Activate>(
 #[test]
 fn sums_over_rows_have_the_bits_of_the_cpu() {
     let mut cuda = cuda();
-    for rows in [0, 1, 3, 64, 65, 257] {
+    for rows in [0, 1, 3, 63, 64, 65, 257] {
         for columns in [1, 3, 31, 33, 257] {
             let x = normals(11, rows * columns);
             for write in [Accumulate::Set, Accumulate::Add] {

@@ -23,13 +23,14 @@ const SOFTMAX: [Loss; 2] = [
     Loss::SoftmaxCrossEntropy { smoothing: 0.1 },
 ];
 
-/// Rows and outputs, around warps, teams and the rows that a report stages.
-const SHAPES: [(usize, usize); 9] = [
+/// Rows and outputs, around warps, teams, batches of loads and the rows that a report stages.
+const SHAPES: [(usize, usize); 10] = [
     (1, 1),
     (3, 3),
     (33, 10),
     (5, 31),
     (3, 33),
+    (3, 100),
     (2, 257),
     (1, 1025),
     (257, 2),

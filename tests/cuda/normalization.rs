@@ -8,8 +8,8 @@ use crate::twins::{
 
 const EPSILON: f32 = 1e-3;
 
-/// Rows and columns, around warps, teams and the chunks of rows that are summed.
-const SHAPES: [(usize, usize); 12] = [
+/// Rows and columns, around warps, teams, batches of loads and the chunks of rows that are summed.
+const SHAPES: [(usize, usize); 13] = [
     (1, 1),
     (1, 33),
     (3, 3),
@@ -17,6 +17,7 @@ const SHAPES: [(usize, usize); 12] = [
     (5, 31),
     (64, 33),
     (65, 4),
+    (71, 100),
     (257, 1),
     (129, 32),
     (3, 257),
