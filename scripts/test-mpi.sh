@@ -88,7 +88,8 @@ passed=$((passed + 1))
 # A run's weights depend neither on the number of ranks nor on their being threads or processes.
 ringstep=$target/debug/ringstep
 run=$(mktemp -d)
-trap 'rm -rf "$run"' EXIT
+own=$(mktemp -d)
+trap 'rm -rf "$run" "$own"' EXIT
 weights() { # COMMAND...
     "$@" train examples/digits/run.toml --quiet --overwrite --run-dir "$run" \
         --set train.epochs=1 --set train.global_batch=100 $options >/dev/null || return 1
@@ -103,5 +104,35 @@ for options in "--collective auto" "--collective ring" "--zero 1" "--bucket-mib 
         passed=$((passed + 1))
     done
 done
+
+# Ranks that find other checkpoints, each in a folder of its own as on hosts that share no disk, do not
+# go on; they do where the folders hold the same.
+digits=(train examples/digits/run.toml --quiet --set train.global_batch=100 --set train.checkpoint_every=3)
+resume() { # STEPS
+    # shellcheck disable=SC2016 # each rank finds its own folder
+    start 2 sh -c 'folder=$1/${OMPI_COMM_WORLD_RANK:-$PMI_RANK}; shift; exec "$@" --run-dir "$folder"' \
+        rank "$own" "$ringstep" "${digits[@]}" --resume --set "train.steps=$1" 2>&1
+}
+"$ringstep" "${digits[@]}" --run-dir "$own/0" --set train.steps=6 >/dev/null || fail "no run to resume"
+cp -r "$own/0" "$own/1"
+output=$(resume 7) || fail "equal checkpoints did not resume: $output"
+passed=$((passed + 1))
+refuses() { # WHAT PATTERN
+    local before output
+    before=$(cd "$own" && find . -type f -exec sha256sum {} + | sort)
+    output=$(resume 9) && fail "resumed although rank 1 $1: $output"
+    grep -q "rank 1 has another checkpoint to go on from than most: '$2" <<<"$output" || fail "$1: $output"
+    [ "$before" = "$(cd "$own" && find . -type f -exec sha256sum {} + | sort)" ] || fail "$1: files changed"
+    passed=$((passed + 1))
+}
+rm -r "$own/1" && cp -r "$own/0" "$own/1"
+: >"$own/1/checkpoints/step-7/model.safetensors"
+refuses "has a damaged one" "step 6, .*' on rank 1, 'step 7, .*' on rank 0"
+rm -r "$own/1/checkpoints"
+refuses "has none" "none' on rank 1, 'step 7, .*' on rank 0"
+rm -r "$own/1"
+"$ringstep" "${digits[@]}" --run-dir "$own/1" --set train.steps=7 --set train.optimizer.epsilon=0.1 \
+    >/dev/null || fail "no other run"
+refuses "has other weights" "step 7, .*' on rank 1, 'step 7, .*' on rank 0"
 
 echo "mpi $implementation: $passed passed"

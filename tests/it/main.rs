@@ -26,6 +26,7 @@ mod not_finite;
 #[path = "../lockstep/mod.rs"]
 mod lockstep;
 mod reference;
+mod repeats;
 mod config;
 mod data;
 mod training;
