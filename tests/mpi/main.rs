@@ -185,9 +185,10 @@ fn ways(world: usize) -> Vec<(Options, Algorithm)> {
         };
         ways.push((split(&[1, world - 1]), algorithm));
         ways.push((split(&[world.div_ceil(2), world / 2]), algorithm));
+        // There is memory for the first regions only.
         ways.push((
             Options {
-                shared_memory_limit: Some(20_000),
+                shared_memory_limit: Some(5_000),
                 ..ways[5].0.clone()
             },
             algorithm,
