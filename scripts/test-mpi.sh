@@ -91,7 +91,7 @@ run=$(mktemp -d)
 own=$(mktemp -d)
 trap 'rm -rf "$run" "$own"' EXIT
 weights() { # COMMAND...
-    "$@" train examples/digits/run.toml --quiet --overwrite --run-dir "$run" \
+    "$@" train examples/digits/run.toml --quiet --overwrite --device cpu --run-dir "$run" \
         --set train.epochs=1 --set train.global_batch=100 $options >/dev/null || return 1
     sha256sum <"$run/checkpoints/step-15/model.safetensors"
 }
@@ -107,7 +107,7 @@ done
 
 # Ranks that find other checkpoints, each in a folder of its own as on hosts that share no disk, do not
 # go on; they do where the folders hold the same.
-digits=(train examples/digits/run.toml --quiet --set train.global_batch=100 --set train.checkpoint_every=3)
+digits=(train examples/digits/run.toml --quiet --device cpu --set train.global_batch=100 --set train.checkpoint_every=3)
 resume() { # STEPS
     # shellcheck disable=SC2016 # each rank finds its own folder
     start 2 sh -c 'folder=$1/${OMPI_COMM_WORLD_RANK:-$PMI_RANK}; shift; exec "$@" --run-dir "$folder"' \

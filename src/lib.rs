@@ -18,4 +18,5 @@ pub mod params;
 pub mod backend;
 pub mod named;
 pub mod random;
+mod installed;
 mod range;

@@ -23,10 +23,18 @@ pub enum DeviceChoice {
 impl DeviceChoice {
     /// The choice with [`Self::Auto`] decided by what this machine has.
     pub fn resolve(self) -> Self {
-        match (self, Cuda::count()) {
-            (Self::Auto, Ok(1..)) => Self::Cuda(None),
-            (Self::Auto, _) => Self::Cpu,
-            (choice, _) => choice,
+        if self != Self::Auto {
+            return self;
+        }
+        match Cuda::find() {
+            Ok(()) => Self::Cuda(None),
+            Err(error) => {
+                // Nobody misses a GPU that is not there.
+                if Cuda::count().is_ok_and(|count| count > 0) {
+                    tracing::warn!("the CPU computes, although there is a GPU: {error}");
+                }
+                Self::Cpu
+            }
         }
     }
 }

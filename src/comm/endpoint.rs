@@ -47,6 +47,7 @@ pub(crate) struct Endpoint<T, S> {
     gate: Gate,
     hosts: Hosts,
     algorithm: Algorithm,
+    local_rank: usize,
     overlap: Option<bool>,
     everybody: Vec<usize>,
     regions: Vec<Registered>,
@@ -118,6 +119,7 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
         gate: Gate,
         hosts: Hosts,
         algorithm: Algorithm,
+        local_rank: usize,
         options: &Options,
     ) -> Self {
         let everybody = (0..transport.world()).collect();
@@ -128,6 +130,7 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
             gate,
             hosts,
             algorithm,
+            local_rank,
             overlap: options.overlap,
             everybody,
             regions: Vec::new(),
@@ -158,7 +161,7 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
             tracing::warn!(
                 rank = self.rank(),
                 bytes,
-                "the ranks of a host cannot share this memory; all sums are made by messages"
+                "the ranks of a host cannot share this memory; sums are made by messages from now on"
             );
             self.algorithm = Algorithm::Ring;
         }
@@ -361,7 +364,7 @@ impl<T: Transport, S: Sharing> Communicator for Endpoint<T, S> {
     }
 
     fn local_rank(&self) -> usize {
-        self.gate.index()
+        self.local_rank
     }
 
     fn algorithm(&self) -> Algorithm {

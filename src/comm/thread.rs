@@ -55,7 +55,15 @@ pub fn threads(world: usize, options: &Options) -> Result<Vec<Box<dyn Communicat
             shared: Arc::clone(&shared),
         };
         let transport = Threads::new(rank, Arc::clone(&shared));
-        let endpoint = Endpoint::new(transport, heap, gate, hosts.clone(), algorithm, options);
+        let endpoint = Endpoint::new(
+            transport,
+            heap,
+            gate,
+            hosts.clone(),
+            algorithm,
+            rank,
+            options,
+        );
         Box::new(endpoint) as Box<dyn Communicator>
     };
     Ok((0..world).map(endpoint).collect())

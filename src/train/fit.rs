@@ -159,10 +159,8 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 false => "",
             };
             let on_gpus = matches!(train.device, DeviceChoice::Cuda(_));
-            let through = match on_gpus && collective != Algorithm::Nccl {
-                true => " through the host",
-                false => "",
-            };
+            let staged = on_gpus && world > 1 && collective != Algorithm::Nccl;
+            let through = if staged { " through the host" } else { "" };
             tracing::info!(
                 "ranks: {world}, device: {device}, collective: {}{through}, reduce: {}, zero: \
                  {}{scaled}",
@@ -174,6 +172,9 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 step,
                 world,
                 collective,
+                staged,
+                device,
+                reduce: train.reduce(),
             }))?;
         }
         Ok(())

@@ -20,12 +20,14 @@ impl Gpus {
     /// Looks for NCCL, where `collective` may use it. To be called before threads are started.
     ///
     /// # Errors
-    /// If NCCL is what was asked for, and cannot be used.
+    /// If there is no GPU or nothing to compile its kernels, or NCCL is what was asked for and cannot be
+    /// used.
     pub(super) fn find(
         number: Option<usize>,
         collective: CollectiveChoice,
         algorithm: NcclAlgorithm,
     ) -> Result<Self, TrainError> {
+        Cuda::find()?;
         use CollectiveChoice::{Auto, Direct, Hierarchical, Nccl, Ring, Staged};
         let library = match collective {
             Auto | Nccl => Some(nccl::load(algorithm)),
@@ -62,12 +64,13 @@ impl Gpus {
         let (cuda, library) = (cuda.clone(), self.library.clone());
         let is_required = self.is_nccl_required;
         Box::new(move |mut host| {
-            let library = match library {
-                Some(library) if is_required || sums_by_nccl(&mut *host, &cuda, &library)? => {
-                    library.ok()
-                }
-                _ => None,
+            let by_nccl = match &library {
+                None => Ok(false),
+                Some(_) if is_required => Ok(true),
+                Some(library) => sums_by_nccl(&mut *host, &cuda, library),
             };
+            let by_nccl = by_nccl.inspect_err(|error| host.abort(&error.to_string()))?;
+            let library = library.and_then(Result::ok).filter(|_| by_nccl);
             Ok(match library {
                 Some(library) => {
                     let nccl = Nccl::connect(library, cuda, host)?;

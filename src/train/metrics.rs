@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{FileError, write_atomically};
-use crate::comm::Algorithm;
+use crate::comm::{Algorithm, ReduceMode};
 
 /// One line of the file.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -32,6 +32,15 @@ pub struct StartRecord {
     pub world: usize,
     /// What sums over ranks.
     pub collective: Algorithm,
+    /// Whether it sums in the host's memory what GPUs compute.
+    #[serde(default)]
+    pub staged: bool,
+    /// What computes: kind of device, instruction set, compiler.
+    #[serde(default)]
+    pub device: String,
+    /// How gradients are added.
+    #[serde(default)]
+    pub reduce: ReduceMode,
 }
 
 /// A logged step. Times are those of one step, averaged since the line before.
@@ -221,6 +230,9 @@ mod tests {
             step: 0,
             world: 4,
             collective: Algorithm::Direct,
+            staged: false,
+            device: "cpu avx2".to_owned(),
+            reduce: ReduceMode::F32,
         });
         let records = [start, train(10, 0.5), evaluate(10)];
         let mut writer = MetricsWriter::append(&path).unwrap();

@@ -12,6 +12,7 @@ mod block_sums;
 #[path = "../collectives/mod.rs"]
 mod collectives;
 mod convolution;
+mod fences;
 mod fixed_point;
 mod lookup;
 mod loss;

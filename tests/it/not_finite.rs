@@ -67,6 +67,7 @@ fn train(reducer: Reducer, table: Arc<Table>, reduce: ReduceMode) -> Result<(), 
     let mut shares = Prefetch::start(table, sampler, rank, 0..2).unwrap();
     while let Some(share) = shares.next_share() {
         trainer.step(&share, 1e-2)?;
+        shares.recycle(share);
     }
     Ok(())
 }

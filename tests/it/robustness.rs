@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ringstep::backend::cpu::Cpu;
 use ringstep::backend::{Accumulate, FixedPoint};
-use ringstep::comm::{CollectiveChoice, Options, Span};
+use ringstep::comm::{CollectiveChoice, CommError, Options, Span};
 use ringstep::config::{Override, RunConfig};
 use ringstep::train::{
     Begin, Console, Existing, Job, Ranks, Record, Reducer, Scales, Session, TrainError,
@@ -201,6 +201,40 @@ fn a_collective_that_panics_ends_the_run_whichever_thread_runs_it() {
         let error = run_threads(connects, body).unwrap_err().to_string();
         assert!(start.elapsed() < Duration::from_secs(5), "{options:?}");
         assert!(error.contains("panicked"), "{options:?}: {error}");
+    }
+}
+
+#[test]
+fn a_communicator_that_cannot_be_replaced_on_one_rank_stops_all_with_its_reason() {
+    for options in lanes() {
+        let connects = connect_threads(3, &options).unwrap();
+        let heard = Mutex::new(Vec::new());
+        let body = |mut reducer: Reducer| -> Result<(), TrainError> {
+            let rank = reducer.rank();
+            reducer.wrap(Box::new(move |mut inner| {
+                if rank != 1 {
+                    return Ok(inner);
+                }
+                inner.abort("no such device");
+                Err(CommError::Transport {
+                    operation: "connection of devices",
+                    rank,
+                    problem: "no such device".to_owned(),
+                })
+            }))?;
+            let error = reducer
+                .call(|communicator| communicator.barrier())
+                .unwrap_err();
+            heard.lock().unwrap().push(error.to_string());
+            Err(error.into())
+        };
+        let start = Instant::now();
+        let cause = run_threads(connects, body).unwrap_err().to_string();
+        assert!(start.elapsed() < Duration::from_secs(5), "{options:?}");
+        let expected = "connection of devices failed on rank 1: no such device";
+        assert_eq!(cause, expected, "{options:?}");
+        let heard = heard.into_inner().unwrap();
+        assert_eq!(heard, ["rank 1 stopped: no such device"; 2], "{options:?}");
     }
 }
 

@@ -3,7 +3,7 @@
 //! Code is made for the device at hand. A driver that takes none (the emulator's) is given PTX.
 
 use std::ffi::{CStr, CString, c_char};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{CUmodule, CUresult};
@@ -14,6 +14,7 @@ use super::cache;
 use super::device::{Capability, Device, describe};
 use super::kernels::HEADERS;
 use crate::backend::BackendError;
+use crate::installed::in_python;
 
 /// A kernel file, or what one includes.
 pub(super) struct Source {
@@ -97,12 +98,9 @@ pub(super) fn load(device: &Device, source: &Source) -> Result<CUmodule, Backend
     )))
 }
 
-/// What compiles the kernels.
-pub(super) fn compiler() -> String {
-    Compiler::find().map_or_else(
-        |_| "no NVRTC".to_owned(),
-        |compiler| format!("NVRTC {}", compiler.version()),
-    )
+/// What compiles the kernels, or why there is nothing that does.
+pub(super) fn compiler() -> Result<String, String> {
+    Compiler::find().map(|compiler| format!("NVRTC {}", compiler.version()))
 }
 
 /// The code of `source` for `target`, from the cache where it is there.
@@ -123,10 +121,33 @@ fn build(compiler: &Compiler, source: &Source, target: Target) -> Result<Vec<u8>
     if let Some(code) = entry.read() {
         return Ok(code);
     }
-    tracing::debug!("compiling {} with {architecture}", source.name);
+    tracing::info!("compiling {} with {architecture}, once", source.name);
     let code = compiler.compile(source, target, &architecture)?;
     entry.write(&code);
     Ok(code)
+}
+
+/// Whether NVRTC can be opened by its name; opens that of the active Python environment where not,
+/// which has the name from then on.
+fn is_there() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    // SAFETY: loads NVRTC's library, which only sets itself up.
+    let has_name = || unsafe { nvrtc_sys::is_culib_present() };
+    *FOUND.get_or_init(|| {
+        if has_name() {
+            return true;
+        }
+        let newer = in_python("nvidia/cu13/lib/libnvrtc.so.13");
+        let older = in_python("nvidia/cuda_nvrtc/lib/libnvrtc.so.12");
+        for path in newer.into_iter().chain(older) {
+            // SAFETY: as above.
+            if let Ok(library) = unsafe { libloading::Library::new(path) } {
+                // It stays open, for else the name would be lost.
+                std::mem::forget(library);
+            }
+        }
+        has_name()
+    })
 }
 
 /// NVRTC as it was found.
@@ -137,11 +158,10 @@ struct Compiler {
 
 impl Compiler {
     fn find() -> Result<Self, String> {
-        // SAFETY: loads NVRTC's library; the calls below only after it was found.
-        if !unsafe { nvrtc_sys::is_culib_present() } {
+        if !is_there() {
             return Err(
-                "NVRTC was not found; install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc` \
-                 and put its folder nvidia/cu13/lib into LD_LIBRARY_PATH"
+                "NVRTC was not found; `pip install nvidia-cuda-nvrtc` into the active Python \
+                 environment, or put the CUDA toolkit's folder lib64 on LD_LIBRARY_PATH"
                     .to_owned(),
             );
         }

@@ -64,6 +64,25 @@ impl Cuda {
         device::count()
     }
 
+    /// Looks for all that computing on a GPU takes: a driver with a GPU, and NVRTC. Opens no GPU.
+    ///
+    /// # Errors
+    /// [`BackendError::NoDevice`] with what is missing.
+    pub fn find() -> Result<(), BackendError> {
+        if device::count()? == 0 {
+            return Err(BackendError::NoDevice {
+                problem: "the CUDA driver has no GPU".to_owned(),
+                remedy: "see whether `nvidia-smi` lists one, or use `--device cpu`",
+            });
+        }
+        compile::compiler()
+            .map(drop)
+            .map_err(|problem| BackendError::NoDevice {
+                problem,
+                remedy: "or use `--device cpu`",
+            })
+    }
+
     /// The GPU's number.
     pub fn ordinal(&self) -> usize {
         self.device.ordinal
@@ -248,6 +267,8 @@ impl Memory for Cuda {
     }
 
     fn fingerprint(&self) -> String {
-        format!("cuda {} {}", self.device.capability, compile::compiler())
+        let compiler = compile::compiler();
+        let compiler = compiler.unwrap_or_else(|_| "no NVRTC".to_owned());
+        format!("cuda {} {compiler}", self.device.capability)
     }
 }

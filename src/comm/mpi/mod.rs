@@ -40,6 +40,9 @@ pub fn connect(
             })?;
     }
     let mut names = session.host_names()?;
+    // Whatever ranks make of their memory, they share the devices of their host.
+    let before = names[..rank].iter();
+    let local_rank = before.filter(|name| **name == names[rank]).count();
     if let Some(pretended) = options.pretended_hosts(world)? {
         for (name, host) in names.iter_mut().zip(pretended) {
             *name = *name * world + host;
@@ -52,6 +55,6 @@ pub fn connect(
     let sharing = SharedMemory::new(&meeting.block, algorithm, options.shared_memory_limit);
     let transport = Processes::new(session, hosts.clone(), meeting.block, options)?;
     Ok(Box::new(Endpoint::new(
-        transport, sharing, gate, hosts, algorithm, options,
+        transport, sharing, gate, hosts, algorithm, local_rank, options,
     )))
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::NcclAlgorithm;
+use crate::installed::in_python;
 
 /// The oldest version with communicators that do not block.
 const OLDEST: Version = Version(21_400);
@@ -201,29 +202,7 @@ pub fn load(algorithm: NcclAlgorithm) -> Result<&'static Library, LoadError> {
 /// Names and paths to try, first to last.
 fn candidates() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = ["libnccl.so.2", "libnccl.so"].map(PathBuf::from).into();
-    for variable in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
-        if let Ok(environment) = std::env::var(variable) {
-            found.extend(in_python(Path::new(&environment)));
-        }
-    }
-    found
-}
-
-/// The libraries of an environment's packages. An environment has one Python; several are sorted.
-fn in_python(environment: &Path) -> Vec<PathBuf> {
-    let folders = std::fs::read_dir(environment.join("lib"));
-    let mut found: Vec<PathBuf> = folders
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|folder| {
-            folder
-                .path()
-                .join("site-packages/nvidia/nccl/lib/libnccl.so.2")
-        })
-        .filter(|path| path.exists())
-        .collect();
-    found.sort();
+    found.extend(in_python("nvidia/nccl/lib/libnccl.so.2"));
     found
 }
 
@@ -441,22 +420,6 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("install 2.14.0 or newer"), "{error}");
-    }
-
-    #[test]
-    fn the_package_of_a_python_environment_is_found() {
-        let environment = tempfile::tempdir().unwrap();
-        let library = |python: &str| {
-            let package = format!("lib/{python}/site-packages/nvidia/nccl/lib/libnccl.so.2");
-            environment.path().join(package)
-        };
-        for python in ["python3.11", "python3.12"] {
-            std::fs::create_dir_all(library(python).parent().unwrap()).unwrap();
-            std::fs::write(library(python), "").unwrap();
-        }
-        let expected = ["python3.11", "python3.12"].map(library);
-        assert_eq!(in_python(environment.path()), expected);
-        assert!(in_python(Path::new("/nowhere")).is_empty());
     }
 
     #[test]

@@ -1,0 +1,119 @@
+//! A fence that is missing between the two streams of a GPU is found where streams run ahead.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use ringstep::backend::cuda::Cuda;
+use ringstep::comm::{Fault, Faulty, Options, ReduceMode, Staged};
+use ringstep::data::{Prefetch, Sampler, Table, Targets};
+use ringstep::layers::{Build, LayerSpec};
+use ringstep::models::{LossReduction, LossSpec, Sequential};
+use ringstep::optim::{Adam, OptimizerSpec};
+use ringstep::train::{Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads};
+
+const LAYERS: &str = r#"[
+    {"kind": "dense", "units": 16, "activation": "relu"},
+    {"kind": "dense", "units": 3}
+]"#;
+
+const STEPS: u64 = 4;
+
+/// Set for the process that runs with streams that run ahead: the emulator reads that once.
+const CHILD: &str = "RINGSTEP_TEST_FENCES";
+
+/// The weights after a few steps of two GPUs, whose collectives have the fault at every call.
+fn train(fault: Option<Fault>) -> Vec<f32> {
+    let rows = 64;
+    let classes = (0..3).map(|class| class.to_string()).collect();
+    let table = Arc::new(Table {
+        features: (0..rows * 8).map(|i| (i as f32 * 0.7).sin()).collect(),
+        targets: (0..rows).map(|row| (row % 3) as f32).collect(),
+        ..Table::empty([8].into(), Targets::Classes(classes), rows)
+    });
+    let body = |mut reducer: Reducer| -> Result<Vec<f32>, TrainError> {
+        let mut cuda = Cuda::new(reducer.rank())?;
+        let of_reducer = cuda.clone();
+        reducer.wrap(Box::new(move |host| {
+            let staged = Box::new(Staged::new(of_reducer, host));
+            let script = fault
+                .into_iter()
+                .flat_map(|fault| (0..1000).map(move |at| (at, fault)));
+            Ok(Box::new(Faulty::new(staged, script.collect())))
+        }))?;
+        let layers: Vec<LayerSpec> = serde_json::from_str(LAYERS).unwrap();
+        let loss = LossSpec::SoftmaxCrossEntropy(Default::default());
+        let build = Build::new(&mut cuda, 4);
+        let model = Sequential::new(build, &layers, &table.description(), &loss)?;
+        let options = TrainerOptions {
+            seed: 0,
+            micro_batch: 4,
+            micro_batches: 4,
+            reduce: ReduceMode::F32,
+            bucket_bytes: 256,
+            sharded: false,
+            loss_reduction: LossReduction::Mean,
+            optimizer: OptimizerSpec::from(Adam::default()),
+            clip: None,
+        };
+        let rank = (reducer.rank(), reducer.world());
+        let mut trainer = Trainer::new(cuda, model, options, reducer)?;
+        let sampler = Sampler {
+            rows,
+            global_batch: 16,
+            micro_batch: 4,
+            seed: 0,
+            shuffle: true,
+        };
+        let mut shares = Prefetch::start(Arc::clone(&table), sampler, rank, 0..STEPS).unwrap();
+        while let Some(share) = shares.next_share() {
+            trainer.step(&share, 0.01)?;
+            shares.recycle(share);
+        }
+        let tensors = trainer.tensors().into_iter();
+        Ok(tensors.flat_map(|(_, _, values)| values).collect())
+    };
+    let options = Options {
+        overlap: Some(true),
+        ..Options::default()
+    };
+    let mut weights = run_threads(connect_threads(2, &options).unwrap(), body).unwrap();
+    weights.swap_remove(0)
+}
+
+#[test]
+#[ignore = "a process that another test starts"]
+fn child() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let fenced = train(None);
+    assert_eq!(fenced, train(None), "with all fences");
+    // What was summed is not what backward wrote: other weights, or no finite ones.
+    let unfenced = std::panic::catch_unwind(|| train(Some(Fault::Unfenced)));
+    assert!(
+        unfenced.ok() != Some(fenced),
+        "the missing fence was not seen"
+    );
+}
+
+#[test]
+fn a_removed_fence_is_found_by_streams_that_run_ahead() {
+    let emulated = Cuda::new(0).unwrap().name().starts_with("Emulated");
+    for seed in ["forward", "5", "6"] {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "fences::child", "--ignored", "--nocapture"])
+            .env("FAKE_CUDA_STREAMS", "ahead")
+            .env("PTX_EMU_ORDER", seed)
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            printed.contains("1 passed") || printed.contains("1 failed"),
+            "{printed}{said}"
+        );
+        // On hardware a race may go well.
+        assert!(output.status.success() || !emulated, "order {seed}: {said}");
+    }
+}
