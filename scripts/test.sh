@@ -134,10 +134,10 @@ tests() { # NAME COMMAND...
     record "$name" "$ok" "$bad" $((SECONDS - start))
 }
 
-# Passed and failed tests in a log of `cargo test`, `cargo nextest` or scripts/test-mpi.sh.
+# Passed and failed tests in a log of `cargo test`, `cargo nextest`, scripts/test-mpi.sh or gpu-ranks.sh.
 count() { # LOG
     awk '
-        /^test result:/ || /^mpi (openmpi|mpich): [0-9]+ passed/ {
+        /^test result:/ || /^(mpi (openmpi|mpich)|GPU ranks): [0-9]+ passed/ {
             for (i = 2; i <= NF; i++) {
                 if ($i ~ /^passed/) ok += $(i - 1)
                 if ($i ~ /^failed/) bad += $(i - 1)
@@ -209,6 +209,7 @@ main() {
     for mpi in openmpi mpich; do
         tests "ranks under $mpi" bash scripts/test-mpi.sh "$mpi"
     done
+    tests "ranks on emulated GPUs" bash scripts/gpu-ranks.sh openmpi mpich
     check "digits in every way" bash scripts/digits.sh openmpi mpich
 
     say "summary, $((SECONDS / 60)) min $((SECONDS % 60)) s"

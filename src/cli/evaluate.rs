@@ -7,7 +7,7 @@ use super::run::Run;
 use super::{EvaluateArguments, Failure, show};
 use crate::checkpoint::Checkpoint;
 use crate::config::CustomModels;
-use crate::data::{Split, Table, load};
+use crate::data::{Split, Table};
 use crate::models::REPORT;
 use crate::params::partition;
 use crate::train::{EvaluateRecord, MetricsWriter, Record, Totals};
@@ -16,8 +16,9 @@ use crate::train::{EvaluateRecord, MetricsWriter, Record, Totals};
 pub(super) fn run(arguments: &EvaluateArguments, models: &CustomModels) -> Result<(), Failure> {
     let run = Run::open(&arguments.run, models)?;
     let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
-    let (data, task) = (&run.config.data, run.config.task());
-    let test = load(data, task, Split::Test, Some(&checkpoint.facts().data))?;
+    let test = run
+        .config
+        .load_data(Split::Test, Some(&checkpoint.facts().data))?;
     let ranks = arguments.ranks.unwrap_or(1) as usize;
     let totals = evaluate(&run, &checkpoint, &test, ranks)?;
     let record = EvaluateRecord {

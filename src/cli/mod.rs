@@ -253,13 +253,10 @@ fn show(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     }
 }
 
-/// Prints an error with its causes to the standard error stream.
-#[expect(
-    clippy::print_stderr,
-    reason = "the one place where errors are printed"
-)]
+/// Prints an error with its causes to the standard error stream. Where that is full or closed the exit
+/// code is all that can be told.
 fn report(failure: &(dyn Error + 'static)) {
-    eprint!("{}", describe(failure));
+    let _ = io::stderr().write_all(describe(failure).as_bytes());
 }
 
 /// `error: ...` and a line for each cause that says something new.
@@ -297,6 +294,8 @@ fn start_log(verbosity: &Verbosity) -> Console {
         .with_max_level(level)
         .with_target(false)
         .without_time()
+        // A log that cannot be written is no reason to stop.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(move || writer.clone())
         .try_init();

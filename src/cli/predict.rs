@@ -8,7 +8,6 @@ use super::run::Run;
 use super::{Failure, PredictArguments, show};
 use crate::checkpoint::write_atomically;
 use crate::config::CustomModels;
-use crate::data::load_features;
 use crate::models::Model;
 
 /// Applies the model to the rows of a file and writes what it says of each.
@@ -19,7 +18,7 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
     let run = Run::open(&arguments.run, models)?;
     let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
     let trained = &checkpoint.facts().data;
-    let rows = load_features(&run.config.data, &arguments.input, trained)?;
+    let rows = run.config.load_features(&arguments.input, trained)?;
     let mut inference = run.inference(&checkpoint)?;
     let outputs = inference.predict(&rows.features)?;
     let width = inference.model().output().elements();

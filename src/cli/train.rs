@@ -79,7 +79,12 @@ fn ranks(arguments: &TrainArguments, config: &RunConfig) -> Result<Ranks, Failur
 
 /// What came out.
 fn results(session: &Session, outcome: &Outcome, seconds: f64) -> String {
-    let mut text = format!("trained {} steps in {seconds:.1} s\n", outcome.step);
+    let (begun, step) = (outcome.begun, outcome.step);
+    let mut text = format!("trained {} steps in {seconds:.1} s", step - begun);
+    if begun > 0 {
+        text += &format!(", from {begun} to {step}");
+    }
+    text.push('\n');
     for (name, value) in &outcome.metrics {
         text += &format!("{name:<28} {value:.4}\n");
     }

@@ -247,11 +247,20 @@ impl<'de> Deserializer<'de> for &Node {
         match &self.value {
             Value::String(text) => visitor.visit_enum(text.as_str().into_deserializer()),
             Value::Table(entries) => {
+                if entries.len() != 1 {
+                    return Err(Error::new(Fault::WrongValue {
+                        found: format!("a table with {} keys", entries.len()),
+                        expected: format!("a table with one key of {}", variants.join(", ")),
+                    }));
+                }
                 let entries = Entries { entries, next: 0 };
                 de::value::MapAccessDeserializer::new(entries)
                     .deserialize_enum(name, variants, visitor)
             }
-            _ => self.deserialize_any(visitor),
+            other => Err(Error::new(Fault::WrongValue {
+                found: other.kind().to_owned(),
+                expected: format!("one of {}", variants.join(", ")),
+            })),
         }
     }
 

@@ -57,6 +57,20 @@ pub(super) enum Value {
     Table(Vec<Entry>),
 }
 
+impl Value {
+    /// What it is, as errors say it.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::String(_) => "string",
+            Self::Integer(_) => "integer",
+            Self::Float(_) => "number",
+            Self::Boolean(_) => "boolean",
+            Self::Array(_) => "array",
+            Self::Table(_) => "table",
+        }
+    }
+}
+
 /// A key of a table with its value, in the order of the file.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
@@ -300,6 +314,13 @@ impl Node {
                                 len.saturating_sub(1)
                             )
                         })?
+                }
+                Value::String(name) => {
+                    return Err(format!(
+                        "{} is the value \"{name}\", not a table; write {{ {KIND} = \"{name}\", {part} = \
+                         ... }} there",
+                        place()
+                    ));
                 }
                 _ => return Err(format!("{} is a value, not a table", place())),
             };

@@ -22,7 +22,7 @@ pub use model_section::{Custom, CustomModels};
 use crate::backend::{Backend, DeviceChoice};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
-use crate::data::{DataConfig, Description, Task};
+use crate::data::{self, DataConfig, DataError, Description, Split, Table, Task};
 use crate::layers::{Build, LayerError};
 use crate::models::{BuildAnywhere, BuildModel, BuildOn, Layers, LossReduction, LossSpec, Model};
 use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
@@ -283,6 +283,42 @@ impl RunConfig {
         self.train.device = self.train.device.resolve();
         self.train.reduce = Some(self.train.reduce());
         self
+    }
+
+    /// Reads one part of the run's data; the columns and classes are those of `trained`, where that is
+    /// given.
+    ///
+    /// # Errors
+    /// For the first thing that is wrong, with its file and line or row.
+    pub fn load_data(
+        &self,
+        split: Split,
+        trained: Option<&Description>,
+    ) -> Result<Table, DataError> {
+        let table = data::load(&self.data, self.task(), split, trained)?;
+        self.check_indices(&table, self.data.features(split))?;
+        Ok(table)
+    }
+
+    /// Reads the features of a CSV file to predict from; see [`data::load_features`].
+    ///
+    /// # Errors
+    /// As [`Self::load_data`].
+    pub fn load_features(&self, path: &Path, trained: &Description) -> Result<Table, DataError> {
+        let table = data::load_features(&self.data, path, trained)?;
+        self.check_indices(&table, path)?;
+        Ok(table)
+    }
+
+    /// Refuses features that the model's first layer cannot look up.
+    fn check_indices(&self, table: &Table, path: &Path) -> Result<(), DataError> {
+        match &self.model.architecture {
+            Architecture::Layers(layers) => match layers.indices() {
+                Some(count) => table.check_indices(count, path),
+                None => Ok(()),
+            },
+            Architecture::Custom(_) => Ok(()),
+        }
     }
 
     /// What the label is for, by the loss: cross entropies tell classes apart.

@@ -1,6 +1,6 @@
 //! Where a run's data lies and how it is read: the meaning of the run file's `[data]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::layers::Shape;
 
@@ -81,6 +81,20 @@ pub struct IdxPair {
 }
 
 impl DataConfig {
+    /// The file that the features of `split` come from; of the training split where there is no other.
+    pub fn features(&self, split: Split) -> &Path {
+        match &self.source {
+            Source::Csv(csv) => match (split, &csv.test) {
+                (Split::Test, Some(test)) => test,
+                _ => &csv.train,
+            },
+            Source::Idx(idx) => match (split, &idx.test) {
+                (Split::Test, Some(test)) => &test.images,
+                _ => &idx.train.images,
+            },
+        }
+    }
+
     /// Whether there is anything to evaluate on.
     pub fn has_test(&self) -> bool {
         match &self.source {

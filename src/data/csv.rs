@@ -1,6 +1,6 @@
 //! Comma-separated text with a header row.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -88,6 +88,17 @@ pub(super) fn read(
             path: path.to_owned(),
         });
     }
+    if let (Some(index), Some(weights)) = (places.weight, &table.weights)
+        && weights.iter().all(|&weight| weight == 0.0)
+    {
+        return Err(DataError::Format {
+            path: path.to_owned(),
+            problem: format!(
+                "every weight in column '{}' is 0: no row counts",
+                header[index]
+            ),
+        });
+    }
     if places.label.is_some() && task == Task::Classification {
         table.target_kind = Targets::Classes(labels.finish(&mut table.targets));
     }
@@ -112,7 +123,8 @@ fn header(path: &Path, reader: &mut csv::Reader<File>) -> Result<Vec<String>, Da
             problem: "the file is empty; its first line names the columns".to_owned(),
         });
     }
-    let twice = (1..names.len()).find(|&index| names[..index].contains(&names[index]));
+    let mut known = BTreeSet::new();
+    let twice = (0..names.len()).find(|&index| !known.insert(&names[index]));
     match twice {
         Some(index) => Err(DataError::Row {
             path: path.to_owned(),

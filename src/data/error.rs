@@ -49,6 +49,24 @@ pub enum DataError {
         /// What is wrong.
         problem: String,
     },
+    /// A feature that the model looks up, and no index.
+    #[error(
+        "{}: row {row} of the data, feature {feature}: {value} is no index below {count}, which the \
+         model's embedding has as input_dim; make that larger, or number the values from 0",
+        path.display()
+    )]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// Its row, from 1, the header apart.
+        row: usize,
+        /// Name of the column, or place in the row.
+        feature: String,
+        /// What is there.
+        value: f32,
+        /// How many there are.
+        count: usize,
+    },
     /// A column that is needed is not there.
     #[error("{}: no {role} column '{column}'{hint}", path.display())]
     Column {

@@ -1,9 +1,11 @@
 //! A data set in memory.
 
 use std::ops::Range;
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::DataError;
 use crate::layers::Shape;
 
 /// What a row's target is.
@@ -71,6 +73,29 @@ pub struct Table {
 }
 
 impl Table {
+    /// Refuses features that are not whole numbers from 0 to below `count`; `path` is where they come
+    /// from.
+    ///
+    /// # Errors
+    /// [`DataError::Index`] with the first of them.
+    pub fn check_indices(&self, count: usize, path: &Path) -> Result<(), DataError> {
+        let is_index = |value: f32| value >= 0.0 && value < count as f32 && value.fract() == 0.0;
+        let Some(at) = self.features.iter().position(|&value| !is_index(value)) else {
+            return Ok(());
+        };
+        let (row, place) = (at / self.shape.elements(), at % self.shape.elements());
+        Err(DataError::Index {
+            path: path.to_owned(),
+            row: row + 1,
+            feature: match self.names.get(place) {
+                Some(name) => format!("'{name}'"),
+                None => place.to_string(),
+            },
+            value: self.features[at],
+            count,
+        })
+    }
+
     /// A table of `rows` rows that has no numbers yet.
     pub fn empty(shape: Shape, target_kind: Targets, rows: usize) -> Self {
         Self {

@@ -27,6 +27,14 @@ pub struct Layers {
 }
 
 impl Layers {
+    /// Below which number all features have to be, and whole: where the first layer looks them up.
+    pub fn indices(&self) -> Option<usize> {
+        match self.specs.first() {
+            Some(LayerSpec::Embedding(embedding)) => Some(embedding.input_dim),
+            _ => None,
+        }
+    }
+
     /// No layers yet.
     pub fn new() -> Self {
         Self::default()

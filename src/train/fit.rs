@@ -40,6 +40,8 @@ pub(super) struct Log {
 pub struct Outcome {
     /// Which rank this is.
     pub rank: usize,
+    /// Global steps that had been taken when it began.
+    pub begun: u64,
     /// Global steps taken in all.
     pub step: u64,
     /// Metrics of the last evaluation: `test_loss`, `test_accuracy`, ...; empty without test data.
@@ -97,6 +99,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 .map_err(|source| TrainError::Spawn { rank, source })?;
         let mut outcome = Outcome {
             rank,
+            begun: start,
             step: start,
             metrics: BTreeMap::new(),
             micro_batches: 0,

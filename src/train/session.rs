@@ -17,7 +17,7 @@ use crate::checkpoint::{Checkpoint, Facts};
 use crate::comm::launcher::Launcher;
 use crate::comm::{CommError, Options, agree};
 use crate::config::RunConfig;
-use crate::data::{Split, Table, load};
+use crate::data::{Split, Table};
 use crate::layers::Build;
 use crate::models::{BuildAnywhere, BuildOn, Model};
 
@@ -114,12 +114,11 @@ impl Session {
 
     fn load(&self) -> Result<RunData, TrainError> {
         let config = &self.config;
-        let task = config.task();
-        let train = load(&config.data, task, Split::Train, None)?;
+        let train = config.load_data(Split::Train, None)?;
         let test = match config.data.has_test() {
             true => {
                 let trained = train.description();
-                let test = load(&config.data, task, Split::Test, Some(&trained))?;
+                let test = config.load_data(Split::Test, Some(&trained))?;
                 Some(Arc::new(test))
             }
             false => None,
@@ -148,19 +147,14 @@ impl Session {
         let fingerprint = self.fingerprint(&backend, &model, data);
         let fields = fingerprint.clone();
         reducer.call(move |communicator| Ok(agree(communicator, &fields)))??;
-        let (folder, checkpoint) = self.open(&mut reducer)?;
         join(&backend, &mut reducer)?;
         let facts = self.facts(fingerprint, data);
-        if let (Begin::Resume(bits), Some(checkpoint)) = (self.begin, &checkpoint)
-            && let Some(differences) = compare(checkpoint, &facts, bits)?
-            && reducer.rank() == 0
-        {
-            tracing::warn!("going on with other bits: {differences}");
-        }
+        let (rank, world) = (reducer.rank(), reducer.world());
         let options = TrainerOptions {
             seed: train.seed,
             micro_batch: train.micro_batch,
-            micro_batches: train.global_batch.div_ceil(train.micro_batch),
+            // However large it is called, a global batch has no more rows than there are.
+            micro_batches: (train.global_batch.min(data.train.rows)).div_ceil(train.micro_batch),
             reduce: train.reduce(),
             bucket_bytes: train.bucket_bytes(),
             sharded: train.sharded,
@@ -168,15 +162,22 @@ impl Session {
             optimizer: train.optimizer.clone(),
             clip: train.clip,
         };
-        let (rank, world) = (reducer.rank(), reducer.world());
-        if world > options.micro_batches && rank == 0 {
+        let micro_batches = options.micro_batches;
+        let mut trainer = Trainer::new(backend, model, options, reducer)?;
+        // Only what can be trained takes the place of a run that is there.
+        let (folder, checkpoint) = self.open(trainer.reducer())?;
+        if let (Begin::Resume(bits), Some(checkpoint)) = (self.begin, &checkpoint)
+            && let Some(differences) = compare(checkpoint, &facts, bits)?
+            && rank == 0
+        {
+            tracing::warn!("going on with other bits: {differences}");
+        }
+        if world > micro_batches && rank == 0 {
             tracing::warn!(
-                "{world} ranks share {} micro-batches, so some have nothing to do: make micro_batch \
-                 smaller or global_batch larger",
-                options.micro_batches
+                "{world} ranks share {micro_batches} micro-batches, so some have nothing to do: make \
+                 micro_batch smaller or global_batch larger"
             );
         }
-        let trainer = Trainer::new(backend, model, options, reducer)?;
         let log = match rank {
             0 => Some(self.log(&folder, checkpoint.as_ref(), data)?),
             _ => None,
@@ -223,7 +224,10 @@ impl Session {
                     }
                     match &newest.checkpoint {
                         Some(found) => tracing::info!("resuming from {}", found.folder().display()),
-                        None => tracing::warn!("no whole checkpoint yet: starting at step 0"),
+                        None if newest.skipped.is_empty() => {
+                            tracing::warn!("no checkpoint yet: starting at step 0");
+                        }
+                        None => {}
                     }
                 }
                 if newest.checkpoint.is_none() && !newest.skipped.is_empty() {

@@ -29,7 +29,7 @@ pub(crate) fn failure(folder: &Path, arguments: &[&str]) -> String {
 }
 
 /// Rows whose class is the larger of two features.
-fn rows(count: u32, with_label: bool) -> String {
+pub(crate) fn rows(count: u32, with_label: bool) -> String {
     let mut text = String::from(if with_label {
         "b,label,a\n"
     } else {
@@ -278,85 +278,8 @@ fn mistakes_are_answered_with_what_to_do() {
     );
 }
 
-#[test]
-fn a_mistyped_class_is_listed_with_the_others() {
-    let folder = trained();
-    let folder = folder.path();
-    let rows = rows(150, true).replacen(",left,", ",lfet,", 1);
-    fs::write(folder.join("train.csv"), rows).unwrap();
-    let error = failure(folder, &["train", "two.toml", "--overwrite"]);
-    let expected = "it gives 2 outputs [2], but the data and the loss softmax_cross_entropy need 3, the \
-                    classes being left, lfet, right";
-    assert!(error.contains(expected), "{error}");
-}
-
-#[test]
-fn quiet_commands_say_what_came_out_and_nothing_else() {
-    let folder = trained();
-    let folder = folder.path();
-    let run = ringstep(folder, &["train", "two.toml", "--overwrite", "-q"]);
-    let (said, messages) = (String::from_utf8(run.stdout), String::from_utf8(run.stderr));
-    let said = said.unwrap();
-    assert!(
-        said.contains("test_accuracy") && said.ends_with("runs/two\n"),
-        "{said}"
-    );
-    assert_eq!(messages.unwrap(), "");
-}
-
-#[test]
-fn a_result_that_cannot_be_kept_is_shown() {
-    let folder = trained();
-    let folder = folder.path();
-    let shown = output(folder, &["evaluate", "runs/two"]);
-    // No one can append to a folder, not even root, who may write to what is read-only.
-    fs::remove_file(folder.join("runs/two/metrics.jsonl")).unwrap();
-    fs::create_dir(folder.join("runs/two/metrics.jsonl")).unwrap();
-    let run = ringstep(folder, &["evaluate", "runs/two"]);
-    assert!(run.status.success());
-    assert_eq!(String::from_utf8(run.stdout).unwrap(), shown);
-    let warning = String::from_utf8(run.stderr).unwrap();
-    assert!(
-        warning.contains("WARN the result is not kept with the run"),
-        "{warning}"
-    );
-}
-
+#[cfg(target_os = "linux")]
 #[cfg(unix)]
-#[test]
-fn an_interrupt_says_how_to_go_on() {
-    use std::io::{BufRead, BufReader};
-
-    let folder = trained();
-    let folder = folder.path();
-    let arguments = [
-        "train",
-        "two.toml",
-        "--resume",
-        "--set",
-        "train.epochs=100000000",
-    ];
-    let mut run = Command::new(env!("CARGO_BIN_EXE_ringstep"))
-        .args(arguments)
-        .current_dir(folder)
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
-    let begun = lines.any(|line| line.unwrap().starts_with("step "));
-    assert!(begun);
-    // SAFETY: a signal to the process that was started above and has not been waited for.
-    unsafe { libc::kill(run.id() as i32, libc::SIGINT) };
-    let said: Vec<_> = lines.map_while(Result::ok).collect();
-    assert_eq!(run.wait().unwrap().code(), Some(130));
-    let how = "train two.toml --run-dir runs/two --resume --set train.epochs=100000000";
-    let last = said.last().unwrap();
-    assert!(
-        last.contains("interrupted; to go on from step") && last.ends_with(how),
-        "{said:?}"
-    );
-}
-
 #[test]
 fn copies_that_a_launcher_starts_are_refused_by_every_command() {
     let folder = trained();

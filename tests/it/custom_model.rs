@@ -351,7 +351,8 @@ fn a_program_with_models_of_its_own_trains_evaluates_predicts_and_inspects() {
     ];
     said(&[&train[..], &["train.epochs=2"]].concat());
     let trained = said(&[&train[..], &["train.epochs=4", "--resume"]].concat());
-    assert!(trained.contains("trained 180 steps"), "{trained}");
+    assert!(trained.contains("trained 90 steps in "), "{trained}");
+    assert!(trained.contains(" s, from 90 to 180\n"), "{trained}");
 
     // Whatever has to be known of it is in the run.
     fs::remove_file(folder.join("train.csv")).unwrap();

@@ -226,6 +226,12 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
         "train.csv: no weight column 'digits'; known are pixel, digit",
         "what is the label already is not meant"
     );
+    let mut files = Files::csv("a,w,y\n1,0,0\n2,0,1\n", "");
+    files.source().weight = Some("w".to_owned());
+    assert_eq!(
+        files.train(CLASSES).unwrap_err(),
+        "train.csv: every weight in column 'w' is 0: no row counts"
+    );
     let mut files = Files::csv("1,2\n3,4\n", "");
     assert_eq!(
         files.train(CLASSES).unwrap_err(),

@@ -32,6 +32,7 @@ mod data;
 mod training;
 mod resume;
 mod losses;
+mod mishaps;
 mod optimizers;
 mod schedules;
 mod slices;

@@ -236,3 +236,37 @@ fn mistakes_in_losses_and_optimizers_are_found() {
          the fall takes"
     );
 }
+
+#[test]
+fn a_bound_on_gradients_is_one_of_those_there_are() {
+    let error = |clip: &str| load(RUN, &[&format!("train.clip={clip}")]).unwrap_err();
+    let one =
+        "expected a table with one key of value, global_norm, found a table with ";
+    for (clip, found) in [
+        ("{ value = 1, foo = 2 }", "2 keys"),
+        ("{ value = 1, global_norm = 1 }", "2 keys"),
+        ("{}", "0 keys"),
+    ] {
+        let error = error(clip);
+        assert!(error.ends_with(&format!("{one}{found}")), "{error}");
+    }
+    let expected = "train.clip: expected one of value, global_norm, found integer";
+    assert!(error("1").ends_with(expected), "{}", error("1"));
+}
+
+#[test]
+fn the_best_checkpoint_is_judged_by_what_is_measured() {
+    let without = RUN.replace("test = \"test.csv\"\n", "");
+    assert_ne!(without, RUN);
+    let error = load(&without, &["train.best=loss"]).unwrap_err();
+    assert!(
+        error.contains("train.best: it is judged on the test split"),
+        "{error}"
+    );
+    let regression = RUN.replace("softmax_cross_entropy", "squared_error");
+    let error = load(&regression, &["train.best=accuracy"]).unwrap_err();
+    assert!(
+        error.contains("train.best: numbers have no accuracy"),
+        "{error}"
+    );
+}
