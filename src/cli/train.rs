@@ -10,7 +10,7 @@ use crate::config::{CustomModels, Length, RunConfig};
 use crate::data::Source;
 use crate::train::{Begin, CHECKPOINTS, Console, Outcome, Ranks, Session};
 
-/// Exit code of a program that ctrl-C ended, as shells have it.
+/// Exit code of a program that was interrupted, as shells have it for ctrl-C.
 const INTERRUPTED: i32 = 130;
 
 /// Trains what the run file describes.
@@ -37,7 +37,7 @@ pub(super) fn run(
         config,
     };
     if matches!(session.ranks, Ranks::Threads(_)) {
-        explain_interrupts(arguments, &session)?;
+        explain_interrupts(arguments, &session);
     }
     let start = Instant::now();
     let outcome = session.train()?;
@@ -130,26 +130,31 @@ fn resume(arguments: &TrainArguments, session: &Session, assignments: &[String])
     let set: String = set
         .map(|set| format!(" --set {}", self::quoted(set)))
         .collect();
+    let bits = match arguments.allow_different_bits {
+        true => " --allow-different-bits",
+        false => "",
+    };
     format!(
-        "{} train {} --run-dir {} --resume{set}",
+        "{} train {} --run-dir {} --resume{bits}{set}",
         program(),
         quoted(&arguments.run_file),
         quoted(&session.folder)
     )
 }
 
-/// Says how to go on when ctrl-C ends the run. Under MPI that is the launcher's to do.
-fn explain_interrupts(arguments: &TrainArguments, session: &Session) -> Result<(), Failure> {
+/// Says how to go on when ctrl-C, or a scheduler that takes its time back, ends the run. Under MPI that
+/// is the launcher's to do.
+fn explain_interrupts(arguments: &TrainArguments, session: &Session) {
     let checkpoints = session.folder.join(CHECKPOINTS);
     let resume = resume(arguments, session, &arguments.assignments());
-    ctrlc::set_handler(move || {
+    // A program that has a handler of its own keeps it.
+    let _ = ctrlc::try_set_handler(move || {
         match list(&checkpoints).unwrap_or_default().last() {
             Some(step) => tracing::warn!("interrupted; to go on from step {step}: {resume}"),
             None => tracing::warn!("interrupted before the first checkpoint"),
         }
         std::process::exit(INTERRUPTED);
-    })?;
-    Ok(())
+    });
 }
 
 /// One word of a shell.

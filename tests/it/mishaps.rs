@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::Command;
 
+use ringstep::checkpoint::list;
+
 use crate::commands::{failure, output, ringstep, rows, trained};
 
 #[test]
@@ -179,4 +181,30 @@ fn an_interrupt_says_how_to_go_on() {
         last.contains("interrupted; to go on from step") && last.ends_with(how),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_passed_over() {
+    let folder = trained();
+    let folder = folder.path();
+    let checkpoints = folder.join("runs/two/checkpoints");
+    let mut steps: Vec<u64> = list(&checkpoints).unwrap();
+    let (newest, before) = (steps.pop().unwrap(), steps.pop().unwrap());
+    let damaged = checkpoints.join(format!("step-{newest}/model.safetensors"));
+    let mut bytes = fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    let run = ringstep(folder, &["train", "two.toml", "--resume"]);
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert!(run.status.success(), "{said}");
+    for says in [
+        format!("step-{newest} is damaged: model.safetensors"),
+        format!("resuming from runs/two/checkpoints/step-{before}"),
+    ] {
+        assert!(said.contains(&says), "{says} in {said}");
+    }
+    // What was lost has been computed again, and takes its place.
+    let inspected = output(folder, &["inspect", "runs/two"]);
+    assert!(inspected.contains(&format!("step-{newest}")), "{inspected}");
+    assert!(!inspected.contains("damaged"), "{inspected}");
 }

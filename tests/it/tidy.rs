@@ -54,10 +54,7 @@ const UNSAFE_FILES: &[&str] = &[
 ];
 
 /// Imports against the order, and why they are none.
-const UPWARD_ALLOWED: &[(&str, &str)] = &[
-    // Norms are summed in blocks of the layout's alignment, so that they fit any shard.
-    ("src/backend/cpu/update.rs", "params"),
-];
+const UPWARD_ALLOWED: &[(&str, &str)] = &[];
 
 /// Crates that only some files may name.
 const CONFINED_CRATES: &[(&str, &[&str])] = &[

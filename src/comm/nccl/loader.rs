@@ -346,7 +346,8 @@ fn ask_for(algorithm: NcclAlgorithm, version: Version) -> String {
             Err(_) => "algorithm chosen by NCCL".to_owned(),
         };
     };
-    // SAFETY: `load` is called before there are threads of other code that read the environment.
+    // SAFETY: `load` is called before there are threads that read the environment: the one that waits for
+    // ctrl-C does not.
     unsafe { std::env::set_var(ALGORITHM_VARIABLE, value) };
     format!("{ALGORITHM_VARIABLE}={value}")
 }

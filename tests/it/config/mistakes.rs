@@ -240,8 +240,7 @@ fn mistakes_in_losses_and_optimizers_are_found() {
 #[test]
 fn a_bound_on_gradients_is_one_of_those_there_are() {
     let error = |clip: &str| load(RUN, &[&format!("train.clip={clip}")]).unwrap_err();
-    let one =
-        "expected a table with one key of value, global_norm, found a table with ";
+    let one = "expected a table with one key of value, global_norm, found a table with ";
     for (clip, found) in [
         ("{ value = 1, foo = 2 }", "2 keys"),
         ("{ value = 1, global_norm = 1 }", "2 keys"),
