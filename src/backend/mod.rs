@@ -17,6 +17,7 @@ mod matmul;
 mod memory;
 mod normalization;
 mod pooling;
+mod precision;
 mod update;
 
 pub use activation::{Activate, Activation, DropoutKey, Saved};
@@ -29,6 +30,7 @@ pub use matmul::{Form, Matmul, MatmulShape};
 pub use memory::{BackendError, Element, Fence, Memory, Region, RegionOwner};
 pub use normalization::{Affine, Normalize, Normalized};
 pub use pooling::{Pool, PoolGeometry, Pooling};
+pub use precision::Precision;
 pub use update::{
     AdagradRule, AdamRule, BLOCK, FtrlRule, LambRule, LarsRule, LionRule, Preparation, RmsPropRule,
     SgdRule, Update,

@@ -21,25 +21,40 @@ pub(crate) use fixed_point::has_avx512;
 pub(crate) use fixed_point::power_of_two;
 pub use instructions::InstructionSet;
 
-use super::{BackendError, Element, Fence, Memory, Region};
+use super::{BackendError, Element, Fence, Memory, Precision, Region};
 
 /// One CPU thread that stands in for a device.
 #[derive(Debug, Clone, Copy)]
 pub struct Cpu {
     instructions: InstructionSet,
+    precision: Precision,
 }
 
 impl Cpu {
     /// A backend for the calling thread.
     pub fn new() -> Self {
         let instructions = InstructionSet::detect();
-        Self { instructions }
+        let precision = Precision::F32;
+        Self {
+            instructions,
+            precision,
+        }
+    }
+
+    /// The same backend with products of operands that are rounded to `precision`.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// A backend that uses `instructions` even where there are faster ones; `None` where the
     /// machine lacks them.
     pub fn with_instructions(instructions: InstructionSet) -> Option<Self> {
-        instructions.is_available().then_some(Self { instructions })
+        let precision = Precision::F32;
+        instructions.is_available().then_some(Self {
+            instructions,
+            precision,
+        })
     }
 
     /// What its kernels use.

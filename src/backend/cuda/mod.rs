@@ -37,12 +37,13 @@ pub use view::{View, ViewMut};
 use self::device::{Device, SCRATCH_BYTES};
 use self::kernels::Kernel;
 use self::launch::Grid;
-use super::{BackendError, Element, Fence, Memory, Region};
+use super::{BackendError, Element, Fence, Memory, Precision, Region};
 
 /// A handle on one GPU: its memory and its queue of work.
 #[derive(Debug, Clone)]
 pub struct Cuda {
     device: Arc<Device>,
+    precision: Precision,
 }
 
 impl Cuda {
@@ -53,7 +54,14 @@ impl Cuda {
     /// where it cannot be used.
     pub fn new(ordinal: usize) -> Result<Self, BackendError> {
         let device = Device::open(ordinal)?;
-        Ok(Self { device })
+        let precision = Precision::F32;
+        Ok(Self { device, precision })
+    }
+
+    /// The same GPU with products of operands that are rounded to `precision`.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// Number of GPUs that the process sees.
