@@ -6,7 +6,7 @@ use ringstep::backend::cpu::{Cpu, InstructionSet};
 use ringstep::backend::{Accumulate, Activation, ConvGeometry, Convolution, Convolve, Padding};
 
 /// Numbers in -1..1 that look random and are the same everywhere.
-fn numbers(len: usize, seed: u32) -> Vec<f32> {
+pub(super) fn numbers(len: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -16,18 +16,18 @@ fn numbers(len: usize, seed: u32) -> Vec<f32> {
 }
 
 #[derive(Debug, PartialEq)]
-struct Run {
-    y: Vec<f32>,
-    dkernel: Vec<f32>,
-    dx: Vec<f32>,
+pub(super) struct Run {
+    pub(super) y: Vec<f32>,
+    pub(super) dkernel: Vec<f32>,
+    pub(super) dx: Vec<f32>,
 }
 
-/// All three kernels, with a workspace full of NaN: nothing may be read that was not written.
 fn run(g: &ConvGeometry, x: &[f32], kernel: &[f32], bias: Option<&[f32]>, dy: &[f32]) -> Run {
     run_on(Cpu::new(), g, x, kernel, bias, dy)
 }
 
-fn run_on(
+/// All three kernels, with a workspace full of NaN: nothing may be read that was not written.
+pub(super) fn run_on(
     mut cpu: Cpu,
     g: &ConvGeometry,
     x: &[f32],
@@ -100,6 +100,18 @@ fn check(g: &ConvGeometry, seed: u32) {
     let bias = numbers(g.out_channels, seed + 2);
     let dy = numbers(g.rows * g.out_elements(), seed + 3);
     let got = run(g, &x, &kernel, Some(&bias), &dy);
+    assert_near(&got, g, &x, &kernel, &bias, &dy);
+}
+
+/// Compares with plain loops in f64.
+pub(super) fn assert_near(
+    got: &Run,
+    g: &ConvGeometry,
+    x: &[f32],
+    kernel: &[f32],
+    bias: &[f32],
+    dy: &[f32],
+) {
     let mut y: Vec<f64> = bias.iter().map(|&x| x.into()).collect();
     y = y.repeat(g.rows * g.out_height * g.out_width);
     let (mut dkernel, mut dx) = (vec![0.0; kernel.len()], vec![0.0; x.len()]);

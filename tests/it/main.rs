@@ -15,6 +15,7 @@ mod custom_model;
 mod output;
 mod overlap;
 mod parity;
+mod precision;
 mod pooling;
 mod images;
 #[path = "../digits/mod.rs"]

@@ -10,6 +10,7 @@ mod loss;
 mod matmul;
 mod normalization;
 mod pooling;
+mod round;
 mod simd;
 mod update;
 
@@ -60,6 +61,11 @@ impl Cpu {
     /// What its kernels use.
     pub fn instructions(&self) -> InstructionSet {
         self.instructions
+    }
+
+    /// What operands of its products are rounded to.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 }
 

@@ -8,6 +8,7 @@ mod values;
 use std::array::from_fn;
 use std::ops::Range;
 
+use ringstep::backend::Precision;
 use ringstep::backend::cpu::{Buffer, Cpu, InstructionSet};
 
 /// Where slices start, in elements from the start of a cache line: four of them.
@@ -146,11 +147,23 @@ fn assert_same_bits<const R: usize, const W: usize>(
     writes: [Array; W],
     kernel: impl Fn(&mut Cpu, usize, [&[f32]; R], [&mut [f32]; W]),
 ) {
+    assert_same_bits_in(Precision::F32, name, reads, writes, kernel);
+}
+
+/// The same of products in a precision.
+fn assert_same_bits_in<const R: usize, const W: usize>(
+    precision: Precision,
+    name: &str,
+    reads: [Array; R],
+    writes: [Array; W],
+    kernel: impl Fn(&mut Cpu, usize, [&[f32]; R], [&mut [f32]; W]),
+) {
     let mut first: Option<[Vec<u32>; W]> = None;
     for set in InstructionSet::ALL {
-        let Some(mut cpu) = Cpu::with_instructions(set) else {
+        let Some(cpu) = Cpu::with_instructions(set) else {
             continue;
         };
+        let mut cpu = cpu.with_precision(precision);
         let mut run = |what: &str, rows: &Range<usize>, offset: &dyn Fn(usize) -> usize| {
             let read: [Placed; R] =
                 from_fn(|i| Placed::new(reads[i].part(rows), offset(i), AROUND_READS));
@@ -170,7 +183,7 @@ fn assert_same_bits<const R: usize, const W: usize>(
                 }
             })
         };
-        let what = format!("{name}, {}", set.name());
+        let what = format!("{name}, {}, {precision}", set.name());
         let whole = run(&what, &(0..ROWS), &|_| 0);
         for (after, before) in whole.iter().zip(&writes) {
             assert_ne!(*after, bits(&before.values), "{what}: does nothing");

@@ -2,33 +2,64 @@
 
 use ringstep::backend::cpu::{Cpu, InstructionSet};
 use ringstep::backend::{
-    Accumulate, Activation, ConvGeometry, Convolution, Convolve, Form, Matmul, MatmulShape, Padding,
+    Accumulate, Activation, ConvGeometry, Convolution, Convolve, Form, Matmul, MatmulShape,
+    Padding, Precision,
 };
 
 use super::*;
 
+const PRECISIONS: [Precision; 4] = [
+    Precision::F32,
+    Precision::Tf32,
+    Precision::Bf16,
+    Precision::F16,
+];
+
 #[test]
 fn of_products_with_bias_and_activation() {
     let (n, k) = (37, 50);
-    for form in [Form::NN, Form::NT] {
-        for activation in [Activation::Relu, Activation::Tanh] {
-            assert_same_bits(
-                &format!("matmul_bias_activation, {form:?}, {activation:?}"),
-                [rows(k, 1), shared(k * n, 2), shared(n, 3)],
-                [rows(n, 4), rows(n, 5)],
-                |cpu, _, [a, b, bias], [plain, biased]| {
-                    let m = a.len() / k;
-                    let shape = MatmulShape { form, m, n, k };
-                    cpu.matmul_bias_activation(shape, a, b, None, activation, plain);
-                    cpu.matmul_bias_activation(shape, a, b, Some(bias), activation, biased);
-                },
-            );
+    for precision in PRECISIONS {
+        for form in [Form::NN, Form::NT] {
+            for activation in [Activation::Relu, Activation::Tanh] {
+                assert_same_bits_in(
+                    precision,
+                    &format!("matmul_bias_activation, {form:?}, {activation:?}"),
+                    [rows(k, 1), shared(k * n, 2), shared(n, 3)],
+                    [rows(n, 4), rows(n, 5)],
+                    |cpu, _, [a, b, bias], [plain, biased]| {
+                        let m = a.len() / k;
+                        let shape = MatmulShape { form, m, n, k };
+                        cpu.matmul_bias_activation(shape, a, b, None, activation, plain);
+                        cpu.matmul_bias_activation(shape, a, b, Some(bias), activation, biased);
+                    },
+                );
+            }
         }
     }
 }
 
 #[test]
+fn of_products_transposed() {
+    let (n, k) = (37, 50);
+    for precision in PRECISIONS {
+        assert_same_bits_in(
+            precision,
+            "matmul, TN",
+            [shared(k * ROWS, 1), shared(k * n, 2)],
+            [shared(ROWS * n, 3)],
+            |cpu, _, [a, b], [c]| cpu.matmul(MatmulShape::tn(ROWS, n, k), a, b, c, Accumulate::Add),
+        );
+    }
+}
+
+#[test]
 fn of_convolution() {
+    for precision in PRECISIONS {
+        of_convolution_in(precision);
+    }
+}
+
+fn of_convolution_in(precision: Precision) {
     for (channels, filters, strides, padding) in [
         (1, 5, [1, 1], Padding::Valid),
         (2, 17, [1, 1], Padding::Same),
@@ -44,7 +75,8 @@ fn of_convolution() {
         let name = format!("{channels} to {filters} channels, strides {strides:?}, {padding:?}");
 
         for (bias, activation) in [(false, Activation::Linear), (true, Activation::Relu)] {
-            assert_same_bits(
+            assert_same_bits_in(
+                precision,
                 &format!("convolve, {name}, {activation:?}"),
                 [rows(image, 1), kernel(2), shared(filters, 3)],
                 [rows(outputs, 4), workspace()],
@@ -57,7 +89,8 @@ fn of_convolution() {
             );
         }
         for write in [Accumulate::Set, Accumulate::Add] {
-            assert_same_bits(
+            assert_same_bits_in(
+                precision,
                 &format!("convolve_backward_kernel, {name}, {write:?}"),
                 [rows(image, 1), rows(outputs, 2)],
                 [kernel(3), workspace()],
@@ -67,7 +100,8 @@ fn of_convolution() {
                 },
             );
         }
-        assert_same_bits(
+        assert_same_bits_in(
+            precision,
             &format!("convolve_backward_input, {name}"),
             [kernel(1), rows(outputs, 2)],
             [rows(image, 3), workspace()],
@@ -84,6 +118,11 @@ fn workspace(geometry: &ConvGeometry) -> usize {
     let backends = InstructionSet::ALL
         .into_iter()
         .filter_map(Cpu::with_instructions);
-    let needs = backends.map(|cpu| cpu.convolution_workspace(geometry));
+    let needs = backends.flat_map(|cpu| {
+        PRECISIONS.map(|precision| {
+            cpu.with_precision(precision)
+                .convolution_workspace(geometry)
+        })
+    });
     needs.max().unwrap()
 }

@@ -8,22 +8,24 @@
 //! remainder by the stride, so they stand together in the packed kernel, the last one first.
 
 use super::tile::{Gathered, MOST_ROWS, Tiles};
-use crate::backend::ConvGeometry;
+use crate::backend::cpu::round::{round, rounded, scratch_elements};
 use crate::backend::cpu::simd::vectorized;
+use crate::backend::{ConvGeometry, Precision};
 
 /// Places of a group of images' rows.
 const GROUP_PLACES: usize = 96;
 
 /// Scratch memory of [`backward`].
-pub(super) fn workspace(tiles: &Tiles, geometry: &ConvGeometry) -> usize {
+pub(super) fn workspace(tiles: &Tiles, geometry: &ConvGeometry, precision: Precision) -> usize {
     let (panel, zeros) = panel_elements(tiles, geometry);
-    panel + zeros + group(geometry) * geometry.out_width * window_elements(geometry)
+    let windows = group(geometry) * geometry.out_width * window_elements(geometry);
+    panel + zeros + windows + scratch_elements(precision, group(geometry) * geometry.out_elements())
 }
 
 /// `dx = ` the gradient of the input.
 pub(super) fn backward(
     tiles: &Tiles,
-    geometry: &ConvGeometry,
+    (geometry, precision): (&ConvGeometry, Precision),
     kernel: &[f32],
     dy: &[f32],
     dx: &mut [f32],
@@ -32,13 +34,16 @@ pub(super) fn backward(
     let g = geometry;
     let (panel, zeros) = panel_elements(tiles, g);
     let (panel, rest) = workspace.split_at_mut(panel);
-    let (zeros, windows) = rest.split_at_mut(zeros);
+    let (zeros, rest) = rest.split_at_mut(zeros);
     zeros.fill(0.0);
     pack(tiles, g, kernel, panel);
+    round(precision, panel);
     let group = group(g);
+    let (windows, scratch) = rest.split_at_mut(group * g.out_width * window_elements(g));
     let line = g.in_width * g.in_channels;
     let images = dx.chunks_mut(group * g.in_elements());
     for (dx, dy) in images.zip(dy.chunks(group * g.out_elements())) {
+        let dy = rounded(precision, dy, scratch);
         let places = dx.len() / g.in_elements() * g.out_width;
         let windows = &mut windows[..places * window_elements(g)];
         for row in 0..g.in_height {

@@ -3,13 +3,16 @@
 //! A patch is `kernel_height` runs of `kernel_width * in_channels` neighbours in the image, so the
 //! matrix of patches is never written out: [`tile`] is told where its rows start. Images are taken
 //! in groups that stay in the second-level cache; where windows reach over the border, a group is
-//! first copied into a frame of zeros.
+//! first copied into a frame of zeros. Where operands are rounded, all are copied, in the same places.
 
 mod input;
 mod tile;
 
 use super::Cpu;
-use crate::backend::{Accumulate, Activate, Activation, ConvGeometry, Convolution, Convolve};
+use super::round::{round, rounded, scratch_elements};
+use crate::backend::{
+    Accumulate, Activate, Activation, ConvGeometry, Convolution, Convolve, Precision,
+};
 use tile::{Gathered, MOST_ROWS, Outer, Tiles};
 
 /// Places of a group of images, at least, so that tiles are full also where images are small.
@@ -25,8 +28,10 @@ impl Convolve for Cpu {
     fn convolution_workspace(&self, geometry: &ConvGeometry) -> usize {
         let tiles = Tiles::of(self.instructions);
         let panel = panel_elements(&tiles, geometry);
-        let forward = Frame::new(geometry).elements() + panel.0 + panel.1;
-        forward.max(input::workspace(&tiles, geometry))
+        let frame = Frame::new(geometry, self.precision);
+        let block = scratch_elements(self.precision, frame.block_elements());
+        let of_kernel = frame.elements() + block.max(panel.0 + panel.1);
+        of_kernel.max(input::workspace(&tiles, geometry, self.precision))
     }
 
     fn convolve(
@@ -39,12 +44,13 @@ impl Convolve for Cpu {
     ) {
         check(geometry, x, kernel, y);
         let tiles = Tiles::of(self.instructions);
-        let frame = Frame::new(geometry);
+        let frame = Frame::new(geometry, self.precision);
         let (panel, padded_bias) = panel_elements(&tiles, geometry);
         let (framed, rest) = workspace.split_at_mut(frame.elements());
         let (panel, rest) = rest.split_at_mut(panel);
         let padded_bias = &mut rest[..padded_bias];
         pack(&tiles, geometry, kernel, panel);
+        round(self.precision, panel);
         match bias {
             Some(bias) => padded_bias[..bias.len()].copy_from_slice(bias),
             None => padded_bias.fill(0.0),
@@ -70,8 +76,8 @@ impl Convolve for Cpu {
     ) {
         check(geometry, x, dkernel, dy);
         let tiles = Tiles::of(self.instructions);
-        let frame = Frame::new(geometry);
-        let framed = &mut workspace[..frame.elements()];
+        let frame = Frame::new(geometry, self.precision);
+        let (framed, scratch) = workspace.split_at_mut(frame.elements());
         if write == Accumulate::Set {
             dkernel.fill(0.0);
         }
@@ -85,6 +91,7 @@ impl Convolve for Cpu {
                     first_line: 0,
                     lines: geometry.out_height,
                 };
+                let dy = rounded(self.precision, dy, scratch);
                 add_block(&tiles, &frame, block, x, dy, dkernel);
                 continue;
             }
@@ -98,6 +105,7 @@ impl Convolve for Cpu {
                         first_line: block * lines,
                         lines: dy.len() / line,
                     };
+                    let dy = rounded(self.precision, dy, scratch);
                     add_block(&tiles, &frame, block, x, dy, dkernel);
                 }
             }
@@ -115,7 +123,7 @@ impl Convolve for Cpu {
         check(geometry, dx, kernel, dy);
         input::backward(
             &Tiles::of(self.instructions),
-            geometry,
+            (geometry, self.precision),
             kernel,
             dy,
             dx,
@@ -142,21 +150,22 @@ fn check(geometry: &ConvGeometry, x: &[f32], kernel: &[f32], y: &[f32]) {
     );
 }
 
-/// A group of images with the zeros around them that windows reach.
+/// A group of images, rounded, with the zeros around them that windows reach.
 struct Frame {
     geometry: ConvGeometry,
+    precision: Precision,
     /// Images in a group.
     group: usize,
     /// Elements of a framed image's row.
     line: usize,
     /// Elements of a framed image.
     image: usize,
-    /// Whether there is anything around the images.
-    is_padded: bool,
+    /// Whether images are rounded or have anything around them.
+    is_copy: bool,
 }
 
 impl Frame {
-    fn new(geometry: &ConvGeometry) -> Self {
+    fn new(geometry: &ConvGeometry, precision: Precision) -> Self {
         let g = *geometry;
         let reach = |out: usize, stride: usize, window: usize| (out - 1) * stride + window;
         let height = reach(g.out_height, g.stride_height, g.kernel_height);
@@ -170,22 +179,31 @@ impl Frame {
                 .min(g.rows.max(1)),
             line: width * g.in_channels,
             image: height * width * g.in_channels,
-            is_padded: (height, width) != (g.in_height, g.in_width),
+            is_copy: precision != Precision::F32 || (height, width) != (g.in_height, g.in_width),
+            precision,
         }
     }
 
     /// Scratch memory for one group.
     fn elements(&self) -> usize {
-        if self.is_padded {
+        if self.is_copy {
             self.group * self.image
         } else {
             0
         }
     }
 
+    /// Most elements of `dy` that are summed together.
+    fn block_elements(&self) -> usize {
+        let line = self.geometry.out_width * self.geometry.out_channels;
+        BLOCK_ELEMENTS
+            .max(line)
+            .min(self.group * self.geometry.out_elements())
+    }
+
     /// The images, inside the frame if there is one.
     fn enclose<'a>(&self, x: &'a [f32], framed: &'a mut [f32]) -> &'a [f32] {
-        if !self.is_padded {
+        if !self.is_copy {
             return x;
         }
         let g = &self.geometry;
@@ -202,6 +220,7 @@ impl Frame {
                 rest[..line].copy_from_slice(x);
                 rest[line..].fill(0.0);
             }
+            round(self.precision, framed);
         }
         framed
     }

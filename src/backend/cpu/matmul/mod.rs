@@ -5,6 +5,9 @@
 //! blocks are added to C in order. This is the same with every instruction set and at every place
 //! of a tile, so the bits are too. Which operand fills vectors and which is broadcast, the tiles
 //! and the packing are chosen for speed and change nothing.
+//!
+//! Where operands are rounded, both are packed, and rounded there: the result has the bits of a product
+//! of operands that were rounded before.
 
 mod operand;
 mod plan;
@@ -33,7 +36,7 @@ impl Matmul for Cpu {
             bias: None,
             relu: false,
         };
-        multiply(self.instructions, shape, (a, b), c, finish);
+        multiply(*self, shape, (a, b), c, finish);
     }
 
     fn matmul_bias_activation(
@@ -50,7 +53,7 @@ impl Matmul for Cpu {
             bias,
             relu: activation == Activation::Relu,
         };
-        multiply(self.instructions, shape, (a, b), c, finish);
+        multiply(*self, shape, (a, b), c, finish);
         if !matches!(activation, Activation::Linear | Activation::Relu) {
             self.activate_in_place(activation, c);
         }
@@ -66,7 +69,7 @@ struct Epilogue<'a> {
 }
 
 fn multiply(
-    instructions: InstructionSet,
+    cpu: Cpu,
     shape: MatmulShape,
     (a, b): (&[f32], &[f32]),
     c: &mut [f32],
@@ -93,6 +96,7 @@ fn multiply(
         } else {
             Columns::Transposed(b)
         },
+        precision: cpu.precision,
         width: n,
         transposed: false,
         add,
@@ -110,7 +114,7 @@ fn multiply(
         transposed: true,
         ..straight
     };
-    run(instructions, &[straight, swapped], c);
+    run(cpu.instructions, &[straight, swapped], c);
 }
 
 /// Computes the cheapest of `ways`, which must all mean the same.

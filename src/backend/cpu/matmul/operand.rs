@@ -1,5 +1,7 @@
 //! How the operands of a product lie in memory.
 
+use std::ops::Range;
+
 /// The operand whose elements are taken one by one: row `i`, term `p` of it is
 /// `data[i * row_stride + p * term_stride]`.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +42,15 @@ impl<'a> Scalars<'a> {
     pub(super) fn at(&self, row: usize, term: usize) -> *const f32 {
         let offset = row * self.row_stride + term * self.term_stride;
         self.data.as_ptr().wrapping_add(offset)
+    }
+
+    /// Copies a tile to `to`, row-major.
+    pub(super) fn copy(&self, rows: Range<usize>, terms: Range<usize>, to: &mut [f32]) {
+        for (row, to) in rows.zip(to.chunks_exact_mut(terms.len())) {
+            for (term, to) in terms.clone().zip(to) {
+                *to = self.data[row * self.row_stride + term * self.term_stride];
+            }
+        }
     }
 }
 

@@ -3,8 +3,10 @@
 use std::cell::RefCell;
 
 use super::operand::{Columns, Scalars};
-use super::plan::{Plan, TRANSPOSE_COST, block_of_terms, pieces};
+use super::plan::{MOST_TERMS, Plan, TRANSPOSE_COST, block_of_terms, pieces};
 use super::tile::{EDGE, Finish, Kernel, Kernels, PACK, Tile, WHOLE};
+use crate::backend::Precision;
+use crate::backend::cpu::round::round;
 
 /// A product `C[rows, columns] = scalars · columns`, and what is done with its sums.
 #[derive(Clone, Copy)]
@@ -13,6 +15,8 @@ pub(super) struct Product<'a> {
     pub(super) scalars: Scalars<'a>,
     /// The right operand.
     pub(super) columns: Columns<'a>,
+    /// What both are rounded to.
+    pub(super) precision: Precision,
     /// How many columns.
     pub(super) width: usize,
     /// Whether C is stored as `[columns, rows]`.
@@ -92,7 +96,7 @@ impl Product<'_> {
                         relu: self.relu && last,
                     };
                     // SAFETY: the lengths were compared above and the operand's when it was made;
-                    // the workspace holds `PACKED_ELEMENTS` and a tile.
+                    // the workspace holds `PACKED_ELEMENTS` and two tiles.
                     unsafe { part.run::<K>() }
                 }
             }
@@ -120,6 +124,7 @@ impl Part<'_> {
         let Product {
             scalars,
             columns,
+            precision,
             width: all_columns,
             transposed,
             ..
@@ -127,7 +132,13 @@ impl Part<'_> {
         let vectors = self.width.div_ceil(K::LANES);
         let panels = vectors.div_ceil(self.plan.vectors);
         let tiles = self.plan.tiles;
+        let rounds = precision != Precision::F32;
         let (start, pack) = match columns {
+            Columns::RowMajor(data) if rounds => {
+                // SAFETY: the caller's promise.
+                unsafe { self.pack_rows::<K>(data, vectors, panels) };
+                (None, false)
+            }
             Columns::RowMajor(data) => {
                 let first = self.first_term * all_columns + self.first_column;
                 let side_by_side = panels == 1 && all_columns == vectors * K::LANES;
@@ -140,6 +151,12 @@ impl Part<'_> {
                 (None, false)
             }
         };
+        if rounds {
+            // SAFETY: that much was packed, by the caller's promise.
+            round(precision, unsafe {
+                std::slice::from_raw_parts_mut(self.packed, vectors * K::LANES * self.terms)
+            });
+        }
         let (next_rows, next_step) = self.next_tile();
         let mut tile = Tile {
             scalars: std::ptr::null(),
@@ -167,6 +184,11 @@ impl Part<'_> {
             tile.next_step = next_step * rows;
             if scalars.row_stride == 1 {
                 tile.next_step = scalars.term_stride;
+            }
+            if rounds {
+                // SAFETY: the caller's promise.
+                tile.scalars = unsafe { self.round_scalars(row, rows) };
+                (tile.row_stride, tile.term_stride) = (self.terms, 1);
             }
             for (vector, panel) in pieces(vectors, panels) {
                 let first = vector * K::LANES;
@@ -239,6 +261,40 @@ impl Part<'_> {
         }
     }
 
+    /// Packs all panels of a vector operand `[terms, columns]`, columns padded by zeros.
+    unsafe fn pack_rows<K: Kernels>(&self, data: &[f32], vectors: usize, panels: usize) {
+        let elements = vectors * K::LANES * self.terms;
+        // SAFETY: inside the workspace.
+        let packed = unsafe { std::slice::from_raw_parts_mut(self.packed, elements) };
+        let rows = data.chunks_exact(self.product.width);
+        for (vector, panel) in pieces(vectors, panels) {
+            let (first, width) = (vector * K::LANES, panel * K::LANES);
+            let valid = width.min(self.width - first);
+            let panel = packed[first * self.terms..][..width * self.terms].chunks_exact_mut(width);
+            for (row, to) in rows.clone().skip(self.first_term).zip(panel) {
+                to[..valid].copy_from_slice(&row[self.first_column + first..][..valid]);
+                to[valid..].fill(0.0);
+            }
+        }
+    }
+
+    /// A rounded copy of a tile of the scalar operand, `[rows, terms]`.
+    unsafe fn round_scalars(&self, row: usize, rows: usize) -> *const f32 {
+        assert!(rows * self.terms <= SCALAR_ELEMENTS, "a tile is too large");
+        // SAFETY: inside the workspace, behind the panels and the tile of sums.
+        let to = unsafe {
+            let start = self.packed.add(PACKED_ELEMENTS + TILE_ELEMENTS);
+            std::slice::from_raw_parts_mut(start, rows * self.terms)
+        };
+        let terms = self.first_term..self.first_term + self.terms;
+        let Product {
+            scalars, precision, ..
+        } = self.product;
+        scalars.copy(row..row + rows, terms, to);
+        round(*precision, to);
+        to.as_ptr()
+    }
+
     /// Sums a tile beside the packed panels and writes it to a C that is stored transposed.
     unsafe fn run_transposed<K: Kernels>(
         &self,
@@ -287,6 +343,12 @@ const PACKED_ELEMENTS: usize = 128 * 1024;
 /// Elements of the largest tile.
 const TILE_ELEMENTS: usize = 512;
 
+/// Elements of the largest tile of scalars: a block of terms of 16 rows.
+const SCALAR_ELEMENTS: usize = 16 * MOST_TERMS;
+
+/// What of a product is copied.
+const WORKSPACE_ELEMENTS: usize = PACKED_ELEMENTS + TILE_ELEMENTS + SCALAR_ELEMENTS;
+
 /// A cache line of the workspace.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
@@ -299,7 +361,7 @@ struct Workspace(Vec<Line>);
 impl Workspace {
     fn get(&mut self) -> &mut [Line] {
         if self.0.is_empty() {
-            self.0 = vec![Line([0.0; 16]); (PACKED_ELEMENTS + TILE_ELEMENTS) / 16];
+            self.0 = vec![Line([0.0; 16]); WORKSPACE_ELEMENTS / 16];
         }
         &mut self.0
     }
