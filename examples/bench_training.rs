@@ -144,6 +144,7 @@ fn train(
         loss_reduction: LossReduction::Mean,
         optimizer: OptimizerSpec::from(Adam::default()),
         clip: None,
+        loss_scale: None,
     };
     let mut trainer = Trainer::new(backend, model, options, reducer)?;
     let sampler = Sampler {

@@ -5,12 +5,13 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
+use ringstep::backend::Precision;
 use ringstep::backend::cpu::Cpu;
 use ringstep::comm::{CollectiveChoice, Options, ReduceMode};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::{Build, LayerSpec};
 use ringstep::models::{LossReduction, LossSpec, Sequential};
-use ringstep::optim::{Adam, ClipSpec, OptimizerSpec};
+use ringstep::optim::{Adam, ClipSpec, LossScale, OptimizerSpec};
 use ringstep::train::{Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads};
 
 struct Counting;
@@ -66,28 +67,30 @@ fn a_step_of_two_ranks_allocates_nothing() {
     use ReduceMode::{Bf16, Exact, F32};
     let table = table();
     // Rows of a micro-batch: 16 for one a rank, 8 for two.
-    for (collective, overlap, reduce, sharded, micro_batch) in [
-        (Direct, true, Exact, false, 8),
-        (Direct, false, Exact, false, 8),
-        (Direct, false, Exact, false, 16),
-        (Direct, true, Exact, true, 16),
-        (Direct, false, Exact, true, 8),
-        (Direct, true, F32, false, 8),
-        (Direct, false, F32, false, 8),
-        (Direct, false, Bf16, true, 8),
-        (Hierarchical, true, Exact, false, 8),
-        (Hierarchical, true, F32, true, 16),
-        (Ring, true, Exact, false, 8),
-        (Ring, true, Exact, false, 16),
-        (Ring, true, Bf16, false, 8),
-        (Ring, true, F32, true, 8),
+    for (collective, overlap, reduce, sharded, micro_batch, precision) in [
+        (Direct, true, Exact, false, 8, Precision::F32),
+        (Direct, false, Exact, false, 8, Precision::F32),
+        (Direct, false, Exact, false, 16, Precision::F32),
+        (Direct, true, Exact, true, 16, Precision::F32),
+        (Direct, false, Exact, true, 8, Precision::F32),
+        (Direct, true, F32, false, 8, Precision::F32),
+        (Direct, false, F32, false, 8, Precision::F32),
+        (Direct, false, Bf16, true, 8, Precision::F32),
+        (Hierarchical, true, Exact, false, 8, Precision::F32),
+        (Hierarchical, true, F32, true, 16, Precision::F32),
+        (Ring, true, Exact, false, 8, Precision::F32),
+        (Ring, true, Exact, false, 16, Precision::F32),
+        (Ring, true, Bf16, false, 8, Precision::F32),
+        (Ring, true, F32, true, 8, Precision::F32),
+        (Direct, true, Exact, false, 8, Precision::F16),
+        (Ring, false, Bf16, false, 16, Precision::Tf32),
     ] {
         let barrier = Barrier::new(2);
         let body = |reducer: Reducer| -> Result<(), TrainError> {
             let layers: Vec<LayerSpec> =
                 serde_json::from_str(LAYERS).expect("the layers above are valid");
             let loss = LossSpec::SoftmaxCrossEntropy(Default::default());
-            let mut backend = Cpu::new();
+            let mut backend = Cpu::new().with_precision(precision);
             let build = Build::new(&mut backend, micro_batch);
             let model = Sequential::new(build, &layers, &table.description(), &loss)?;
             let options = TrainerOptions {
@@ -100,6 +103,7 @@ fn a_step_of_two_ranks_allocates_nothing() {
                 loss_reduction: LossReduction::Mean,
                 optimizer: OptimizerSpec::from(Adam::default()),
                 clip: Some(ClipSpec::GlobalNorm(1.0)),
+                loss_scale: (precision == Precision::F16).then(LossScale::default),
             };
             let rank = (reducer.rank(), reducer.world());
             let mut trainer = Trainer::new(backend, model, options, reducer)?;
@@ -142,7 +146,7 @@ fn a_step_of_two_ranks_allocates_nothing() {
         assert_eq!(
             allocations, 0,
             "in forty steps with {collective:?}, overlap: {overlap}, {reduce:?}, sharded: {sharded}, \
-             micro-batches of {micro_batch}"
+             micro-batches of {micro_batch}, {precision}"
         );
     }
 }

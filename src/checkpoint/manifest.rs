@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::FileRecord;
 use crate::data::Description;
+use crate::optim::LossScale;
 
 /// The format this program writes and reads.
 pub(super) const FORMAT: u32 = 2;
@@ -34,6 +35,13 @@ pub struct Facts {
     pub fingerprint: BTreeMap<String, String>,
     /// Power-of-two scales of exact sums, by tensor name.
     pub exponents: BTreeMap<String, i32>,
+    /// What the loss is multiplied by under `f16`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
+    /// Steps among `step` that were not applied, because that was too much; the optimizer has not
+    /// counted them.
+    #[serde(default)]
+    pub skipped_steps: u64,
     /// Metrics at this step, such as `test_accuracy`. Retention reads them.
     pub metrics: BTreeMap<String, f64>,
 }
@@ -109,6 +117,8 @@ mod tests {
                 seed: u64::MAX - 1,
                 config: "a = \"b\"\n".to_owned(),
                 exponents: [("dense/kernel".to_owned(), -126)].into(),
+                loss_scale: Some(LossScale::default()),
+                skipped_steps: 2,
                 metrics: [("loss".to_owned(), 0.1 + 0.2), ("accuracy".to_owned(), 1.0)].into(),
                 ..Facts::default()
             },

@@ -293,6 +293,8 @@ loss                   softmax_cross_entropy
             exposed_comm_ms: 0.126,
             input_wait_ms: 0.0,
             gradient_norm: None,
+            loss_scale: None,
+            skipped: None,
         });
         let expected = "\
 step 20: epoch 1, loss 0.2500, learning rate 0.001, 1234 samples/s

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::Level;
 
-use crate::backend::DeviceChoice;
+use crate::backend::{DeviceChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, launcher};
 use crate::config::{CustomModels, Override};
@@ -77,8 +77,8 @@ pub struct TrainArguments {
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
     /// With --resume: goes on although this machine's arithmetic, values in the data (as many rows
-    /// still) or train.reduce are not what they were, so that the result has other bits than without
-    /// the break.
+    /// still), train.reduce or train.precision are not what they were, so that the result has other
+    /// bits than without the break.
     #[arg(long, requires = "resume")]
     pub allow_different_bits: bool,
     /// Starts anew where the folder holds a run already; its checkpoints are lost.
@@ -87,6 +87,9 @@ pub struct TrainArguments {
     /// Sets a key of the run file: train.steps=500. May be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
     pub set: Vec<String>,
+    /// What operands of products are rounded to: f32, tf32, bf16 or f16; sets train.precision.
+    #[arg(long, value_name = "NAME")]
+    pub precision: Option<Precision>,
     /// Size of a bucket of gradients in MiB; sets train.bucket_mib.
     #[arg(long, value_name = "MIB")]
     pub bucket_mib: Option<f64>,
@@ -131,6 +134,7 @@ impl TrainArguments {
         [
             ("ranks", self.ranks.map(|ranks| ranks.to_string())),
             ("device", self.device.map(|device| device.to_string())),
+            ("precision", self.precision.map(|name| name.to_string())),
             (
                 "bucket_mib",
                 self.bucket_mib.map(|size| format!("{size:?}")),
@@ -335,13 +339,14 @@ mod tests {
     fn flags_become_overrides_behind_those_of_set() {
         let arguments = parse_train(
             "ringstep train run.toml --ranks 4 --set train.ranks=2 --set model.layers.1.units=64 \
-             --device cuda:1 --bucket-mib 1 --collective ring --zero 1 --overwrite -q",
+             --device cuda:1 --precision bf16 --bucket-mib 1 --collective ring --zero 1 --overwrite -q",
         );
         let expected = [
             Override::set("train.ranks=2"),
             Override::set("model.layers.1.units=64"),
             Override::flag("--ranks 4", "train.ranks=4"),
             Override::flag("--device cuda:1", "train.device=cuda:1"),
+            Override::flag("--precision bf16", "train.precision=bf16"),
             Override::flag("--bucket-mib 1.0", "train.bucket_mib=1.0"),
             Override::flag("--collective ring", "train.collective=ring"),
             Override::flag("--zero 1", "train.zero=1"),
@@ -368,6 +373,10 @@ mod tests {
             (
                 "ringstep train run.toml --device gpu",
                 "unknown device 'gpu': choose auto, cpu, cuda or cuda:N",
+            ),
+            (
+                "ringstep train run.toml --precision fp16",
+                "unknown precision 'fp16': choose f32, tf32, bf16 or f16",
             ),
             (
                 "ringstep train run.toml --collective rings",

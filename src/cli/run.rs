@@ -45,11 +45,11 @@ impl Run {
         Ok(newest.checkpoint.ok_or_else(missing)?)
     }
 
-    /// The run's model with the weights of `checkpoint`. All that it has to know of the training
+    /// The run's model with the weights of `checkpoint`, in the precision it was trained in. All that it has to know of the training
     /// data stands there: the files may be gone.
     pub(super) fn inference(&self, checkpoint: &Checkpoint) -> Result<ModelInference, Failure> {
         let rows = self.config.train.micro_batch;
-        let mut backend = Cpu::new();
+        let mut backend = Cpu::new().with_precision(self.config.train.precision);
         let build = Build::new(&mut backend, rows);
         let model = self.config.model.build(build, &checkpoint.facts().data)?;
         let mut inference = Inference::new(backend, model, rows)?;

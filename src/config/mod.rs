@@ -19,7 +19,7 @@ pub use document::Override;
 pub use error::ConfigError;
 pub use model_section::{Custom, CustomModels};
 
-use crate::backend::{Backend, DeviceChoice};
+use crate::backend::{Backend, DeviceChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::data::{self, DataConfig, DataError, Description, Split, Table, Task};
@@ -101,6 +101,8 @@ pub struct TrainConfig {
     pub device: DeviceChoice,
     /// How gradients are added; unless it is said, exactly on CPUs and as `f32` on GPUs.
     pub reduce: Option<ReduceMode>,
+    /// What operands of products are rounded to.
+    pub precision: Precision,
     /// How rows' losses become one number.
     pub loss_reduction: LossReduction,
     /// The update rule.

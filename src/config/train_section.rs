@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file::{Problem, at_least_one, invalid};
 use super::{BestMetric, Cadence, Length, TrainConfig};
-use crate::backend::DeviceChoice;
+use crate::backend::{DeviceChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::models::LossReduction;
@@ -31,6 +31,8 @@ pub(super) struct TrainSection {
     device: Option<DeviceChoice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reduce: Option<ReduceMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    precision: Option<Precision>,
     #[serde(skip_serializing_if = "Option::is_none")]
     loss_reduction: Option<LossReduction>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +129,7 @@ impl TrainSection {
             ranks: at_least_one(self.ranks.unwrap_or(1) as u64, &["train", "ranks"])? as usize,
             device: self.device.unwrap_or_default(),
             reduce: self.reduce,
+            precision: self.precision.unwrap_or_default(),
             loss_reduction: self.loss_reduction.unwrap_or_default(),
             optimizer: self.optimizer,
             schedule,
@@ -162,6 +165,7 @@ impl From<TrainConfig> for TrainSection {
             ranks: Some(train.ranks),
             device: Some(train.device),
             reduce: train.reduce,
+            precision: Some(train.precision),
             loss_reduction: Some(train.loss_reduction),
             scale_rate_with_ranks: Some(train.scale_rate_with_ranks),
             zero: Some(train.sharded.into()),

@@ -12,6 +12,7 @@ mod ftrl;
 mod lamb;
 mod lars;
 mod lion;
+mod loss_scale;
 mod norms;
 mod rmsprop;
 mod schedule;
@@ -26,6 +27,7 @@ pub use ftrl::Ftrl;
 pub use lamb::Lamb;
 pub use lars::Lars;
 pub use lion::Lion;
+pub use loss_scale::LossScale;
 pub use rmsprop::{EpsilonPlacement, RmsProp};
 pub use schedule::{
     Constant, Cosine, Exponential, InverseTime, Piecewise, Polynomial, ScheduleError, ScheduleSpec,

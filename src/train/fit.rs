@@ -57,6 +57,7 @@ struct Window {
     rows: f64,
     exposed: Duration,
     input: Duration,
+    skipped: u32,
 }
 
 impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
@@ -113,6 +114,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             let rate = train.schedule.rate(base, step);
             let report = self.trainer.step(&share, rate)?;
             window.add(&report, prefetch.take_waited());
+            self.tell_of_overflow(&report);
             prefetch.recycle(share);
             let done = step + 1;
             outcome.step = done;
@@ -165,8 +167,9 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             let staged = on_gpus && world > 1 && collective != Algorithm::Nccl;
             let through = if staged { " through the host" } else { "" };
             tracing::info!(
-                "ranks: {world}, device: {device}, collective: {}{through}, reduce: {}, zero: \
-                 {}{scaled}",
+                "ranks: {world}, device: {device}, precision: {}, collective: {}{through}, reduce: \
+                 {}, zero: {}{scaled}",
+                train.precision,
                 name(&collective),
                 name(&train.reduce()),
                 u8::from(train.sharded),
@@ -181,6 +184,17 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             }))?;
         }
         Ok(())
+    }
+
+    /// Says that a step was not applied, and why.
+    fn tell_of_overflow(&self, report: &StepReport) {
+        if let (true, Some(scale), Some(_)) = (report.skipped, report.loss_scale, &self.log) {
+            tracing::info!(
+                "step {}: gradients of a loss times {scale} are beyond f16: the step is not applied, \
+                 and the loss scale halved",
+                self.trainer.global_step()
+            );
+        }
     }
 
     fn log_step(
@@ -207,6 +221,8 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             exposed_comm_ms,
             input_wait_ms: mean_ms(window.input),
             gradient_norm: report.gradient_norm,
+            loss_scale: report.loss_scale,
+            skipped: report.loss_scale.map(|_| window.skipped),
         }))?;
         log.progress.log(&Tick {
             step,
@@ -283,6 +299,7 @@ impl Window {
         self.rows += report.totals.rows;
         self.exposed += report.exposed;
         self.input += input;
+        self.skipped += u32::from(report.skipped);
     }
 }
 

@@ -64,6 +64,12 @@ pub struct TrainRecord {
     /// Global norm of the gradient before clipping, where clipping asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient_norm: Option<f64>,
+    /// What the loss was multiplied by in backward, under `f16`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
+    /// Steps since the line before that were not applied because that was too much, under `f16`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<u32>,
 }
 
 /// An evaluation.
@@ -209,6 +215,8 @@ mod tests {
             exposed_comm_ms: 0.25,
             input_wait_ms: 0.0,
             gradient_norm: None,
+            loss_scale: None,
+            skipped: None,
         })
     }
 

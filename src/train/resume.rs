@@ -42,8 +42,8 @@ const FREE: &[&str] = &[
     "train.zero",
 ];
 
-/// The key that changes bits, and nothing else that a run is made of.
-const REDUCE: &str = "train.reduce";
+/// The keys that change bits, and nothing else that a run is made of.
+const ARITHMETIC: [&str; 2] = ["train.precision", "train.reduce"];
 
 /// Fields of the fingerprint on which the bits of exact sums depend.
 const EXACT_FIELDS: [&str; 2] = ["arithmetic", "training data"];
@@ -140,7 +140,7 @@ fn differences(was: &Facts, now: &Facts) -> (Vec<String>, Vec<String>) {
     }
     let (bits, run): (Vec<_>, Vec<_>) = found
         .into_iter()
-        .partition(|(key, _)| key == REDUCE || EXACT_FIELDS.contains(&key.as_str()));
+        .partition(|(key, _)| [ARITHMETIC, EXACT_FIELDS].concat().contains(&key.as_str()));
     let said = |found: Vec<Difference>| found.into_iter().map(|(key, how)| format!("{key}: {how}"));
     (said(run).collect(), said(bits).collect())
 }

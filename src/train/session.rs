@@ -12,7 +12,7 @@ use super::{
 };
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::Cuda;
-use crate::backend::{Backend, DeviceChoice};
+use crate::backend::{Backend, DeviceChoice, Precision};
 use crate::checkpoint::{Checkpoint, Facts};
 use crate::comm::launcher::Launcher;
 use crate::comm::{CommError, Options, agree};
@@ -20,6 +20,7 @@ use crate::config::RunConfig;
 use crate::data::{Split, Table};
 use crate::layers::Build;
 use crate::models::{BuildAnywhere, BuildOn, Model};
+use crate::optim::LossScale;
 
 /// What to train, and how it is begun.
 #[derive(Debug, Clone)]
@@ -79,14 +80,20 @@ impl Session {
         let data = self.load()?;
         let DeviceChoice::Cuda(number) = device else {
             let join = |_: &Cpu, _: &mut Reducer| Ok(());
-            let body = |reducer: Reducer| self.rank(Cpu::new(), reducer, &data, join);
+            let body = |reducer: Reducer| {
+                let cpu = Cpu::new().with_precision(self.config.train.precision);
+                self.rank(cpu, reducer, &data, join)
+            };
             return self.run(&self.comm, body);
         };
         let gpus = Gpus::find(number, self.comm.collective, self.config.train.nccl_algo)?;
         let join = |cuda: &Cuda, reducer: &mut Reducer| reducer.wrap(gpus.connect(cuda));
         let body = |mut reducer: Reducer| {
             let local = reducer.call(|communicator| Ok(communicator.local_rank()))?;
-            self.rank(gpus.open(local)?, reducer, &data, join)
+            let cuda = gpus
+                .open(local)?
+                .with_precision(self.config.train.precision);
+            self.rank(cuda, reducer, &data, join)
         };
         let options = Options {
             collective: self.comm.collective.of_hosts(),
@@ -161,6 +168,7 @@ impl Session {
             loss_reduction: train.loss_reduction,
             optimizer: train.optimizer.clone(),
             clip: train.clip,
+            loss_scale: (train.precision == Precision::F16).then(LossScale::default),
         };
         let micro_batches = options.micro_batches;
         let mut trainer = Trainer::new(backend, model, options, reducer)?;

@@ -13,7 +13,8 @@ use crate::models::Model;
 use crate::optim::Segment;
 
 impl<B: Backend, M: Model<B>> Trainer<B, M> {
-    /// Saves the run; collective. `facts` are completed with step, world and scales. Rank 0 gets
+    /// Saves the run; collective. `facts` are completed with step, world, scales and skipped
+    /// steps. Rank 0 gets
     /// the checkpoint's folder.
     ///
     /// # Errors
@@ -30,6 +31,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         facts.step = self.step;
         facts.world = world;
         facts.exponents = self.named_exponents();
+        facts.loss_scale = self.loss_scaling.scale();
+        facts.skipped_steps = self.loss_scaling.skipped();
         let parts = if self.options.sharded { world } else { 1 };
         let optimizer = (rank < parts).then(|| self.host_optimizer());
         let tensors = (rank == 0).then(|| self.host_tensors());
@@ -67,7 +70,10 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         self.restore_model(checkpoint)?;
         self.restore_optimizer(checkpoint)?;
-        let exponents = &checkpoint.facts().exponents;
+        let facts = checkpoint.facts();
+        self.loss_scaling
+            .restore(facts.loss_scale, facts.skipped_steps);
+        let exponents = &facts.exponents;
         let lookup = |old: &[i32], names: Vec<String>| -> Vec<i32> {
             let of = |(name, &old): (&String, &i32)| exponents.get(name).copied().unwrap_or(old);
             names.iter().zip(old).map(of).collect()

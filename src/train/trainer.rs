@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::board::{Board, Totals};
 use super::exact::ExactSums;
 use super::exchange::Exchange;
+use super::loss_scaling::LossScaling;
 use super::reducer::{Job, Reducer};
 use super::reduction::{Reduction, ReductionOptions};
 use super::{Scales, TrainError};
@@ -15,7 +16,9 @@ use crate::comm::{ReduceMode, Span};
 use crate::data::Share;
 use crate::layers::{Context, Mode};
 use crate::models::{LossReduction, MicroBatch, Model, REPORT};
-use crate::optim::{Clip, ClipSpec, Clipped, Optimizer, OptimizerSpec, Segment, Step, segments};
+use crate::optim::{
+    Clip, ClipSpec, Clipped, LossScale, Optimizer, OptimizerSpec, Segment, Step, segments,
+};
 use crate::params::Layout;
 
 /// How often a step is computed again before it is given up: once is enough where forward and backward
@@ -43,6 +46,8 @@ pub struct TrainerOptions {
     pub optimizer: OptimizerSpec,
     /// Bounds on the gradient.
     pub clip: Option<ClipSpec>,
+    /// What losses are multiplied by at first: for a backend whose products are `f16`.
+    pub loss_scale: Option<LossScale>,
 }
 
 /// A replica and everything it takes to step it.
@@ -60,11 +65,12 @@ pub struct Trainer<B: Backend, M: Model<B>> {
     clip: Option<Clip<B>>,
     pub(super) segments: Vec<Segment>,
     exchange: Exchange,
+    pub(super) loss_scaling: LossScaling,
     pub(super) inputs: Inputs<B>,
     /// A report for each micro-batch of this rank.
     pub(super) reports: B::Buffer<f64>,
     host_reports: Vec<f64>,
-    board: Board,
+    pub(super) board: Board,
     gradient_magnitudes: Vec<u32>,
     state_magnitudes: Vec<u32>,
     pub(super) step: u64,
@@ -92,6 +98,17 @@ pub struct StepReport {
     pub micro_batches: usize,
     /// How often the step was computed again with better scales.
     pub repeats: usize,
+    /// What the losses were multiplied by, where they were.
+    pub loss_scale: Option<f64>,
+    /// Whether that was too much for a gradient, so that the step was not applied.
+    pub skipped: bool,
+}
+
+/// What the board says of a step.
+struct Verdict {
+    totals: Totals,
+    /// Whether a gradient is not finite and the factor of the loss is to be halved.
+    overflowed: bool,
 }
 
 impl<B: Backend, M: Model<B>> Trainer<B, M> {
@@ -132,6 +149,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             Some(clip) => Some(clip.build(&mut backend, &layout)?),
             None => None,
         };
+        let loss_scaling = LossScaling::new(options.loss_scale, options.micro_batch);
         let exchange = Exchange::new(options.sharded, &layout, reduction.reducer())?;
         let rows = options.micro_batch;
         let inputs = Inputs {
@@ -157,6 +175,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             clip,
             segments,
             exchange,
+            loss_scaling,
             inputs,
             board,
             step: 0,
@@ -168,6 +187,9 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// Computes this rank's share of a global batch, adds gradients over all ranks, and steps the
     /// parameters with learning rate `rate`; collective.
     ///
+    /// A step whose gradients overflowed under a factor of the loss changes nothing but that factor, on all
+    /// ranks; it counts as a step of the sample stream, but not of the optimizer.
+    ///
     /// On an error before the update nothing has been applied; one in the update itself (a collective of
     /// sharded norms or parameters) leaves the replica of no use. A device may fail at the update after this returns; the
     /// next step or `save` says so.
@@ -175,17 +197,20 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         // What was waited for since the last step was not for this one.
         self.reduction.reducer().take_exposed();
         let mut repeats = 0;
-        let totals = loop {
+        let Verdict { totals, overflowed } = loop {
             self.forward_backward(share)?;
             self.hand_over_board(share)?;
             self.reduction.finish()?;
             self.board.wait(self.reduction.reducer())?;
             self.backend.acquire();
-            let totals = self.read_board(share.total_micro_batches)?;
+            let verdict = self.read_board(share.total_micro_batches)?;
+            if verdict.overflowed {
+                break verdict;
+            }
             let outgrown = self.reduction.outgrown(&self.gradient_magnitudes)
                 | self.moving.scales().outgrown(&self.state_magnitudes);
             if !outgrown {
-                break totals;
+                break verdict;
             }
             if repeats == MOST_REPEATS {
                 return Err(TrainError::Unrepeatable {
@@ -199,9 +224,16 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             .options
             .loss_reduction
             .gradient_scale(totals.weight, totals.rows);
-        let gradient_norm = self.update(scale, rate)?;
-        self.move_state(totals.rows as u64);
-        self.adapt();
+        let loss_scale = self.options.loss_scale.map(|_| self.loss_scaling.factor());
+        let mut gradient_norm = None;
+        if overflowed {
+            self.loss_scaling.skip();
+        } else {
+            gradient_norm = self.update(scale / self.loss_scaling.factor(), rate)?;
+            self.move_state(totals.rows as u64);
+            self.adapt();
+            self.loss_scaling.applied();
+        }
         self.step += 1;
         Ok(StepReport {
             totals,
@@ -210,6 +242,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             exposed: self.reduction.reducer().take_exposed(),
             micro_batches: share.micro_batches().len(),
             repeats,
+            loss_scale,
+            skipped: overflowed,
         })
     }
 
@@ -219,10 +253,11 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         self.reduction.begin_step(share.total_micro_batches);
         let count = share.micro_batches().len();
         for (slot, rows) in share.micro_batches().enumerate() {
+            let weights = self.loss_scaling.weights(rows.rows, rows.weights);
             let batch = MicroBatch {
                 features: self.backend.stage(rows.features, &mut self.inputs.features),
                 targets: self.backend.stage(rows.targets, &mut self.inputs.targets),
-                weights: match rows.weights {
+                weights: match weights {
                     Some(weights) => Some(self.backend.stage(weights, &mut self.inputs.weights)),
                     None => None,
                 },
@@ -271,7 +306,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         self.backend.download(device, reports);
         self.backend.synchronize()?;
         for (slot, report) in reports.as_chunks().0.iter().enumerate() {
-            self.board.write_report(slot, *report);
+            let report = self.loss_scaling.unscaled(*report);
+            self.board.write_report(slot, report);
         }
         let tensors = self.gradient_magnitudes.len();
         self.reduction.magnitudes(&mut self.gradient_magnitudes);
@@ -286,8 +322,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     }
 
     /// Adds the reports, takes the largest magnitudes, and stops everybody where something is not
-    /// finite.
-    fn read_board(&mut self, micro_batches: usize) -> Result<Totals, TrainError> {
+    /// finite, unless it is a gradient that a smaller factor of the loss would bring back.
+    fn read_board(&mut self, micro_batches: usize) -> Result<Verdict, TrainError> {
         let tensors = self.gradient_magnitudes.len();
         let mut totals = Totals::default();
         let mut bad = None;
@@ -302,9 +338,12 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             let tensor = self.first_not_finite(rank);
             return Err(self.not_finite("loss", rank, micro_batch, tensor));
         }
+        let mut overflowed = false;
         for rank in 0..self.reduction.reducer().world() {
             let micro_batch = || format!("one of {micro_batches}");
-            if let Some(tensor) = self.first_gradient_not_finite(rank) {
+            if self.loss_scaling.can_overflow() {
+                overflowed |= self.has_gradient_not_finite(rank);
+            } else if let Some(tensor) = self.first_gradient_not_finite(rank) {
                 return Err(self.not_finite("gradient", rank, micro_batch(), tensor));
             }
             if let Some(tensor) = self.first_statistic_not_finite(rank) {
@@ -315,7 +354,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             .largest_magnitudes(0, &mut self.gradient_magnitudes);
         self.board
             .largest_magnitudes(tensors, &mut self.state_magnitudes);
-        Ok(totals)
+        Ok(Verdict { totals, overflowed })
     }
 
     /// Clips and steps. `scale` turns the sum of gradients into the gradient.
@@ -341,7 +380,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         };
         self.optimizer.step(Step {
             backend: &mut self.backend,
-            t: self.step + 1,
+            t: self.step + 1 - self.loss_scaling.skipped(),
             rate,
             gradient_scale: clipped.scale as f32,
             gradient_limit: clipped.limit,
@@ -389,58 +428,6 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         self.moving.scales().adapt(&self.state_magnitudes);
     }
 
-    fn not_finite(
-        &self,
-        what: &'static str,
-        rank: usize,
-        micro_batch: String,
-        tensor: String,
-    ) -> TrainError {
-        TrainError::NotFinite {
-            step: self.step + 1,
-            what,
-            rank,
-            micro_batch,
-            tensor,
-        }
-    }
-
-    /// The first tensor with a gradient of `rank` that is not finite, as its magnitudes tell.
-    fn first_gradient_not_finite(&self, rank: usize) -> Option<String> {
-        let infinite = f32::INFINITY.to_bits();
-        let bad = |index: &usize| self.board.magnitude(rank, *index) >= infinite;
-        let index = (0..self.layout.tensors().len()).find(bad)?;
-        Some(format!(
-            "gradient of '{}'",
-            self.layout.tensors()[index].name
-        ))
-    }
-
-    /// The first moving statistic to which `rank` would add something that is not finite.
-    fn first_statistic_not_finite(&self, rank: usize) -> Option<String> {
-        let (infinite, tensors) = (f32::INFINITY.to_bits(), self.layout.tensors().len());
-        let mut states = self.model.states().iter().enumerate();
-        let bad = states.find(|(i, _)| self.board.magnitude(rank, tensors + i) >= infinite);
-        bad.map(|(_, state)| format!("what '{}' follows", state.name))
-    }
-
-    /// The first tensor, parameters before gradients, that is not finite. Allocates: the run is
-    /// over.
-    fn first_not_finite(&mut self, rank: usize) -> String {
-        let mut host = vec![0.0; self.parameters.len()];
-        let parameters = self.parameters_view();
-        self.backend.clone().download(parameters, &mut host);
-        let bad = |tensor: &&crate::params::Tensor| {
-            host[tensor.range()].iter().any(|value| !value.is_finite())
-        };
-        match self.layout.tensors().iter().find(bad) {
-            Some(tensor) => format!("parameter '{}'", tensor.name),
-            None => self
-                .first_gradient_not_finite(rank)
-                .unwrap_or_else(|| "an activation or the input".to_owned()),
-        }
-    }
-
     /// Fills parameters and state with what their layers ask for.
     fn initialize(&mut self) {
         let mut host = vec![0.0; self.parameters.len()];
@@ -459,7 +446,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         }
     }
 
-    fn parameters_view(&self) -> View<'_, B> {
+    pub(super) fn parameters_view(&self) -> View<'_, B> {
         // SAFETY: parameters are written only through `&mut self`.
         unsafe { B::region(&self.parameters, 0..self.parameters.len()) }
     }

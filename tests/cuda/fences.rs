@@ -54,6 +54,7 @@ fn train(fault: Option<Fault>) -> Vec<f32> {
             loss_reduction: LossReduction::Mean,
             optimizer: OptimizerSpec::from(Adam::default()),
             clip: None,
+            loss_scale: None,
         };
         let rank = (reducer.rank(), reducer.world());
         let mut trainer = Trainer::new(cuda, model, options, reducer)?;

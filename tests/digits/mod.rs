@@ -158,6 +158,7 @@ impl Digits {
             loss_reduction: LossReduction::Mean,
             optimizer: recipe.optimizer.clone(),
             clip: recipe.clip,
+            loss_scale: None,
         };
         let rank = (reducer.rank(), reducer.world());
         let mut trainer = Trainer::new(backend, model, options, reducer)?;

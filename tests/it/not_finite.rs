@@ -54,6 +54,7 @@ fn train(reducer: Reducer, table: Arc<Table>, reduce: ReduceMode) -> Result<(), 
         loss_reduction: LossReduction::Mean,
         optimizer: OptimizerSpec::from(Adam::default()),
         clip: None,
+        loss_scale: None,
     };
     let rank = (reducer.rank(), reducer.world());
     let mut trainer = Trainer::new(backend, model, options, reducer)?;

@@ -149,6 +149,7 @@ fn step(kind: Kind) -> (Duration, Duration) {
             loss_reduction: LossReduction::Mean,
             optimizer: OptimizerSpec::from(Sgd::default()),
             clip: None,
+            loss_scale: None,
         };
         let rank = (reducer.rank(), reducer.world());
         let mut trainer = Trainer::new(Cpu::new(), Slow::new(kind), options, reducer)?;

@@ -122,6 +122,7 @@ fn step(growths: usize, collective: CollectiveChoice) -> Vec<Stepped> {
             loss_reduction: LossReduction::Mean,
             optimizer: OptimizerSpec::from(Sgd::default()),
             clip: None,
+            loss_scale: None,
         };
         let rank = (reducer.rank(), reducer.world());
         let mut trainer = Trainer::new(backend, model, options, reducer)?;

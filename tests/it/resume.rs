@@ -349,6 +349,20 @@ fn another_way_to_add_is_refused_unless_bits_may_differ() {
 }
 
 #[test]
+fn another_precision_is_refused_unless_bits_may_differ() {
+    let folder = folder();
+    let folder = folder.path();
+    train(folder, 1, &[]);
+    let bf16 = ["train.precision=bf16", "train.steps=3"];
+    let error = resume(folder, Bits::Same, &bf16).unwrap_err();
+    assert_eq!(
+        error,
+        other_bits("train.precision: was \"f32\", is \"bf16\"")
+    );
+    assert_eq!(resume(folder, Bits::MayDiffer, &bf16).unwrap().step, 3);
+}
+
+#[test]
 fn other_numbers_in_the_data_are_refused_unless_bits_may_differ() {
     let folder = folder();
     let folder = folder.path();

@@ -73,14 +73,14 @@ log_every = 1
     )
 }
 
-struct Trained {
-    outcome: Outcome,
-    digest: String,
-    losses: Vec<f64>,
+pub(crate) struct Trained {
+    pub(crate) outcome: Outcome,
+    pub(crate) digest: String,
+    pub(crate) losses: Vec<f64>,
 }
 
 /// Runs `session` and hashes the weights of its last checkpoint.
-fn finish(session: &Session) -> Result<Trained, TrainError> {
+pub(crate) fn finish(session: &Session) -> Result<Trained, TrainError> {
     let outcome = session.train()?;
     let checkpoint = session
         .folder
@@ -118,7 +118,7 @@ fn session(folder: &Path, world: usize, overrides: &[&str]) -> Session {
     }
 }
 
-fn train(world: usize, overrides: &[&str]) -> Trained {
+pub(crate) fn train(world: usize, overrides: &[&str]) -> Trained {
     let folder = tempfile::tempdir().unwrap();
     finish(&session(folder.path(), world, overrides)).unwrap()
 }

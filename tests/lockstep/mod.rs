@@ -59,6 +59,7 @@ pub(crate) fn train(reducer: Reducer, reduce: ReduceMode, sharded: bool) -> Resu
         loss_reduction: LossReduction::Mean,
         optimizer: OptimizerSpec::from(Adam::default()),
         clip: Some(ClipSpec::GlobalNorm(NORM)),
+        loss_scale: None,
     };
     let rank = (reducer.rank(), reducer.world());
     let mut trainer = Trainer::new(backend, model, options, reducer)?;

@@ -12,6 +12,7 @@ use ringstep::checkpoint::{
     Writer, list, write_part,
 };
 use ringstep::data::Description;
+use ringstep::optim::LossScale;
 use ringstep::params::partition;
 
 /// Names and shapes of a small model.
@@ -122,6 +123,8 @@ fn finish(
         },
         fingerprint: [("layout".to_owned(), "abc".to_owned())].into(),
         exponents: [("dense/kernel".to_owned(), -17)].into(),
+        loss_scale: Some(LossScale::default()),
+        skipped_steps: 3,
         metrics: metrics
             .iter()
             .map(|&(name, value)| (name.to_owned(), value))
@@ -201,6 +204,8 @@ fn four_shards_load_as_three_as_one_and_as_five() {
     );
     assert_eq!(facts.config, "[train]\nsteps = 9\n");
     assert_eq!(facts.exponents["dense/kernel"], -17);
+    assert_eq!(facts.loss_scale, Some(LossScale::default()));
+    assert_eq!(facts.skipped_steps, 3);
     assert_eq!(facts.metrics["loss"], 0.5);
     assert_eq!((facts.data.rows, &facts.data.columns[0][..]), (70, "a"));
 }

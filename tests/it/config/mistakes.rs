@@ -61,6 +61,10 @@ fn unknown_names_are_named_with_line_and_nearest() {
         "run.toml:17: train.reduce: unknown name 'exat'; did you mean 'exact'?"
     );
     assert_eq!(
+        error("epochs = 3", "epochs = 3\nprecision = \"f61\""),
+        "run.toml:17: train.precision: unknown name 'f61'; did you mean 'f16'?"
+    );
+    assert_eq!(
         error("\"csv\"", "\"parquet\""),
         "run.toml:2: data.format: unknown name 'parquet'; known are csv, idx"
     );

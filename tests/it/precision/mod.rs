@@ -1,6 +1,8 @@
 //! Products of rounded operands, and training with them.
 
+mod loss_scale;
 mod products;
+mod runs;
 
 use half::{bf16, f16};
 use ringstep::backend::Precision;
