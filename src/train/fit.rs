@@ -181,6 +181,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 staged,
                 device,
                 reduce: train.reduce(),
+                precision: train.precision,
             }))?;
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use crate::backend::Precision;
 use crate::checkpoint::{FileError, write_atomically};
 use crate::comm::{Algorithm, ReduceMode};
 
@@ -41,6 +42,9 @@ pub struct StartRecord {
     /// How gradients are added.
     #[serde(default)]
     pub reduce: ReduceMode,
+    /// What operands of products are rounded to.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 /// A logged step. Times are those of one step, averaged since the line before.
@@ -241,6 +245,7 @@ mod tests {
             staged: false,
             device: "cpu avx2".to_owned(),
             reduce: ReduceMode::F32,
+            precision: Precision::Bf16,
         });
         let records = [start, train(10, 0.5), evaluate(10)];
         let mut writer = MetricsWriter::append(&path).unwrap();
