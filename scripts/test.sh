@@ -180,8 +180,9 @@ main() {
     check clippy cargo clippy --locked --all-targets --quiet -- -D warnings
     check "clippy with mpi" \
         cargo clippy --locked --all-targets --features mpi --quiet -- -D warnings
-    # Not among all targets, because it needs a driver to run.
-    check "clippy of cuda tests" cargo clippy --locked --test cuda --quiet -- -D warnings
+    # Not among all targets, because they need a driver or a compiler to run.
+    check "clippy of cuda tests" \
+        cargo clippy --locked --test cuda --test kernels --quiet -- -D warnings
     RUSTDOCFLAGS="-D warnings" check documentation cargo doc --locked --no-deps --quiet
     check "cargo-deny present" install_cargo_deny
     check dependencies cargo deny --log-level error check bans licenses sources
@@ -200,6 +201,7 @@ main() {
     check "emulator dependencies" in_emulator \
         cargo deny --log-level error --config "$root/deny.toml" check bans licenses sources
     check "NVRTC present" bash scripts/install-cuda-libraries.sh
+    tests "kernels to machine code" scripts/check-kernels.sh
     unset GPU_EMULATOR_WITHOUT_NVRTC
     tests "emulator" in_emulator cargo test --locked --release --no-fail-fast --quiet
     tests "cuda on the emulator" scripts/gpu-emulator.sh --each \

@@ -2,6 +2,8 @@
 //!
 //! Code is made for the device at hand. A driver that takes none (the emulator's) is given PTX.
 
+mod report;
+
 use std::ffi::{CStr, CString, c_char};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -9,6 +11,8 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{CUmodule, CUresult};
 use cudarc::nvrtc::result as nvrtc;
 use cudarc::nvrtc::sys as nvrtc_sys;
+
+pub use report::{Compilation, compile_every_kernel};
 
 use super::cache;
 use super::device::{Capability, Device, describe};

@@ -28,7 +28,7 @@ macro_rules! kernels {
         const KERNELS: &[Kernel] = &[$($(Kernel::$kernel),*),*];
 
         /// Every file with its kernels.
-        const FILES: &[(Source, &[Kernel])] = &[$((
+        pub(super) const FILES: &[(Source, &[Kernel])] = &[$((
             Source { name: $file, text: include_str!(concat!("../../../kernels/", $file)) },
             &[$(Kernel::$kernel),*],
         )),*];

@@ -30,6 +30,7 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdeviceptr, CUstream};
 
 pub use buffer::Buffer;
+pub use compile::{Compilation, compile_every_kernel};
 pub use device::Capability;
 pub(crate) use transfer::Mirrored;
 pub use view::{View, ViewMut};

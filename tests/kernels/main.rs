@@ -1,0 +1,136 @@
+//! Every kernel, compiled to machine code by the real compiler: no warning, no stack, no spill, and
+//! products on the unit that they were written for. Writes a table of what each kernel takes.
+//!
+//! `scripts/check-kernels.sh` starts it.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests stop the test where they fail"
+)]
+
+mod occupancy;
+mod ptxas;
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use ringstep::backend::cuda::{Capability, Compilation, compile_every_kernel};
+
+use occupancy::Multiprocessor;
+use ptxas::{UNITS, bound_of_threads, count_units, entries, read_log, unit_of};
+
+/// Threads of a block where the kernel does not bound them: see `src/backend/cuda/launch.rs`.
+const THREADS: u32 = 256;
+
+/// Files whose kernels do nothing but sum products.
+const PRODUCTS: [&str; 2] = ["convolution.cu", "matmul.cu"];
+
+#[test]
+fn kernels_for_8_0() {
+    check(Capability { major: 8, minor: 0 });
+}
+
+#[test]
+fn kernels_for_9_0() {
+    check(Capability { major: 9, minor: 0 });
+}
+
+#[test]
+fn kernels_for_10_0() {
+    check(Capability {
+        major: 10,
+        minor: 0,
+    });
+}
+
+/// Compiles everything for `capability`, writes the table and says what is wrong.
+fn check(capability: Capability) {
+    let compilations = compile_every_kernel(capability).unwrap();
+    let mut problems = Vec::new();
+    let mut table = format!(
+        "compute capability {capability}\n{:<34} {:>7} {:>9} {:>7} {:>5} {:>6} {:>6} {:>5}  unit\n",
+        "kernel", "threads", "registers", "shared", "stack", "spills", "blocks", "warps"
+    );
+    for compilation in &compilations {
+        rows(compilation, capability, &mut table, &mut problems);
+    }
+    // Cargo sets it for integration tests.
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kernels-{capability}.txt"));
+    fs::write(path, &table).unwrap();
+    assert!(
+        problems.is_empty(),
+        "{capability}:\n{}",
+        problems.join("\n")
+    );
+}
+
+/// Adds the rows of a file.
+fn rows(
+    compilation: &Compilation,
+    capability: Capability,
+    table: &mut String,
+    problems: &mut Vec<String>,
+) {
+    let file = compilation.file;
+    let (usages, warnings) = read_log(&compilation.log);
+    problems.extend(warnings.iter().map(|line| format!("{file}: {line}")));
+    let entries = entries(&compilation.ptx);
+    let listing = match PRODUCTS.contains(&file) {
+        true => disassemble(compilation, capability),
+        false => String::new(),
+    };
+    let units = count_units(&listing);
+    for kernel in &compilation.kernels {
+        let (Some(usage), Some(body)) = (usages.get(kernel), entries.get(kernel)) else {
+            problems.push(format!("{file}: the compiler says nothing of {kernel}"));
+            continue;
+        };
+        let threads = bound_of_threads(body).unwrap_or(THREADS);
+        let (blocks, warps) = Multiprocessor::of(capability).occupancy(*usage, threads);
+        let mut unit = String::new();
+        if PRODUCTS.contains(&file) {
+            let (asked, counts) = (unit_of(body), units.get(kernel).unwrap_or(&[0; 3]));
+            let index = UNITS.iter().position(|unit| *unit == asked).unwrap();
+            unit = format!("{asked} x {}", counts[index]);
+            if counts[index] == 0 {
+                problems.push(format!("{kernel}: no {asked} in its machine code"));
+            }
+        }
+        let spills = usage.spills.iter().sum::<u32>();
+        if usage.stack + spills > 0 {
+            problems.push(format!("{kernel}: {usage:?}"));
+        }
+        if blocks == 0 {
+            problems.push(format!(
+                "{kernel}: a block of {threads} threads does not fit"
+            ));
+        }
+        let line = format!(
+            "{kernel:<34} {threads:>7} {:>9} {:>7} {:>5} {spills:>6} {blocks:>6} {warps:>5}  {unit}",
+            usage.registers, usage.shared, usage.stack
+        );
+        writeln!(table, "{}", line.trim_end()).unwrap();
+    }
+}
+
+/// What nvdisasm prints of the machine code.
+fn disassemble(compilation: &Compilation, capability: Capability) -> String {
+    let nvdisasm = std::env::var_os("NVDISASM").expect("NVDISASM: start scripts/check-kernels.sh");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let code = folder.join(format!("{}-{capability}.cubin", compilation.file));
+    fs::write(&code, &compilation.code).unwrap();
+    let output = Command::new(nvdisasm)
+        .arg("-c")
+        .arg(&code)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "nvdisasm {}: {errors}",
+        code.display()
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
