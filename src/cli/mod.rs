@@ -1,5 +1,6 @@
 //! The command line: one file per command, each from what was typed to what is printed.
 
+mod doctor;
 mod evaluate;
 mod inspect;
 mod predict;
@@ -60,6 +61,9 @@ enum Command {
     Predict(PredictArguments),
     /// Shows layers, shapes, parameters, checkpoints and metrics of a run.
     Inspect(InspectArguments),
+    /// Says what this machine has for training and where it was found, and what to do about what is
+    /// missing; fails where ranks cannot train on the default device. With -q only problems.
+    Doctor,
 }
 
 /// `ringstep train`
@@ -232,7 +236,7 @@ pub fn main(models: &CustomModels) -> ExitCode {
 /// Whatever ended it.
 pub fn run(arguments: &Arguments, models: &CustomModels) -> Result<(), Failure> {
     let console = start_log(&arguments.verbosity);
-    if !matches!(arguments.command, Command::Train(_))
+    if !matches!(arguments.command, Command::Train(_) | Command::Doctor)
         && let Some(launcher) = launcher::detect(|name| std::env::var(name).ok())
     {
         launcher.refuse_copies()?;
@@ -242,6 +246,7 @@ pub fn run(arguments: &Arguments, models: &CustomModels) -> Result<(), Failure> 
         Command::Evaluate(arguments) => evaluate::run(arguments, models),
         Command::Predict(arguments) => predict::run(arguments, models),
         Command::Inspect(arguments) => inspect::run(arguments, models),
+        Command::Doctor => doctor::run(console.is_quiet()),
     }
 }
 

@@ -13,6 +13,7 @@ mod block_sums;
 mod collectives;
 mod convolution;
 mod fences;
+mod doctor;
 mod fixed_point;
 mod lookup;
 mod loss;

@@ -20,6 +20,7 @@ mod pooling;
 mod images;
 #[path = "../digits/mod.rs"]
 mod digits;
+mod doctor;
 mod golden;
 mod gradient;
 mod layers;

@@ -27,6 +27,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/backend/cuda/launch.rs",
     "src/backend/cuda/mod.rs",
     "src/backend/cuda/pinned.rs",
+    "src/backend/cuda/survey.rs",
     "src/backend/cuda/transfer.rs",
     "src/backend/memory.rs",
     "src/comm/agree.rs",

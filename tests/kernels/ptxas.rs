@@ -103,7 +103,7 @@ pub(crate) fn count_units(listing: &str) -> BTreeMap<&str, [usize; 3]> {
             function = name;
         }
         let is_unit = |unit: &&str| line.split([' ', '.', ';']).any(|word| word == *unit);
-        if let Some(unit) = UNITS.iter().position(|unit| is_unit(unit)) {
+        if let Some(unit) = UNITS.iter().position(is_unit) {
             counts.entry(function).or_insert([0; 3])[unit] += 1;
         }
     }

@@ -82,7 +82,7 @@ fn write(path: &Path, code: &[u8]) -> io::Result<()> {
 }
 
 /// The folder of compiled kernels; `None` for a user without a home.
-fn folder() -> Option<PathBuf> {
+pub(super) fn folder() -> Option<PathBuf> {
     let from = |variable| std::env::var_os(variable).filter(|value: &OsString| !value.is_empty());
     let caches = from("XDG_CACHE_HOME").map(PathBuf::from);
     let caches = caches.or_else(|| from("HOME").map(|home| Path::new(&home).join(".cache")))?;

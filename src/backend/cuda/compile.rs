@@ -12,6 +12,7 @@ use cudarc::driver::sys::{CUmodule, CUresult};
 use cudarc::nvrtc::result as nvrtc;
 use cudarc::nvrtc::sys as nvrtc_sys;
 
+pub(super) use report::compiler_version;
 pub use report::{Compilation, compile_every_kernel};
 
 use super::cache;

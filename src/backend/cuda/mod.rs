@@ -19,6 +19,7 @@ mod normalization;
 mod pinned;
 mod pooling;
 mod product;
+mod survey;
 mod transfer;
 mod update;
 mod view;
@@ -32,6 +33,7 @@ use cudarc::driver::sys::{self, CUdeviceptr, CUstream};
 pub use buffer::Buffer;
 pub use compile::{Compilation, compile_every_kernel};
 pub use device::Capability;
+pub use survey::{Found, compiler, driver, kernel_cache};
 pub(crate) use transfer::Mirrored;
 pub use view::{View, ViewMut};
 

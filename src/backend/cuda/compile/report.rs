@@ -49,3 +49,12 @@ pub fn compile_every_kernel(capability: Capability) -> Result<Vec<Compilation>, 
     };
     FILES.iter().map(compile).collect()
 }
+
+/// Major and minor version of NVRTC.
+///
+/// # Errors
+/// If there is none.
+pub(in crate::backend::cuda) fn compiler_version() -> Result<(u32, u32), String> {
+    let Compiler { major, minor } = Compiler::find()?;
+    Ok((major.unsigned_abs(), minor.unsigned_abs()))
+}

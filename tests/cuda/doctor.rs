@@ -1,0 +1,71 @@
+//! What the program says about the GPUs it finds.
+
+use std::process::{Command, Output};
+
+use ringstep::backend::cuda::Cuda;
+
+use crate::twins::cuda;
+
+/// Runs `ringstep doctor`; RINGSTEP names the program where cargo did not build it.
+fn doctor(variables: &[(&str, &str)]) -> Output {
+    let program = std::env::var_os("RINGSTEP");
+    let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_ringstep").into());
+    Command::new(program)
+        .arg("doctor")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn every_gpu_is_listed_once_it_has_run_a_kernel() {
+    let output = doctor(&[]);
+    let said = said(&output);
+    assert!(output.status.success(), "{said}");
+    let lines = said
+        .lines()
+        .filter(|line| line.starts_with("ok       GPU  "));
+    let lines: Vec<_> = lines.collect();
+    assert_eq!(lines.len(), Cuda::count().unwrap(), "{said}");
+    let first = format!(
+        "0: {}, compute capability {}, ",
+        cuda().name(),
+        cuda().capability()
+    );
+    assert!(lines[0].contains(&first), "{said}");
+    assert!(
+        lines.iter().all(|line| line.contains(", runs kernels")),
+        "{said}"
+    );
+    for library in [
+        "CUDA driver    CUDA 1",
+        "NVRTC          CUDA 1",
+        "kernel cache",
+    ] {
+        assert!(said.contains(library), "{library} in\n{said}");
+    }
+    assert!(said.ends_with("the default device is cuda\n"), "{said}");
+}
+
+#[test]
+fn a_gpu_whose_kernels_fail_is_a_problem() {
+    if !cuda().name().starts_with("Emulated") {
+        // Nothing makes a real one fail when told to.
+        return;
+    }
+    let output = doctor(&[("FAKE_CUDA_FAIL", "launch:1"), ("FAKE_CUDA_DEVICES", "1")]);
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("problem  GPU            0: "), "{said}");
+}
+
+#[test]
+fn the_gpu_is_real_where_it_has_to_be() {
+    let is_required = std::env::var("REQUIRE_REAL_GPU").is_ok_and(|value| value == "1");
+    let name = cuda().name().to_owned();
+    assert!(!is_required || !name.starts_with("Emulated"), "{name}");
+}

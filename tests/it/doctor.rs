@@ -1,0 +1,80 @@
+//! What the program says about the machine it is on, which may have GPUs or not.
+
+use std::process::{Command, Output};
+
+/// Runs `ringstep doctor` without what a launcher leaves, but with these variables.
+fn doctor(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringstep"));
+    for (name, _) in std::env::vars() {
+        if ["OMPI", "PMI", "SLURM", "MV2", "RANK", "WORLD"]
+            .iter()
+            .any(|start| name.starts_with(start))
+        {
+            command.env_remove(name);
+        }
+    }
+    command
+        .arg("doctor")
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn a_machine_that_can_train_is_described_and_the_command_succeeds() {
+    // Hides GPUs where there are any.
+    let output = doctor(&[], &[("CUDA_VISIBLE_DEVICES", "")]);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    let line = |what: &str| {
+        let found = said.lines().find(|line| line[9..].starts_with(what));
+        found
+            .unwrap_or_else(|| panic!("no {what} in\n{said}"))
+            .to_owned()
+    };
+    let processors = std::thread::available_parallelism().unwrap();
+    assert!(
+        line("CPU").contains(&format!(" {processors} processors, ")),
+        "{said}"
+    );
+    assert!(line("memory").contains(" GiB available"), "{said}");
+    for what in [
+        "shared memory",
+        "MPI",
+        "launcher",
+        "CUDA driver",
+        "NVRTC",
+        "NCCL",
+        "kernel cache",
+    ] {
+        line(what);
+    }
+    assert!(!said.contains("problem"), "{said}");
+    assert!(
+        said.ends_with("training is possible; the default device is cpu\n"),
+        "{said}"
+    );
+    let quiet = doctor(&["--quiet"], &[("CUDA_VISIBLE_DEVICES", "")]);
+    assert!(quiet.status.success());
+    assert_eq!(text(&quiet.stdout), "");
+}
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn a_launcher_that_training_would_refuse_is_a_problem() {
+    let variables = [("CUDA_VISIBLE_DEVICES", ""), ("OMPI_COMM_WORLD_SIZE", "4")];
+    let output = doctor(&["--quiet"], &variables);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    assert!(
+        said.starts_with("problem  launcher       started as one of 4 ranks"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(text(&output.stderr).contains("training on the default device (cpu)"));
+}
