@@ -1,4 +1,5 @@
-// Two-dimensional convolution of f32, channels last, as products that read images where they lie.
+// Two-dimensional convolution of f32, channels last, as products that read images where they lie;
+// PRECISION says what operands are rounded to.
 //
 //     kernel                     C                       A                    B
 //     convolve                   y = act(sum [+ bias])   windows of x         kernel
@@ -186,24 +187,24 @@ __device__ __forceinline__ void convolve_backward_kernel(const Product& product,
     compute_tile<T, true, true>(product, a, b, nullptr, dkernel, DenseRows{product.n});
 }
 
-#define CONVOLUTIONS(size, blocks, tile)                                                                 \
-    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks) convolve_##size(                 \
-        Product product, Windows windows, Divisor run, const float* __restrict__ x,                      \
-        const float* __restrict__ kernel, const float* __restrict__ bias, float* y) {                    \
-        convolve<tile>(product, windows, run, x, kernel, bias, y);                                       \
-    }                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks) convolve_backward_input_##size(  \
-        Product product, const __grid_constant__ Phases phases, const float* __restrict__ dy,            \
-        const float* __restrict__ kernel, float* dx) {                                                   \
-        convolve_backward_input<tile>(product, phases.at[blockIdx.z], dy, kernel, dx);                   \
-    }                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(tile::THREADS, blocks) convolve_backward_kernel_##size( \
-        Product product, Windows windows, Divisor run, const float* __restrict__ x,                      \
-        const float* __restrict__ dy, float* dkernel) {                                                  \
-        convolve_backward_kernel<tile>(product, windows, run, x, dy, dkernel);                           \
+#define CONVOLUTIONS(size, tile)                                                                               \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS, tile::BLOCKS) convolve_##size(                 \
+        Product product, Windows windows, Divisor run, const float* __restrict__ x,                            \
+        const float* __restrict__ kernel, const float* __restrict__ bias, float* y) {                          \
+        convolve<tile>(product, windows, run, x, kernel, bias, y);                                             \
+    }                                                                                                          \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS, tile::BLOCKS) convolve_backward_input_##size(  \
+        Product product, const __grid_constant__ Phases phases, const float* __restrict__ dy,                  \
+        const float* __restrict__ kernel, float* dx) {                                                         \
+        convolve_backward_input<tile>(product, phases.at[blockIdx.z], dy, kernel, dx);                         \
+    }                                                                                                          \
+    extern "C" __global__ void __launch_bounds__(tile::THREADS, tile::BLOCKS) convolve_backward_kernel_##size( \
+        Product product, Windows windows, Divisor run, const float* __restrict__ x,                            \
+        const float* __restrict__ dy, float* dkernel) {                                                        \
+        convolve_backward_kernel<tile>(product, windows, run, x, dy, dkernel);                                 \
     }
 
-CONVOLUTIONS(128x128, 1, Large)
-CONVOLUTIONS(128x32, 3, Tall)
-CONVOLUTIONS(64x64, 3, Medium)
-CONVOLUTIONS(32x32, 8, Small)
+CONVOLUTIONS(128x128, Large)
+CONVOLUTIONS(128x32, Tall)
+CONVOLUTIONS(64x64, Medium)
+CONVOLUTIONS(32x32, Small)

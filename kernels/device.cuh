@@ -180,3 +180,71 @@ __device__ __forceinline__ void copies_arrive() {
     asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
 }
+
+// What operands of products are rounded to: `backend::Precision`. Bits of the others stand in shared
+// memory, and are multiplied by tensor cores, DEPTH terms at a time; these need 8.0.
+struct F32 {};
+
+#define MULTIPLY_ADD(shape, type)                                                                       \
+    static __device__ __forceinline__ void multiply_add(float& c0, float& c1, float& c2, float& c3,     \
+                                                        const unsigned (&a)[4], unsigned b0, unsigned b1) { \
+        asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 {%0, %1, %2, %3}, "  \
+                     "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                                    \
+                     : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)                                           \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                   \
+    }
+
+// To nearest, ties away from zero: tensor cores would cut off.
+struct Tf32 {
+    using Bits = unsigned;
+    static constexpr int DEPTH = 8;
+    static __device__ __forceinline__ Bits round(float x) {
+        Bits bits;
+        asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+        return bits;
+    }
+    MULTIPLY_ADD("m16n8k8", "tf32")
+};
+
+// To nearest, ties to even.
+struct Bf16 {
+    using Bits = unsigned short;
+    static constexpr int DEPTH = 16;
+    static __device__ __forceinline__ unsigned round(float low, float high) {
+        unsigned bits;
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+        return bits;
+    }
+    MULTIPLY_ADD("m16n8k16", "bf16")
+};
+
+// To nearest, ties to even; from 65520 on to infinity.
+struct F16 {
+    using Bits = unsigned short;
+    static constexpr int DEPTH = 16;
+    static __device__ __forceinline__ unsigned round(float low, float high) {
+        unsigned bits;
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+        return bits;
+    }
+    MULTIPLY_ADD("m16n8k16", "f16")
+};
+
+// Four matrices of 8 rows of 16 bytes in shared memory; lane 8 * i + r says where row r of matrix i is,
+// and gets of matrix i the word 4 * r + w that is its own number. TRANSPOSED, rows are 8 numbers of
+// 16 bits, and a lane gets two numbers of a column.
+template <bool TRANSPOSED>
+__device__ __forceinline__ void load_matrices(unsigned (&to)[4], const void* row) {
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+    if constexpr (TRANSPOSED) {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                     : "r"(address)
+                     : "memory");
+    } else {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                     : "r"(address)
+                     : "memory");
+    }
+}

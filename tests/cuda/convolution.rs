@@ -8,17 +8,17 @@ use crate::twins::{F32_ERROR, assert_close, assert_same_bits, cuda, download, no
 
 /// What the three calls are given.
 #[derive(Clone)]
-struct Inputs {
-    x: Vec<f32>,
-    kernel: Vec<f32>,
-    bias: Option<Vec<f32>>,
-    dy: Vec<f32>,
+pub(crate) struct Inputs {
+    pub(crate) x: Vec<f32>,
+    pub(crate) kernel: Vec<f32>,
+    pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) dy: Vec<f32>,
     /// What the gradient of the kernel is added to.
-    gradient: Option<Vec<f32>>,
+    pub(crate) gradient: Option<Vec<f32>>,
 }
 
 impl Inputs {
-    fn new(g: &ConvGeometry, seed: u64) -> Self {
+    pub(crate) fn new(g: &ConvGeometry, seed: u64) -> Self {
         Self {
             x: normals(seed, g.rows * g.in_elements()),
             kernel: normals(seed + 1, g.kernel_elements()),
@@ -30,14 +30,14 @@ impl Inputs {
 }
 
 #[derive(Debug)]
-struct Outputs {
+pub(crate) struct Outputs {
     y: Vec<f32>,
     dkernel: Vec<f32>,
     dx: Vec<f32>,
 }
 
 impl Outputs {
-    fn assert_same_bits(&self, other: &Self) {
+    pub(crate) fn assert_same_bits(&self, other: &Self) {
         assert_same_bits(&self.y, &other.y);
         assert_same_bits(&self.dkernel, &other.dkernel);
         assert_same_bits(&self.dx, &other.dx);
@@ -45,7 +45,7 @@ impl Outputs {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Call {
+pub(crate) enum Call {
     /// With this activation.
     Forward(Activation),
     BackwardKernel,
@@ -54,7 +54,7 @@ enum Call {
 
 impl Call {
     /// What the call computes, on views that start at element `offset` of their buffers.
-    fn run<B: Convolve>(
+    pub(crate) fn run<B: Convolve>(
         self,
         backend: &mut B,
         g: &ConvGeometry,
@@ -107,7 +107,12 @@ impl Call {
     }
 }
 
-fn run<B: Convolve>(backend: &mut B, g: &ConvGeometry, inputs: &Inputs, offset: usize) -> Outputs {
+pub(crate) fn run<B: Convolve>(
+    backend: &mut B,
+    g: &ConvGeometry,
+    inputs: &Inputs,
+    offset: usize,
+) -> Outputs {
     let linear = Call::Forward(Activation::Linear);
     Outputs {
         y: linear.run(backend, g, inputs, offset),
@@ -144,7 +149,7 @@ fn for_each_product(g: &ConvGeometry, mut body: impl FnMut(usize, usize, usize))
 }
 
 /// All three, summed in `f64`.
-fn reference(g: &ConvGeometry, inputs: &Inputs) -> Outputs {
+pub(crate) fn reference(g: &ConvGeometry, inputs: &Inputs) -> Outputs {
     let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|&x| x.into()).collect() };
     let (x, kernel, dy) = (wide(&inputs.x), wide(&inputs.kernel), wide(&inputs.dy));
     let places = dy.len() / g.out_channels;
@@ -166,18 +171,19 @@ fn reference(g: &ConvGeometry, inputs: &Inputs) -> Outputs {
     }
 }
 
-fn assert_all_close(expected: &Outputs, actual: &Outputs) {
-    assert_close(&expected.y, &actual.y, F32_ERROR);
-    assert_close(&expected.dkernel, &actual.dkernel, F32_ERROR);
-    assert_close(&expected.dx, &actual.dx, F32_ERROR);
+#[track_caller]
+pub(crate) fn assert_all_close(expected: &Outputs, actual: &Outputs, error: f64) {
+    assert_close(&expected.y, &actual.y, error);
+    assert_close(&expected.dkernel, &actual.dkernel, error);
+    assert_close(&expected.dx, &actual.dx, error);
 }
 
 /// Against `f64` and against the CPU, with aligned views and with odd ones.
 fn check(cuda: &mut Cuda, g: &ConvGeometry, inputs: &Inputs) {
     let mut cpu = Cpu::new();
     let aligned = run(cuda, g, inputs, 0);
-    assert_all_close(&reference(g, inputs), &aligned);
-    assert_all_close(&run(&mut cpu, g, inputs, 0), &aligned);
+    assert_all_close(&reference(g, inputs), &aligned, F32_ERROR);
+    assert_all_close(&run(&mut cpu, g, inputs, 0), &aligned, F32_ERROR);
     let odd = run(cuda, g, inputs, 1);
     aligned.assert_same_bits(&odd);
 }

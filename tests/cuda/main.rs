@@ -22,6 +22,7 @@ mod memory;
 mod nccl;
 mod normalization;
 mod pooling;
+mod precision;
 mod staged;
 mod training;
 mod twins;

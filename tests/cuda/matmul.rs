@@ -8,7 +8,7 @@ use crate::twins::{
     F32_ERROR, assert_close, assert_same_bits, cuda, download, normals, twins, upload,
 };
 
-const FORMS: [Form; 3] = [Form::NN, Form::NT, Form::TN];
+pub(crate) const FORMS: [Form; 3] = [Form::NN, Form::NT, Form::TN];
 
 pub(crate) const ACTIVATIONS: [Activation; 9] = [
     Activation::Linear,
@@ -23,12 +23,15 @@ pub(crate) const ACTIVATIONS: [Activation; 9] = [
 ];
 
 /// A and B of `shape`.
-fn operands(seed: u64, MatmulShape { m, n, k, .. }: MatmulShape) -> (Vec<f32>, Vec<f32>) {
+pub(crate) fn operands(
+    seed: u64,
+    MatmulShape { m, n, k, .. }: MatmulShape,
+) -> (Vec<f32>, Vec<f32>) {
     (normals(seed, m * k), normals(seed + 1, k * n))
 }
 
 /// `start + a · b`, summed in `f64`.
-fn reference(shape: MatmulShape, (a, b): (&[f32], &[f32]), start: &[f32]) -> Vec<f32> {
+pub(crate) fn reference(shape: MatmulShape, (a, b): (&[f32], &[f32]), start: &[f32]) -> Vec<f32> {
     let MatmulShape { form, m, n, k } = shape;
     let mut sums: Vec<f64> = start.iter().map(|&x| x.into()).collect();
     for i in 0..m {
@@ -52,7 +55,7 @@ fn reference(shape: MatmulShape, (a, b): (&[f32], &[f32]), start: &[f32]) -> Vec
 }
 
 /// C after a product, from what it held before.
-fn multiply(
+pub(crate) fn multiply(
     cuda: &mut Cuda,
     shape: MatmulShape,
     (a, b): (&[f32], &[f32]),

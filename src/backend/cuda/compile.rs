@@ -18,7 +18,7 @@ pub use report::{Compilation, compile_every_kernel};
 use super::cache;
 use super::device::{Capability, Device, describe};
 use super::kernels::HEADERS;
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Precision};
 use crate::installed::in_python;
 
 /// A kernel file, or what one includes.
@@ -27,7 +27,7 @@ pub(super) struct Source {
     pub(super) text: &'static str,
 }
 
-/// Passed for every file, beside the architecture. Products and sums are fused where a kernel says
+/// Passed for every file, beside the architecture and the precision. Products and sums are fused where a kernel says
 /// so, not where a compiler likes: an element's bits must not depend on which loop it is in.
 const OPTIONS: &[&str] = &["--std=c++17", "--fmad=false", "-lineinfo"];
 
@@ -69,8 +69,22 @@ impl Target {
     }
 }
 
+/// The option that says what operands of products are rounded to.
+fn precision_option(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "--define-macro=PRECISION=F32",
+        Precision::Tf32 => "--define-macro=PRECISION=Tf32",
+        Precision::Bf16 => "--define-macro=PRECISION=Bf16",
+        Precision::F16 => "--define-macro=PRECISION=F16",
+    }
+}
+
 /// Builds `source` for the device, whose context is bound, and loads it.
-pub(super) fn load(device: &Device, source: &Source) -> Result<CUmodule, BackendError> {
+pub(super) fn load(
+    device: &Device,
+    source: &Source,
+    precision: Precision,
+) -> Result<CUmodule, BackendError> {
     let failed = |problem| BackendError::Kernels {
         device: device.ordinal,
         file: source.name,
@@ -80,7 +94,7 @@ pub(super) fn load(device: &Device, source: &Source) -> Result<CUmodule, Backend
     let targets = compiler.targets(device.capability).map_err(failed)?;
     let mut refusal = DriverError(CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU);
     for target in targets {
-        let code = build(&compiler, source, target).map_err(failed)?;
+        let code = build(&compiler, source, precision, target).map_err(failed)?;
         // SAFETY: a whole image of either kind; PTX ends with a zero byte.
         match unsafe { result::module::load_data(code.as_ptr().cast()) } {
             Ok(module) => return Ok(module),
@@ -109,25 +123,34 @@ pub(super) fn compiler() -> Result<String, String> {
 }
 
 /// The code of `source` for `target`, from the cache where it is there.
-fn build(compiler: &Compiler, source: &Source, target: Target) -> Result<Vec<u8>, String> {
+fn build(
+    compiler: &Compiler,
+    source: &Source,
+    precision: Precision,
+    target: Target,
+) -> Result<Vec<u8>, String> {
     // Ranks of one process want the same files at the same time: the first builds them.
     static BUILDING: Mutex<()> = Mutex::new(());
     let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let architecture = target.option();
+    let mut options = vec![&*architecture, precision_option(precision)];
+    options.extend(OPTIONS);
     let mut key = cache::Key::new();
     for Source { name, text } in HEADERS.iter().chain([source]) {
         key.add(name);
         key.add(text);
     }
     key.add(&compiler.version());
-    key.add(&architecture);
-    OPTIONS.iter().for_each(|option| key.add(option));
+    options.iter().for_each(|option| key.add(option));
     let entry = key.entry(target.extension());
     if let Some(code) = entry.read() {
         return Ok(code);
     }
-    tracing::info!("compiling {} with {architecture}, once", source.name);
-    let code = compiler.compile(source, target, &architecture)?;
+    tracing::info!(
+        "compiling {} in {precision} with {architecture}, once",
+        source.name
+    );
+    let code = compiler.compile(source, target, &options)?;
     entry.write(&code);
     Ok(code)
 }
@@ -228,13 +251,11 @@ impl Compiler {
         &self,
         source: &Source,
         target: Target,
-        architecture: &str,
+        options: &[&str],
     ) -> Result<Vec<u8>, String> {
         let program = Program::new(source).map_err(|error| format!("NVRTC: {error}"))?;
-        let mut options = vec![architecture];
-        options.extend(OPTIONS);
         // SAFETY: the program exists until it is dropped.
-        unsafe { nvrtc::compile_program(program.0, &options) }
+        unsafe { nvrtc::compile_program(program.0, options) }
             .map_err(|error| format!("NVRTC {}: {error}\n{}", self.version(), program.log()))?;
         program
             .code(target)

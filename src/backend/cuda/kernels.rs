@@ -8,7 +8,7 @@ use cudarc::driver::sys::{self, CUfunction_attribute_enum as Attribute};
 
 use super::compile::{Source, load};
 use super::device::{Device, describe};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Precision};
 
 /// Makes [`Kernel`] and [`FILES`] from `"file" => { Variant = "function", .. }`.
 macro_rules! kernels {
@@ -42,8 +42,20 @@ macro_rules! headers {
 }
 
 /// What kernel files include.
-pub(super) const HEADERS: &[Source] =
-    headers!["device.cuh", "activation.cuh", "product.cuh", "random.cuh"];
+pub(super) const HEADERS: &[Source] = headers![
+    "device.cuh",
+    "activation.cuh",
+    "staging.cuh",
+    "tile.cuh",
+    "product.cuh",
+    "random.cuh"
+];
+
+/// Files of products: they are built for each precision, which the others do not know.
+const PRODUCTS: [&str; 2] = ["convolution.cu", "matmul.cu"];
+
+/// Number of precisions.
+const PRECISIONS: usize = 4;
 
 kernels! {
     "fixed_point.cu" => {
@@ -136,10 +148,10 @@ kernels! {
 
 /// A device's functions, made when the first kernel of their file is launched.
 pub(super) struct Functions {
-    /// By the kernel's number; `None` where its file could not be built.
-    functions: [OnceLock<Option<Function>>; KERNELS.len()],
-    /// By the file's number.
-    modules: [OnceLock<Option<Module>>; FILES.len()],
+    /// By precision and the kernel's number; `None` where its file could not be built.
+    functions: [[OnceLock<Option<Function>>; KERNELS.len()]; PRECISIONS],
+    /// By precision and the file's number.
+    modules: [[OnceLock<Option<Module>>; FILES.len()]; PRECISIONS],
 }
 
 #[derive(Clone, Copy)]
@@ -160,25 +172,36 @@ unsafe impl Sync for Module {}
 impl Functions {
     pub(super) fn new() -> Self {
         Self {
-            functions: [const { OnceLock::new() }; KERNELS.len()],
-            modules: [const { OnceLock::new() }; FILES.len()],
+            functions: [const { [const { OnceLock::new() }; KERNELS.len()] }; PRECISIONS],
+            modules: [const { [const { OnceLock::new() }; FILES.len()] }; PRECISIONS],
         }
     }
 
-    /// The function of `kernel`; `None`, and a failure kept, where it cannot be had. The device's
-    /// context is bound.
-    pub(super) fn get(&self, device: &Device, kernel: Kernel) -> Option<sys::CUfunction> {
-        let function = self.functions[kernel as usize].get_or_init(|| self.make(device, kernel));
+    /// The function of `kernel`, whose operands are rounded to `precision` where it makes products;
+    /// `None`, and a failure kept, where it cannot be had. The device's context is bound.
+    pub(super) fn get(
+        &self,
+        device: &Device,
+        kernel: Kernel,
+        precision: Precision,
+    ) -> Option<sys::CUfunction> {
+        let function = &self.functions[precision as usize][kernel as usize];
+        let function = function.get_or_init(|| self.make(device, kernel, precision));
         function.map(|Function(function)| function)
     }
 
-    fn make(&self, device: &Device, kernel: Kernel) -> Option<Function> {
+    fn make(&self, device: &Device, kernel: Kernel, precision: Precision) -> Option<Function> {
         let file = FILES
             .iter()
             .position(|(_, kernels)| kernels.contains(&kernel));
         let file = file.expect("every kernel is in a file");
         let source = &FILES[file].0;
-        let module = self.modules[file].get_or_init(|| match load(device, source) {
+        let precision = match PRODUCTS.contains(&source.name) {
+            true => precision,
+            false => Precision::F32,
+        };
+        let module = &self.modules[precision as usize][file];
+        let module = module.get_or_init(|| match load(device, source, precision) {
             Ok(module) => Some(Module(module)),
             Err(failure) => {
                 device.fail(failure);
@@ -204,7 +227,7 @@ impl Functions {
     /// # Safety
     /// The device's context is bound, and nobody launches any more.
     pub(super) unsafe fn unload(&mut self) {
-        for module in &mut self.modules {
+        for module in self.modules.iter_mut().flatten() {
             if let Some(Module(module)) = module.take().flatten() {
                 // SAFETY: loaded once, unloaded here.
                 let _ = unsafe { result::module::unload(module) };

@@ -147,7 +147,7 @@ impl Cuda {
         }
         let device = &*self.device;
         device.bind();
-        let Some(function) = device.functions.get(device, kernel) else {
+        let Some(function) = device.functions.get(device, kernel, self.precision) else {
             return;
         };
         let mut values = [std::ptr::null_mut(); MAX_ARGUMENTS];

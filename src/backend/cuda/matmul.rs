@@ -49,8 +49,8 @@ impl Cuda {
             bias.is_none_or(|bias| bias.len == n),
             "matmul: length of the bias differs from {shape:?}"
         );
-        let slices = Slices::of(k);
-        let plan = Plan::of(m, n, slices.count, TABLE_ELEMENTS);
+        let slices = Slices::of(k, self.precision);
+        let plan = Plan::of(m, n, slices.count, TABLE_ELEMENTS, self.precision);
         let (a_row, b_row) = match form {
             Form::NN => (k, n),
             Form::NT => (k, k),

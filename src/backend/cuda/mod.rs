@@ -42,6 +42,9 @@ use self::kernels::Kernel;
 use self::launch::Grid;
 use super::{BackendError, Element, Fence, Memory, Precision, Region};
 
+/// The least whose tensor cores take every [`Precision`].
+const TENSOR_CORES: Capability = Capability { major: 8, minor: 0 };
+
 /// A handle on one GPU: its memory and its queue of work.
 #[derive(Debug, Clone)]
 pub struct Cuda {
@@ -61,10 +64,26 @@ impl Cuda {
         Ok(Self { device, precision })
     }
 
-    /// The same GPU with products of operands that are rounded to `precision`.
-    #[must_use]
-    pub fn with_precision(self, precision: Precision) -> Self {
-        Self { precision, ..self }
+    /// The same GPU with products of operands that are rounded to `precision`, by tensor cores.
+    ///
+    /// # Errors
+    /// [`BackendError::NoDevice`] where the GPU's tensor cores do not take such operands.
+    pub fn with_precision(self, precision: Precision) -> Result<Self, BackendError> {
+        let Device {
+            ordinal,
+            capability,
+            ..
+        } = *self.device;
+        if precision != Precision::F32 && capability < TENSOR_CORES {
+            return Err(BackendError::NoDevice {
+                problem: format!(
+                    "GPU {ordinal} has compute capability {capability}; products of {precision} need \
+                     {TENSOR_CORES}"
+                ),
+                remedy: "use a newer GPU, or `--precision f32`",
+            });
+        }
+        Ok(Self { precision, ..self })
     }
 
     /// Number of GPUs that the process sees.

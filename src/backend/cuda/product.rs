@@ -5,13 +5,18 @@ use super::device::SCRATCH_BYTES;
 use super::kernels::Kernel;
 use super::launch::Grid;
 use super::{Cuda, View, ViewMut};
-use crate::backend::{Accumulate, Activation};
+use crate::backend::{Accumulate, Activation, Precision};
 
 /// Elements of the tables of slices that have room.
 pub(super) const TABLE_ELEMENTS: usize = SCRATCH_BYTES / size_of::<f32>();
 
-/// Terms that a tile's kernel stages at a time.
-const STEP: usize = 16;
+/// Terms that a tile's kernel stages at a time: 64 bytes of what operands are rounded to.
+const fn step(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 | Precision::Tf32 => 16,
+        Precision::Bf16 | Precision::F16 => 32,
+    }
+}
 
 /// Fewest terms of a slice, where there are so many.
 const SLICE: usize = 256;
@@ -22,7 +27,8 @@ const MOST_SLICES: usize = 64;
 /// Multiprocessors for which tiles are chosen: those of an H100 or H200, whatever is at hand.
 const PROCESSORS: usize = 132;
 
-/// How the terms of every sum are cut. A function of their number alone: it decides bits.
+/// How the terms of every sum are cut. A function of their number and the precision alone: it decides
+/// bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slices {
     /// Terms of each slice but the last, which may have fewer.
@@ -31,14 +37,15 @@ pub(super) struct Slices {
 }
 
 impl Slices {
-    pub(super) fn of(terms: usize) -> Self {
-        Self::at_most(MOST_SLICES, terms)
+    pub(super) fn of(terms: usize, precision: Precision) -> Self {
+        Self::at_most(MOST_SLICES, terms, precision)
     }
 
     /// For sums of which each slice should have a table, and `most` tables have room.
-    pub(super) fn at_most(most: usize, terms: usize) -> Self {
+    pub(super) fn at_most(most: usize, terms: usize, precision: Precision) -> Self {
+        let step = step(precision);
         let count = terms.div_ceil(SLICE).min(MOST_SLICES).min(most).max(1);
-        let each = terms.div_ceil(count).next_multiple_of(STEP).max(STEP);
+        let each = terms.div_ceil(count).next_multiple_of(step).max(step);
         Self {
             terms: each,
             count: terms.div_ceil(each),
@@ -64,11 +71,11 @@ impl Tile {
 
     /// The quickest for `sums` tables of `[rows, columns]` sums: what is left idle in the last
     /// wave of blocks and what lies beyond the table's edges count as work.
-    pub(super) fn of(rows: usize, columns: usize, sums: usize) -> Self {
+    fn of(rows: usize, columns: usize, sums: usize, precision: Precision) -> Self {
         let time = |tile: &Self| {
             let (height, width) = tile.extents();
             let blocks = tile.count(rows, columns) * sums;
-            blocks.div_ceil(PROCESSORS) * height * width * tile.cost()
+            blocks.div_ceil(PROCESSORS) * height * width * tile.cost(precision)
         };
         let quickest = Self::ALL.into_iter().min_by_key(time);
         quickest.expect("there are tiles")
@@ -85,8 +92,13 @@ impl Tile {
     }
 
     /// Time for a multiply-add, in hundredths of what it takes where nothing else is to be done:
-    /// smaller tiles read shared memory more often.
-    fn cost(self) -> usize {
+    /// smaller tiles read shared memory more often. Tensor cores wait for global memory; what is
+    /// read from there goes with the extents' sum.
+    fn cost(self, precision: Precision) -> usize {
+        if precision != Precision::F32 {
+            let (height, width) = self.extents();
+            return 6400 * (height + width) / (height * width);
+        }
         match self {
             Self::Large => 110,
             Self::Medium => 130,
@@ -131,12 +143,18 @@ pub(super) struct Plan {
 impl Plan {
     /// For `[rows, columns]` sums in slices, with room for `room` elements of their tables. Split
     /// where the tiles alone would leave most multiprocessors idle.
-    pub(super) fn of(rows: usize, columns: usize, slices: usize, room: usize) -> Self {
+    pub(super) fn of(
+        rows: usize,
+        columns: usize,
+        slices: usize,
+        room: usize,
+        precision: Precision,
+    ) -> Self {
         let fills = Tile::Medium.count(rows, columns) >= PROCESSORS;
         let is_split = slices > 1 && !fills && slices * rows * columns <= room;
         let sums = if is_split { slices } else { 1 };
         Self {
-            tile: Tile::of(rows, columns, sums),
+            tile: Tile::of(rows, columns, sums, precision),
             is_split,
         }
     }
@@ -306,54 +324,50 @@ fn is_bias_wide(bias: Option<View<'_, f32>>) -> bool {
 mod tests {
     use super::*;
 
+    const PRECISIONS: [Precision; 4] = [
+        Precision::F32,
+        Precision::Tf32,
+        Precision::Bf16,
+        Precision::F16,
+    ];
+
     #[test]
     fn slices_cover_all_terms_and_are_few() {
-        for terms in [
-            0,
-            1,
-            16,
-            255,
-            256,
-            257,
-            784,
-            16_384,
-            16_385,
-            36_864,
-            1 << 20,
-        ] {
-            let slices = Slices::of(terms);
-            assert!(slices.terms * slices.count >= terms);
-            assert!(slices.terms * slices.count < terms + slices.terms.max(1));
-            assert!(slices.count <= terms.div_ceil(SLICE) && slices.count <= MOST_SLICES);
-            assert!(Slices::at_most(5, terms).count <= 5);
-            assert_eq!(slices.terms % STEP, 0);
-        }
-        assert_eq!(
-            Slices::of(784),
-            Slices {
-                terms: 208,
-                count: 4
+        let numbers = [0, 1, 16, 255, 256, 257, 784, 16_384, 16_385, 36_864];
+        for terms in numbers.into_iter().chain([1 << 20]) {
+            for precision in PRECISIONS {
+                let slices = Slices::of(terms, precision);
+                assert!(slices.terms * slices.count >= terms);
+                assert!(slices.terms * slices.count < terms + slices.terms.max(1));
+                assert!(slices.count <= terms.div_ceil(SLICE) && slices.count <= MOST_SLICES);
+                assert!(Slices::at_most(5, terms, precision).count <= 5);
+                assert_eq!(slices.terms % step(precision), 0);
             }
-        );
+        }
+        let (terms, count) = (208, 4);
+        assert_eq!(Slices::of(784, Precision::F32), Slices { terms, count });
+        let terms = 224;
+        assert_eq!(Slices::of(784, Precision::F16), Slices { terms, count });
     }
 
     #[test]
     fn large_products_take_large_tiles_and_small_ones_spread_their_slices() {
-        let plan =
-            |rows, columns, terms| Plan::of(rows, columns, Slices::of(terms).count, usize::MAX);
-        let whole = |tile| Plan {
-            tile,
-            is_split: false,
-        };
-        let split = |tile| Plan {
-            tile,
-            is_split: true,
-        };
-        assert_eq!(plan(4096, 4096, 4096), whole(Tile::Large));
-        assert_eq!(plan(36_864, 32, 288), whole(Tile::Tall));
-        assert_eq!(plan(64, 512, 784), split(Tile::Small));
-        assert!(!plan(784, 512, 64).is_split);
-        assert!(plan(288, 64, 36_864).is_split);
-        assert!(!Plan::of(64, 512, 4, 1000).is_split);
+        for precision in PRECISIONS {
+            let plan = |rows, columns, terms| {
+                let slices = Slices::of(terms, precision);
+                Plan::of(rows, columns, slices.count, usize::MAX, precision)
+            };
+            let whole = |tile| Plan {
+                tile,
+                is_split: false,
+            };
+            assert_eq!(plan(4096, 4096, 4096), whole(Tile::Large));
+            assert_eq!(plan(36_864, 32, 288), whole(Tile::Tall));
+            let split = plan(64, 512, 784);
+            assert!(split.is_split && split.tile == Tile::Small);
+            assert!(!plan(784, 512, 64).is_split);
+            assert!(plan(288, 64, 36_864).is_split);
+            assert!(!Plan::of(64, 512, 4, 1000, precision).is_split);
+        }
     }
 }

@@ -52,8 +52,8 @@ impl Convolve for Cuda {
             "convolution: length of the bias differs from {g:?}"
         );
         let [m, n, k] = [places(g), g.out_channels, terms(g)];
-        let slices = Slices::of(k);
-        let plan = Plan::of(m, n, slices.count, TABLE_ELEMENTS);
+        let slices = Slices::of(k, self.precision);
+        let plan = Plan::of(m, n, slices.count, TABLE_ELEMENTS, self.precision);
         let (windows, run) = input_windows(g);
         let wide = [
             windows.are_wide(x, run),
@@ -96,8 +96,8 @@ impl Convolve for Cuda {
         let [m, n, k] = [terms(g), g.out_channels, places(g)];
         // So few that their tables have room, and can be summed by blocks of their own: where
         // sums are few and long, most multiprocessors would otherwise idle.
-        let slices = Slices::at_most(TABLE_ELEMENTS / (m * n).max(1), k);
-        let plan = Plan::of(m, n, slices.count, TABLE_ELEMENTS);
+        let slices = Slices::at_most(TABLE_ELEMENTS / (m * n).max(1), k, self.precision);
+        let plan = Plan::of(m, n, slices.count, TABLE_ELEMENTS, self.precision);
         let (windows, run) = input_windows(g);
         let wide = [
             windows.are_wide(x, run),
@@ -141,10 +141,16 @@ impl Convolve for Cuda {
         let places = places * g.in_width.div_ceil(g.stride_width);
         let met = g.kernel_height.div_ceil(g.stride_height);
         let met = met * g.kernel_width.div_ceil(g.stride_width);
-        let slices = Slices::of(met * g.out_channels);
+        let slices = Slices::of(met * g.out_channels, self.precision);
         let mut phases = phases(g);
         let mut left = g.stride_height.min(g.in_height) * g.stride_width.min(g.in_width);
-        let plan = Plan::of(left * places, n, slices.count, TABLE_ELEMENTS);
+        let plan = Plan::of(
+            left * places,
+            n,
+            slices.count,
+            TABLE_ELEMENTS,
+            self.precision,
+        );
         let wide = [dy, kernel].map(|view| is_wide(view.pointer, g.out_channels));
         let output = Output {
             c: dx,
