@@ -86,23 +86,25 @@ struct Tile<F32, ROWS_, COLUMNS_, WARP_ROWS, WARP_COLUMNS> {
 
 // Rows are terms of a Straight operand and places on the edge of a Crossed one. What is read at a time
 // are 16 bytes of 8 rows (of Straight words, 8 of 4 rows); what is written, whole rows one after another.
-// Padding lets a row start where the last one's 16 bytes end. Crossed rows have 64 bytes: their four
-// chunks change places instead, so that two rows fill all banks.
+// Padding lets a row start where the last one's 16 bytes end. Rows of 64 bytes would then overlap where
+// two are written together: their four chunks change places instead.
 template <class P, int STEP_, int EDGE_, bool IS_STRAIGHT>
 struct Rounded {
     using Bits = typename P::Bits;
     static constexpr int STEP = STEP_, EDGE = EDGE_;
     static constexpr bool IS_COPY = false;
     static constexpr bool IS_READ_IN_WORDS = IS_STRAIGHT && sizeof(Bits) == 4;
-    static constexpr int CHUNK = 16 / sizeof(Bits), PADDING = IS_READ_IN_WORDS ? 8 : CHUNK;
-    static constexpr int ROW = IS_STRAIGHT ? EDGE + PADDING : STEP;
-    static_assert(IS_STRAIGHT || STEP == 4 * CHUNK);
+    static constexpr int CHUNK = 16 / sizeof(Bits), PADDING = IS_READ_IN_WORDS ? 2 * CHUNK : CHUNK;
+    static constexpr int LENGTH = IS_STRAIGHT ? EDGE : STEP, ROWS = IS_STRAIGHT ? STEP : EDGE;
+    static constexpr bool IS_SWAPPED = LENGTH == 4 * CHUNK;
+    static constexpr int ROW = IS_SWAPPED ? LENGTH : LENGTH + PADDING;
 
-    alignas(16) Bits at[(IS_STRAIGHT ? STEP : EDGE) * ROW];
+    alignas(16) Bits at[ROWS * ROW];
 
     static __device__ __forceinline__ unsigned offset(unsigned edge, unsigned term) {
-        if constexpr (IS_STRAIGHT) return term * ROW + edge;
-        return edge * ROW + (term / CHUNK ^ edge / 2 % 4) * CHUNK + term % CHUNK;
+        const unsigned row = IS_STRAIGHT ? term : edge, column = IS_STRAIGHT ? edge : term;
+        if constexpr (!IS_SWAPPED) return row * ROW + column;
+        return row * ROW + (column / CHUNK ^ row / 2 % 4) * CHUNK + column % CHUNK;
     }
     __device__ __forceinline__ void put(unsigned edge, unsigned term, float x) {
         if constexpr (sizeof(Bits) == 4) {

@@ -227,8 +227,9 @@ fn bits_depend_on_row_column_and_terms_alone() {
     };
     for precision in ROUNDED {
         let mut cuda = gpu(precision);
-        // Two slices: those of a few rows are summed by different blocks, those of many by one.
-        let (n, k) = (8, 300);
+        // Two slices, of 160 terms where 32 are staged at a time, else of 144: those of a few rows are
+        // summed by different blocks, those of many by one.
+        let (n, k) = (8, 280);
         let many = MatmulShape::nn(8448, n, k);
         let (a, b) = operands(21, many);
         let start = vec![0.0; many.m * n];
