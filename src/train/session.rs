@@ -92,7 +92,7 @@ impl Session {
             let local = reducer.call(|communicator| Ok(communicator.local_rank()))?;
             let cuda = gpus
                 .open(local)?
-                .with_precision(self.config.train.precision);
+                .with_precision(self.config.train.precision)?;
             self.rank(cuda, reducer, &data, join)
         };
         let options = Options {
