@@ -10,6 +10,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 
 use ringstep::backend::cpu::{Cpu, InstructionSet};
 use ringstep::backend::{Accumulate, Form, Matmul, MatmulShape};
+use ringstep::cli::bench::training_products;
 
 /// Rounds of each shape, and the least seconds of each library in a round.
 const ROUNDS: usize = 31;
@@ -40,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .for_each(|peer| print!(" {:>9} {:>6}", peer.name, "ratio"));
     println!("   (GFLOP/s at the median time; median over rounds of their time over ours)");
     let mut logarithms = vec![Vec::new(); peers.len()];
-    for (layer, shape) in shapes() {
+    for (layer, shape) in training_products() {
         let rounds = measure(&mut cpu, &peers, shape);
         let MatmulShape { form, m, n, k } = shape;
         let speed = |times: &[f64]| 2.0 * (m * n * k) as f64 / median(times.to_vec()) / 1e9;
@@ -68,41 +69,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     }
     Ok(())
-}
-
-/// Forward, weight gradient and input gradient of each layer.
-fn shapes() -> Vec<(String, MatmulShape)> {
-    // Rows (samples, or output pixels), inputs of a row, outputs.
-    let layers = [
-        ("mlp 1", 64, 784, 512),
-        ("mlp 2", 64, 512, 512),
-        ("mlp 3", 64, 512, 10),
-        ("cnn conv 1", 64 * 26 * 26, 9, 32),
-        ("cnn conv 2", 64 * 24 * 24, 288, 64),
-        ("cnn dense 1", 64, 9216, 128),
-        ("cnn dense 2", 64, 128, 10),
-        ("digits conv", 32 * 6 * 6, 9, 32),
-        ("digits dense 1", 32, 288, 128),
-        ("digits dense 2", 32, 128, 10),
-    ];
-    let mut shapes = Vec::new();
-    for (name, rows, inputs, outputs) in layers {
-        shapes.push((
-            format!("{name} forward"),
-            MatmulShape::nn(rows, outputs, inputs),
-        ));
-        shapes.push((
-            format!("{name} weights"),
-            MatmulShape::tn(inputs, outputs, rows),
-        ));
-        if !name.ends_with("conv 1") && !name.ends_with("digits conv") && name != "mlp 1" {
-            shapes.push((
-                format!("{name} inputs"),
-                MatmulShape::nt(rows, inputs, outputs),
-            ));
-        }
-    }
-    shapes
 }
 
 /// Seconds of a product in each round, ours first. A round times all libraries one after the other,

@@ -14,7 +14,7 @@ rounds=${1:-3}
 worlds=("${@:2}")
 [ ${#worlds[@]} -gt 0 ] || worlds=(2 3 4)
 profile=${PROFILE:-release}
-built=${profile/dev/debug}/examples/bench_all_reduce
+built=${profile/dev/debug}/ringstep
 programs=target/bench
 results=$programs/all-reduce.txt
 mkdir -p "$programs"
@@ -22,14 +22,14 @@ mkdir -p "$programs"
 
 python=$(scripts/install-peers.sh)
 gcc -O3 -march=native scripts/bench/all_reduce_bound.c -o "$programs/bound"
-cargo build --quiet --locked --profile "$profile" --example bench_all_reduce
+cargo build --quiet --locked --profile "$profile"
 mpis=()
 for mpi in openmpi mpich; do
     command -v "mpicc.$mpi" >/dev/null || { echo "no $mpi: left out" >&2; continue; }
     mpis+=("$mpi")
     "mpicc.$mpi" -O2 scripts/bench/all_reduce_mpi.c -o "$programs/mpi-$mpi"
     MPICC=mpicc.$mpi cargo build --quiet --locked --profile "$profile" --features mpi \
-        --target-dir "target/$mpi" --example bench_all_reduce
+        --target-dir "target/$mpi"
 done
 
 # `run NAME COMMAND...` files the command's lines under a name and the round.
@@ -45,16 +45,30 @@ run() {
     sed -n "s/^[0-9]* [0-9]* [0-9.]*\$/$round $name &/p" "$programs/output.txt" >>"$results"
 }
 
+# Ours on threads or under a launcher: lines `ranks megabytes median-ms` of the collective.
+ours() { # COLLECTIVE OPTIONS PROGRAM...
+    local collective=$1 options=$2
+    shift 2
+    # shellcheck disable=SC2086 # a list of words
+    "$@" bench all-reduce --collective "$collective" $options --sizes 1MB,25MB,100MB --repeats 25 \
+        --json |
+        "$python" -c 'import json, sys
+for row in json.load(sys.stdin):
+    print(row["ranks"], row["bytes"] // 1000000, "%.3f" % (row["seconds"] * 1e3))'
+}
+export -f ours
+export python
+
 for ((round = 1; round <= rounds; round++)); do
     echo "round $round of $rounds" >&2
     for ranks in "${worlds[@]}"; do
         run bound "$programs/bound" "$ranks"
-        run threads "target/$built" "$ranks"
-        run threads-ring "target/$built" "$ranks" ring
+        run threads bash -c 'ours "$@"' - auto "--ranks $ranks" "target/$built"
+        run threads-ring bash -c 'ours "$@"' - ring "--ranks $ranks" "target/$built"
         for mpi in "${mpis[@]}"; do
-            ours=target/$mpi/$built
-            run "$mpi" scripts/mpirun.sh "$mpi" "$ranks" "$ours" 0
-            run "$mpi-ring" scripts/mpirun.sh "$mpi" "$ranks" "$ours" 0 ring
+            under=(scripts/mpirun.sh "$mpi" "$ranks" "target/$mpi/$built")
+            run "$mpi" bash -c 'ours "$@"' - auto "" "${under[@]}"
+            run "$mpi-ring" bash -c 'ours "$@"' - ring "" "${under[@]}"
             run "$mpi-allreduce" scripts/mpirun.sh "$mpi" "$ranks" "$programs/mpi-$mpi"
         done
         run gloo "$python" scripts/bench/all_reduce_gloo.py "$ranks"

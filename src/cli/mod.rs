@@ -1,5 +1,6 @@
 //! The command line: one file per command, each from what was typed to what is printed.
 
+pub mod bench;
 mod doctor;
 mod evaluate;
 mod inspect;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::Level;
 
+use self::bench::BenchCommand;
 use crate::backend::{DeviceChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, launcher};
@@ -64,6 +66,9 @@ enum Command {
     /// Says what this machine has for training and where it was found, and what to do about what is
     /// missing; fails where ranks cannot train on the default device. With -q only problems.
     Doctor,
+    /// Measures sums over ranks, or matrix products.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 /// `ringstep train`
@@ -236,8 +241,10 @@ pub fn main(models: &CustomModels) -> ExitCode {
 /// Whatever ended it.
 pub fn run(arguments: &Arguments, models: &CustomModels) -> Result<(), Failure> {
     let console = start_log(&arguments.verbosity);
-    if !matches!(arguments.command, Command::Train(_) | Command::Doctor)
-        && let Some(launcher) = launcher::detect(|name| std::env::var(name).ok())
+    if !matches!(
+        arguments.command,
+        Command::Train(_) | Command::Doctor | Command::Bench(BenchCommand::AllReduce(_))
+    ) && let Some(launcher) = launcher::detect(|name| std::env::var(name).ok())
     {
         launcher.refuse_copies()?;
     }
@@ -247,6 +254,7 @@ pub fn run(arguments: &Arguments, models: &CustomModels) -> Result<(), Failure> 
         Command::Predict(arguments) => predict::run(arguments, models),
         Command::Inspect(arguments) => inspect::run(arguments, models),
         Command::Doctor => doctor::run(console.is_quiet()),
+        Command::Bench(command) => bench::run(command),
     }
 }
 

@@ -4,13 +4,10 @@ use std::process::{Command, Output};
 
 use ringstep::backend::cuda::Cuda;
 
-use crate::twins::cuda;
+use crate::twins::{cuda, program};
 
-/// Runs `ringstep doctor`; RINGSTEP names the program where cargo did not build it.
 fn doctor(variables: &[(&str, &str)]) -> Output {
-    let program = std::env::var_os("RINGSTEP");
-    let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_ringstep").into());
-    Command::new(program)
+    Command::new(program())
         .arg("doctor")
         .envs(variables.iter().copied())
         .output()

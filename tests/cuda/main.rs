@@ -8,6 +8,7 @@
 )]
 
 mod activation;
+mod bench;
 mod block_sums;
 #[path = "../collectives/mod.rs"]
 mod collectives;

@@ -1,5 +1,7 @@
 //! One body on both backends, and the comparison of what came out.
 
+use std::ffi::OsString;
+
 use ringstep::backend::cuda::Cuda;
 use ringstep::backend::{Element, Memory, View, ViewMut};
 use ringstep::random::Stream;
@@ -25,6 +27,12 @@ pub(crate) use twins;
 
 pub(crate) fn cuda() -> Cuda {
     Cuda::new(0).unwrap()
+}
+
+/// The program that the tests belong to; RINGSTEP names it where cargo did not build it.
+pub(crate) fn program() -> OsString {
+    let named = std::env::var_os("RINGSTEP");
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_ringstep").into())
 }
 
 /// A buffer with these values.

@@ -9,6 +9,7 @@
 mod collectives;
 mod comm;
 mod commands;
+mod bench;
 mod checkpoint;
 mod convolution;
 mod custom_model;

@@ -9,6 +9,7 @@ mod lookup;
 mod loss;
 mod matmul;
 mod normalization;
+mod peak;
 mod pooling;
 mod round;
 mod simd;

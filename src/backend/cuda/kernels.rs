@@ -136,6 +136,7 @@ kernels! {
         NormalizeRows = "normalize_rows",
         NormalizeRowsBackward = "normalize_rows_backward",
     }
+    "peak.cu" => { MultiplyAdd = "multiply_add" }
     "pooling.cu" => {
         MaxPool = "max_pool",
         MaxPoolBackward = "max_pool_backward",

@@ -16,6 +16,7 @@ mod lookup;
 mod loss;
 mod matmul;
 mod normalization;
+mod peak;
 mod pinned;
 mod pooling;
 mod product;
