@@ -209,7 +209,7 @@ RUN
 
 find_libraries
 if [[ $emulated == 1 ]]; then
-    sums=(--sizes "1KiB,64KiB" --repeats 2) products=(--divide 64 --seconds 0.0001)
+    sums=(--sizes "1KiB,64KiB" --repeats 2) products=(--divide 256 --seconds 0.0001)
     digits_options='--set train.steps=3' batch=4 extent=8 rows=64 steps=2 every=1
 else
     sums=() products=(--seconds 0.05)
@@ -245,7 +245,7 @@ if [[ ${#skipped[@]} -gt 0 ]]; then
     skip "CUDA tests: ${skipped[*]}" "they need faults of the emulator's, or 3 GPUs of $gpus"
 fi
 part 'bench all-reduce' 45 "$RINGSTEP" bench all-reduce "${sums[@]}"
-part 'bench matmul' 45 "$RINGSTEP" bench matmul --device cuda "${products[@]}"
+part 'bench matmul' $((45 + 45 * emulated)) "$RINGSTEP" bench matmul --device cuda "${products[@]}"
 part 'digits, GPU against CPU' 60 bash -c digits
 for model in mlp cnn; do
     part "training: $model" 30 bash -c "throughput $model"

@@ -44,7 +44,7 @@ fn the_peak_and_products_are_measured() {
         "--device",
         "cuda",
         "--divide",
-        "64",
+        "256",
         "--seconds",
         "0.0001",
     ]);
