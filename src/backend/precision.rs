@@ -20,6 +20,9 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Every one, from whole to least.
+    pub const ALL: [Self; 4] = [Self::F32, Self::Tf32, Self::Bf16, Self::F16];
+
     /// As run files and the command line name it.
     pub fn name(self) -> &'static str {
         match self {
@@ -41,8 +44,7 @@ impl FromStr for Precision {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let known = [Self::F32, Self::Tf32, Self::Bf16, Self::F16];
-        known
+        Self::ALL
             .into_iter()
             .find(|precision| precision.name() == text)
             .ok_or_else(|| format!("unknown precision '{text}': choose f32, tf32, bf16 or f16"))

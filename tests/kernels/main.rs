@@ -16,6 +16,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use ringstep::backend::Precision;
 use ringstep::backend::cuda::{Capability, Compilation, compile_every_kernel};
 
 use occupancy::Multiprocessor;
@@ -50,7 +51,7 @@ fn check(capability: Capability) {
     let compilations = compile_every_kernel(capability).unwrap();
     let mut problems = Vec::new();
     let mut table = format!(
-        "compute capability {capability}\n{:<34} {:>7} {:>9} {:>7} {:>5} {:>6} {:>6} {:>5}  unit\n",
+        "compute capability {capability}\n{:<38} {:>7} {:>9} {:>7} {:>5} {:>6} {:>6} {:>5}  unit\n",
         "kernel", "threads", "registers", "shared", "stack", "spills", "blocks", "warps"
     );
     for compilation in &compilations {
@@ -73,11 +74,13 @@ fn rows(
     table: &mut String,
     problems: &mut Vec<String>,
 ) {
-    let file = compilation.file;
+    let Compilation {
+        file, precision, ..
+    } = compilation;
     let (usages, warnings) = read_log(&compilation.log);
     problems.extend(warnings.iter().map(|line| format!("{file}: {line}")));
     let entries = entries(&compilation.ptx);
-    let listing = match PRODUCTS.contains(&file) {
+    let listing = match PRODUCTS.contains(file) {
         true => disassemble(compilation, capability),
         false => String::new(),
     };
@@ -90,25 +93,32 @@ fn rows(
         let threads = bound_of_threads(body).unwrap_or(THREADS);
         let (blocks, warps) = Multiprocessor::of(capability).occupancy(*usage, threads);
         let mut unit = String::new();
-        if PRODUCTS.contains(&file) {
+        let mut label = (*kernel).to_owned();
+        if *precision != Precision::F32 {
+            write!(label, " {precision}").unwrap();
+        }
+        if PRODUCTS.contains(file) {
             let (asked, counts) = (unit_of(body), units.get(kernel).unwrap_or(&[0; 3]));
             let index = UNITS.iter().position(|unit| *unit == asked).unwrap();
             unit = format!("{asked} x {}", counts[index]);
+            if (asked == "FFMA") != (*precision == Precision::F32) {
+                problems.push(format!("{label}: made of {asked}"));
+            }
             if counts[index] == 0 {
-                problems.push(format!("{kernel}: no {asked} in its machine code"));
+                problems.push(format!("{label}: no {asked} in its machine code"));
             }
         }
         let spills = usage.spills.iter().sum::<u32>();
         if usage.stack + spills > 0 {
-            problems.push(format!("{kernel}: {usage:?}"));
+            problems.push(format!("{label}: {usage:?}"));
         }
         if blocks == 0 {
             problems.push(format!(
-                "{kernel}: a block of {threads} threads does not fit"
+                "{label}: a block of {threads} threads does not fit"
             ));
         }
         let line = format!(
-            "{kernel:<34} {threads:>7} {:>9} {:>7} {:>5} {spills:>6} {blocks:>6} {warps:>5}  {unit}",
+            "{label:<38} {threads:>7} {:>9} {:>7} {:>5} {spills:>6} {blocks:>6} {warps:>5}  {unit}",
             usage.registers, usage.shared, usage.stack
         );
         writeln!(table, "{}", line.trim_end()).unwrap();
@@ -119,7 +129,10 @@ fn rows(
 fn disassemble(compilation: &Compilation, capability: Capability) -> String {
     let nvdisasm = std::env::var_os("NVDISASM").expect("NVDISASM: start scripts/check-kernels.sh");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let code = folder.join(format!("{}-{capability}.cubin", compilation.file));
+    let code = folder.join(format!(
+        "{}-{}-{capability}.cubin",
+        compilation.file, compilation.precision
+    ));
     fs::write(&code, &compilation.code).unwrap();
     let output = Command::new(nvdisasm)
         .arg("-c")

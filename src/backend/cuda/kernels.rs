@@ -52,7 +52,7 @@ pub(super) const HEADERS: &[Source] = headers![
 ];
 
 /// Files of products: they are built for each precision, which the others do not know.
-const PRODUCTS: [&str; 2] = ["convolution.cu", "matmul.cu"];
+pub(super) const PRODUCTS: [&str; 2] = ["convolution.cu", "matmul.cu"];
 
 /// Number of precisions.
 const PRECISIONS: usize = 4;
