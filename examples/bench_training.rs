@@ -19,8 +19,8 @@ use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::{
     ActivationSpec, Build, Conv2D, Dense, Flatten, LayerSpec, MaxPooling2D, Shape,
 };
-use ringstep::models::{LossReduction, LossSpec, Model, Sequential, SoftmaxCrossEntropy};
-use ringstep::optim::{Adam, OptimizerSpec};
+use ringstep::models::{LossSpec, Model, Sequential, SoftmaxCrossEntropy};
+use ringstep::optim::Adam;
 use ringstep::train::{
     Connect, Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_rank, run_threads,
 };
@@ -135,16 +135,9 @@ fn train(
     let model = Sequential::new(build, &layers, &table.description(), &loss)?;
     let parameters = model.layout().parameters();
     let options = TrainerOptions {
-        seed: 0,
-        micro_batch: arguments.batch,
-        micro_batches: world,
         reduce: arguments.reduce,
-        bucket_bytes: 25 << 20,
         sharded: arguments.sharded,
-        loss_reduction: LossReduction::Mean,
-        optimizer: OptimizerSpec::from(Adam::default()),
-        clip: None,
-        loss_scale: None,
+        ..TrainerOptions::new(arguments.batch, world, Adam::default())
     };
     let mut trainer = Trainer::new(backend, model, options, reducer)?;
     let sampler = Sampler {

@@ -65,6 +65,22 @@ for ranks in 2 3 4; do
     done
 done
 
+# A sample that is not finite stops every rank, and each names the rank that had it.
+for ranks in 2 3 4; do
+    for collective in auto ring; do
+        for reduce in exact f32 bf16; do
+            for sample in 0 2; do
+                case="$ranks $collective $reduce sample $sample: stopped"
+                output=$(start "$ranks" "$program" bad-sample "$collective" "$reduce" "$sample" 2>&1) ||
+                    fail "$case: $output"
+                [ "$(grep -c "^rank [0-9] of $case\$" <<<"$output")" = "$ranks" ] ||
+                    fail "$case: $output"
+                passed=$((passed + 1))
+            done
+        done
+    done
+done
+
 # What happens when a rank fails: `expect NAME RANKS LINES PATTERN` wants so many matching lines
 # and an end in time.
 expect() {

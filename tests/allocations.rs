@@ -10,8 +10,8 @@ use ringstep::backend::cpu::Cpu;
 use ringstep::comm::{CollectiveChoice, Options, ReduceMode};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::{Build, LayerSpec};
-use ringstep::models::{LossReduction, LossSpec, Sequential};
-use ringstep::optim::{Adam, ClipSpec, LossScale, OptimizerSpec};
+use ringstep::models::{LossSpec, Sequential};
+use ringstep::optim::{Adam, ClipSpec, LossScale};
 use ringstep::train::{Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads};
 
 struct Counting;
@@ -94,16 +94,12 @@ fn a_step_of_two_ranks_allocates_nothing() {
             let build = Build::new(&mut backend, micro_batch);
             let model = Sequential::new(build, &layers, &table.description(), &loss)?;
             let options = TrainerOptions {
-                seed: 0,
-                micro_batch,
-                micro_batches: 32 / micro_batch,
                 reduce,
                 bucket_bytes: 4096,
                 sharded,
-                loss_reduction: LossReduction::Mean,
-                optimizer: OptimizerSpec::from(Adam::default()),
                 clip: Some(ClipSpec::GlobalNorm(1.0)),
                 loss_scale: (precision == Precision::F16).then(LossScale::default),
+                ..TrainerOptions::new(micro_batch, 32 / micro_batch, Adam::default())
             };
             let rank = (reducer.rank(), reducer.world());
             let mut trainer = Trainer::new(backend, model, options, reducer)?;

@@ -8,6 +8,12 @@
 # MPIs that are not installed are left out. PEERS=FOLDER names a virtual environment that already has
 # PyTorch; otherwise one is made. PROFILE names another profile of cargo's.
 set -euo pipefail
+case ${1:-} in
+-h | --help)
+    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0"
+    exit
+    ;;
+esac
 cd "$(dirname "$0")/../.."
 
 rounds=${1:-3}

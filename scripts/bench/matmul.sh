@@ -5,6 +5,12 @@
 # MKL_LIBRARY names an installed libmkl_rt to use; otherwise it is the one of the other peers
 # (scripts/install-peers.sh).
 set -eu
+case ${1:-} in
+-h | --help)
+    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "$0"
+    exit
+    ;;
+esac
 cd "$(dirname "$0")/../.."
 
 find_library() {

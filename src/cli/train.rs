@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Failure, TrainArguments, show};
 use crate::checkpoint::list;
-use crate::comm::{Options, launcher};
+use crate::comm::launcher;
 use crate::config::{CustomModels, Length, RunConfig};
 use crate::data::Source;
 use crate::train::{Begin, CHECKPOINTS, Console, Outcome, Ranks, Session};
@@ -25,16 +25,14 @@ pub(super) fn run(
         Some(folder) => folder.clone(),
         None => PathBuf::from("runs").join(&config.name),
     };
+    let begin = match arguments.resume {
+        true => Begin::Resume(arguments.bits()),
+        false => Begin::New(arguments.existing()),
+    };
+    let ranks = ranks(arguments, &config)?;
     let session = Session {
-        ranks: ranks(arguments, &config)?,
-        comm: Options::default().with_collective(config.train.collective),
-        begin: match arguments.resume {
-            true => Begin::Resume(arguments.bits()),
-            false => Begin::New(arguments.existing()),
-        },
         console: console.clone(),
-        folder,
-        config,
+        ..Session::new(config, folder, begin, ranks)
     };
     if matches!(session.ranks, Ranks::Threads(_)) {
         explain_interrupts(arguments, &session);

@@ -9,6 +9,7 @@ use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::models::LossReduction;
 use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
+use crate::params::BUCKET_MIB;
 
 /// Rows of a micro-batch unless the run file says otherwise.
 const MICRO_BATCH: usize = 32;
@@ -105,7 +106,7 @@ impl TrainSection {
                 return Err(invalid(&["train", "zero"], text));
             }
         };
-        let bucket_mib = self.bucket_mib.unwrap_or(25.0);
+        let bucket_mib = self.bucket_mib.unwrap_or(BUCKET_MIB as f64);
         if !bucket_mib.is_finite() || bucket_mib <= 0.0 {
             return Err(invalid(
                 &["train", "bucket_mib"],

@@ -6,6 +6,9 @@
 
 use std::ops::Range;
 
+/// Size of a bucket in MiB, unless something else is asked for.
+pub const BUCKET_MIB: usize = 25;
+
 /// Bytes of the first bucket, unless the others are smaller.
 const FIRST_BYTES: usize = 1 << 20;
 

@@ -6,7 +6,7 @@ mod layout;
 mod partition;
 mod sink;
 
-pub use bucket::buckets;
+pub use bucket::{BUCKET_MIB, buckets};
 pub use initializer::{
     Constant, GlorotNormal, GlorotUniform, HeNormal, HeUniform, Initializer, LecunNormal,
     LecunUniform, Ones, RandomNormal, RandomUniform, TruncatedNormal, Zeros,

@@ -33,7 +33,7 @@ pub struct Session {
     pub begin: Begin,
     /// Where ranks come from.
     pub ranks: Ranks,
-    /// Collectives between ranks, and pretended hosts in tests.
+    /// How ranks talk to each other; by which collective, the configuration says.
     pub comm: Options,
     /// Where progress is shown.
     pub console: Console,
@@ -66,6 +66,18 @@ struct RunData {
 }
 
 impl Session {
+    /// A session that shows no progress, with ranks that talk as they do by default.
+    pub fn new(config: RunConfig, folder: impl Into<PathBuf>, begin: Begin, ranks: Ranks) -> Self {
+        Self {
+            config,
+            folder: folder.into(),
+            begin,
+            ranks,
+            comm: Options::default(),
+            console: Console::quiet(),
+        }
+    }
+
     /// Trains the run's model.
     ///
     /// # Errors
@@ -78,15 +90,17 @@ impl Session {
 
     fn train_on(&self, device: DeviceChoice) -> Result<Outcome, TrainError> {
         let data = self.load()?;
+        let collective = self.config.train.collective;
         let DeviceChoice::Cuda(number) = device else {
             let join = |_: &Cpu, _: &mut Reducer| Ok(());
             let body = |reducer: Reducer| {
                 let cpu = Cpu::new().with_precision(self.config.train.precision);
                 self.rank(cpu, reducer, &data, join)
             };
-            return self.run(&self.comm, body);
+            let options = self.comm.clone().with_collective(collective);
+            return self.run(&options, body);
         };
-        let gpus = Gpus::find(number, self.comm.collective, self.config.train.nccl_algo)?;
+        let gpus = Gpus::find(number, collective, self.config.train.nccl_algo)?;
         let join = |cuda: &Cuda, reducer: &mut Reducer| reducer.wrap(gpus.connect(cuda));
         let body = |mut reducer: Reducer| {
             let local = reducer.call(|communicator| Ok(communicator.local_rank()))?;
@@ -96,7 +110,7 @@ impl Session {
             self.rank(cuda, reducer, &data, join)
         };
         let options = Options {
-            collective: self.comm.collective.of_hosts(),
+            collective: collective.of_hosts(),
             overlap: Some(true),
             ..self.comm.clone()
         };

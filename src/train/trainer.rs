@@ -19,7 +19,7 @@ use crate::models::{LossReduction, MicroBatch, Model, REPORT};
 use crate::optim::{
     Clip, ClipSpec, Clipped, LossScale, Optimizer, OptimizerSpec, Segment, Step, segments,
 };
-use crate::params::Layout;
+use crate::params::{BUCKET_MIB, Layout};
 
 /// How often a step is computed again before it is given up: once is enough where forward and backward
 /// give the same again.
@@ -48,6 +48,29 @@ pub struct TrainerOptions {
     pub clip: Option<ClipSpec>,
     /// What losses are multiplied by at first: for a backend whose products are `f16`.
     pub loss_scale: Option<LossScale>,
+}
+
+impl TrainerOptions {
+    /// For global batches of up to `micro_batches` micro-batches of `micro_batch` rows, everything else as
+    /// a run file has it by default on CPUs.
+    pub fn new(
+        micro_batch: usize,
+        micro_batches: usize,
+        optimizer: impl Into<OptimizerSpec>,
+    ) -> Self {
+        Self {
+            seed: 0,
+            micro_batch,
+            micro_batches,
+            reduce: ReduceMode::default(),
+            bucket_bytes: BUCKET_MIB << 20,
+            sharded: false,
+            loss_reduction: LossReduction::default(),
+            optimizer: optimizer.into(),
+            clip: None,
+            loss_scale: None,
+        }
+    }
 }
 
 /// A replica and everything it takes to step it.

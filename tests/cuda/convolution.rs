@@ -4,6 +4,7 @@ use ringstep::backend::cpu::Cpu;
 use ringstep::backend::cuda::Cuda;
 use ringstep::backend::{Accumulate, Activation, ConvGeometry, Convolution, Convolve, Padding};
 
+use crate::matmul::ACTIVATIONS;
 use crate::twins::{F32_ERROR, assert_close, assert_same_bits, cuda, download, normals, upload};
 
 /// What the three calls are given.
@@ -295,17 +296,6 @@ fn every_tile() {
 
 #[test]
 fn a_bias_and_every_activation() {
-    let activations = [
-        Activation::Linear,
-        Activation::Relu,
-        Activation::LeakyRelu { slope: 0.3 },
-        Activation::Elu { alpha: 0.7 },
-        Activation::Sigmoid,
-        Activation::Tanh,
-        Activation::Gelu,
-        Activation::GeluTanh,
-        Activation::Silu,
-    ];
     let mut cpu = Cpu::new();
     let mut cuda = cuda();
     // In one piece and in slices, with quads and without.
@@ -314,7 +304,7 @@ fn a_bias_and_every_activation() {
         let g = ConvGeometry::new(2, image, filters, [3, 3], [1, 1], Padding::Same).unwrap();
         let mut inputs = Inputs::new(&g, 21);
         inputs.x.iter_mut().for_each(|x| *x *= 0.1);
-        for activation in activations {
+        for activation in ACTIVATIONS {
             for bias in [inputs.bias.clone(), None] {
                 let inputs = Inputs {
                     bias,

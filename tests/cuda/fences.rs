@@ -7,8 +7,8 @@ use ringstep::backend::cuda::Cuda;
 use ringstep::comm::{Fault, Faulty, Options, ReduceMode, Staged};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::{Build, LayerSpec};
-use ringstep::models::{LossReduction, LossSpec, Sequential};
-use ringstep::optim::{Adam, OptimizerSpec};
+use ringstep::models::{LossSpec, Sequential};
+use ringstep::optim::Adam;
 use ringstep::train::{Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads};
 
 const LAYERS: &str = r#"[
@@ -45,16 +45,9 @@ fn train(fault: Option<Fault>) -> Vec<f32> {
         let build = Build::new(&mut cuda, 4);
         let model = Sequential::new(build, &layers, &table.description(), &loss)?;
         let options = TrainerOptions {
-            seed: 0,
-            micro_batch: 4,
-            micro_batches: 4,
             reduce: ReduceMode::F32,
             bucket_bytes: 256,
-            sharded: false,
-            loss_reduction: LossReduction::Mean,
-            optimizer: OptimizerSpec::from(Adam::default()),
-            clip: None,
-            loss_scale: None,
+            ..TrainerOptions::new(4, 4, Adam::default())
         };
         let rank = (reducer.rank(), reducer.world());
         let mut trainer = Trainer::new(cuda, model, options, reducer)?;

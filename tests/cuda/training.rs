@@ -5,9 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use ringstep::checkpoint::Checkpoint;
-use ringstep::comm::{CollectiveChoice, Options};
 use ringstep::config::{Override, RunConfig};
-use ringstep::train::{Begin, Bits, Console, Existing, Ranks, Record, Session, read_metrics};
+use ringstep::train::{Begin, Bits, Existing, Ranks, Record, Session, read_metrics};
 
 /// Largest difference of a loss from the CPU's over twenty steps.
 const LOSS_ERROR: f64 = 1e-4;
@@ -56,14 +55,8 @@ fn folder() -> tempfile::TempDir {
 fn session(folder: &Path, ranks: usize, overrides: &[&str]) -> Session {
     let overrides: Vec<_> = overrides.iter().map(|text| Override::set(text)).collect();
     let config = RunConfig::load(&folder.join("run.toml"), &overrides).unwrap();
-    Session {
-        comm: Options::default().with_collective(config.train.collective),
-        config,
-        folder: folder.join("run"),
-        begin: Begin::New(Existing::Replace),
-        ranks: Ranks::Threads(ranks),
-        console: Console::quiet(),
-    }
+    let begin = Begin::New(Existing::Replace);
+    Session::new(config, folder.join("run"), begin, Ranks::Threads(ranks))
 }
 
 /// What a run came to: the loss of every step, the test's metrics, and the hash of its weights.
@@ -261,14 +254,9 @@ fn gpus_that_are_not_there_and_sums_that_do_not_fit_are_named() {
 fn several_ranks_share_one_gpu_through_the_host() {
     let folder = folder();
     let folder = folder.path();
-    let exact = |device, ranks, collective: CollectiveChoice| {
-        let mut session = session(folder, ranks, &[device, "train.reduce=exact"]);
-        session.comm = session.comm.with_collective(collective);
-        finish(&session)
-    };
-    let apart = exact(CUDA, 2, CollectiveChoice::Staged);
-    for collective in [CollectiveChoice::Auto, CollectiveChoice::Ring] {
-        let together = exact("train.device=cuda:1", 3, collective);
-        assert_eq!(apart, together, "{collective:?}");
+    let apart = train(folder, 2, &[CUDA, "train.reduce=exact", STAGED]);
+    for collective in ["train.collective=auto", "train.collective=ring"] {
+        let exact = ["train.device=cuda:1", "train.reduce=exact", collective];
+        assert_eq!(apart, train(folder, 3, &exact), "{collective}");
     }
 }

@@ -9,7 +9,7 @@ use ringstep::checkpoint::{Checkpoint, Facts, Named, Retention, Writer};
 use ringstep::comm::{CollectiveChoice, Options, ReduceMode};
 use ringstep::data::{CsvSource, DataConfig, Prefetch, Sampler, Source, Split, Table, Task, load};
 use ringstep::layers::{ActivationSpec, Build, Conv2D, Dense, LayerSpec};
-use ringstep::models::{LossReduction, LossSpec, Sequential};
+use ringstep::models::{LossSpec, Sequential};
 use ringstep::optim::{Adam, ClipSpec, OptimizerSpec};
 use ringstep::train::{Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads};
 
@@ -149,16 +149,15 @@ impl Digits {
         let loss = LossSpec::SoftmaxCrossEntropy(Default::default());
         let model = Sequential::new(build, &layers, &self.table.description(), &loss)?;
         let options = TrainerOptions {
-            seed: 0,
-            micro_batch,
-            micro_batches: GLOBAL_BATCH.div_ceil(micro_batch),
             reduce: recipe.reduce,
             bucket_bytes: 64 << 10,
             sharded: recipe.sharded,
-            loss_reduction: LossReduction::Mean,
-            optimizer: recipe.optimizer.clone(),
             clip: recipe.clip,
-            loss_scale: None,
+            ..TrainerOptions::new(
+                micro_batch,
+                GLOBAL_BATCH.div_ceil(micro_batch),
+                recipe.optimizer.clone(),
+            )
         };
         let rank = (reducer.rank(), reducer.world());
         let mut trainer = Trainer::new(backend, model, options, reducer)?;

@@ -8,14 +8,13 @@ use std::process::{Command, Output};
 use clap::Parser;
 use ringstep::backend::cpu::Cpu;
 use ringstep::backend::{Accumulate, Backend};
-use ringstep::comm::Options;
 use ringstep::config::{Architecture, Custom, Override, RunConfig};
 use ringstep::data::{Description, Targets};
 use ringstep::layers::{Build, Context, LayerError, Mode};
 use ringstep::models::{BuildModel, CustomModel, LossSpec, MicroBatch, Model, SoftmaxCrossEntropy};
 use ringstep::params::{GradSink, Layout};
 use ringstep::random::Stream;
-use ringstep::train::{Begin, Bits, Console, Existing, Outcome, Ranks, Session};
+use ringstep::train::{Begin, Bits, Existing, Outcome, Ranks, Session};
 use sha2::{Digest, Sha256};
 
 #[expect(
@@ -48,14 +47,7 @@ fn config(overrides: &[&str]) -> Result<RunConfig, String> {
 
 fn train(folder: &Path, begin: Begin, world: usize, overrides: &[&str]) -> Result<Outcome, String> {
     let config = config(&[&SHORT, overrides].concat())?;
-    let session = Session {
-        folder: folder.to_owned(),
-        begin,
-        ranks: Ranks::Threads(world),
-        comm: Options::default().with_collective(config.train.collective),
-        console: Console::quiet(),
-        config,
-    };
+    let session = Session::new(config, folder, begin, Ranks::Threads(world));
     session.train().map_err(|error| error.to_string())
 }
 

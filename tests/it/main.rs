@@ -5,6 +5,8 @@
     reason = "helpers of tests stop the test where they fail"
 )]
 
+#[path = "../bad_sample/mod.rs"]
+mod bad_sample;
 #[path = "../collectives/mod.rs"]
 mod collectives;
 mod comm;

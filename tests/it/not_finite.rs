@@ -1,120 +1,24 @@
 //! Values that are not finite: all ranks stop at once, say whose they are, and save none.
 
 use std::fs;
-use std::sync::{Arc, Mutex};
 
-use ringstep::backend::cpu::Cpu;
 use ringstep::checkpoint::Checkpoint;
 use ringstep::comm::{CollectiveChoice, Options, ReduceMode};
 use ringstep::config::{Override, RunConfig};
-use ringstep::data::{Prefetch, Sampler, Table, Targets};
-use ringstep::layers::{Build, LayerSpec};
-use ringstep::models::{LossReduction, LossSpec, Sequential};
-use ringstep::optim::{Adam, OptimizerSpec};
-use ringstep::params::partition;
-use ringstep::train::{
-    Begin, Bits, Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads,
-};
+use ringstep::train::{Begin, Bits, TrainError, connect_threads, run_threads};
 
+use crate::bad_sample::{SAMPLES, stops};
 use crate::robustness::{houses, session};
-
-/// Rows of a micro-batch, of a global batch, and the row that is not like the others: one of the
-/// second step's.
-const MICRO_BATCH: usize = 4;
-const GLOBAL_BATCH: usize = 24;
-const BAD_ROW: usize = 24 + 13;
-
-/// Two features and a target each; in [`BAD_ROW`] the first feature is `bad`.
-fn table(bad: f32) -> Arc<Table> {
-    let rows = 2 * GLOBAL_BATCH;
-    let mut features: Vec<f32> = (0..rows * 2).map(|i| (i as f32 * 0.7).sin()).collect();
-    features[BAD_ROW * 2] = bad;
-    Arc::new(Table {
-        features,
-        targets: (0..rows).map(|row| (row % 5) as f32).collect(),
-        ..Table::empty([2].into(), Targets::Numbers(1), rows)
-    })
-}
-
-/// Two steps, in the order of the table.
-fn train(reducer: Reducer, table: Arc<Table>, reduce: ReduceMode) -> Result<(), TrainError> {
-    let layers: Vec<LayerSpec> =
-        serde_json::from_str(r#"[{"kind": "dense", "units": 1}]"#).unwrap();
-    let mut backend = Cpu::new();
-    let build = Build::new(&mut backend, MICRO_BATCH);
-    let loss = LossSpec::SquaredError(Default::default());
-    let model = Sequential::new(build, &layers, &table.description(), &loss)?;
-    let options = TrainerOptions {
-        seed: 3,
-        micro_batch: MICRO_BATCH,
-        micro_batches: GLOBAL_BATCH / MICRO_BATCH,
-        reduce,
-        bucket_bytes: 1 << 10,
-        sharded: false,
-        loss_reduction: LossReduction::Mean,
-        optimizer: OptimizerSpec::from(Adam::default()),
-        clip: None,
-        loss_scale: None,
-    };
-    let rank = (reducer.rank(), reducer.world());
-    let mut trainer = Trainer::new(backend, model, options, reducer)?;
-    let sampler = Sampler {
-        rows: table.rows,
-        global_batch: GLOBAL_BATCH,
-        micro_batch: MICRO_BATCH,
-        seed: 3,
-        shuffle: false,
-    };
-    let mut shares = Prefetch::start(table, sampler, rank, 0..2).unwrap();
-    while let Some(share) = shares.next_share() {
-        trainer.step(&share, 1e-2)?;
-        shares.recycle(share);
-    }
-    Ok(())
-}
 
 #[test]
 fn one_sample_that_is_not_finite_stops_every_rank_with_the_name_of_its_rank() {
     use CollectiveChoice::{Auto, Ring};
-    let index = BAD_ROW % GLOBAL_BATCH / MICRO_BATCH;
-    // Losses are added in double precision; the last overflows only in the gradient.
-    for (bad, expected) in [
-        (f32::NAN, "loss"),
-        (f32::INFINITY, "loss"),
-        (1e25, "gradient"),
-    ] {
+    for sample in SAMPLES {
         for reduce in [ReduceMode::Exact, ReduceMode::F32, ReduceMode::Bf16] {
             for (world, collective) in [(2, Auto), (3, Auto), (4, Auto), (2, Ring), (4, Ring)] {
-                let errors = Mutex::new(Vec::new());
-                let body = |reducer: Reducer| {
-                    let result = train(reducer, table(bad), reduce);
-                    let error = result.as_ref().unwrap_err();
-                    let TrainError::NotFinite {
-                        step,
-                        what,
-                        rank,
-                        tensor,
-                        ..
-                    } = error
-                    else {
-                        panic!("{error}")
-                    };
-                    let place = (*step, *what, *rank, tensor.clone());
-                    errors.lock().unwrap().push((place, error.to_string()));
-                    result
-                };
                 let options = Options::default().with_collective(collective);
-                run_threads(connect_threads(world, &options).unwrap(), body).unwrap_err();
-                let count = GLOBAL_BATCH / MICRO_BATCH;
-                let owner = (0..world).find(|&rank| partition(count, world, rank).contains(&index));
-                let errors = errors.into_inner().unwrap();
-                assert_eq!(errors.len(), world);
-                for ((step, what, rank, tensor), text) in errors {
-                    let case = format!("{reduce:?}, {world} ranks, {collective:?}: {text}");
-                    assert_eq!((step, what, Some(rank)), (2, expected, owner), "{case}");
-                    assert_eq!(tensor, "gradient of 'dense/kernel'", "{case}");
-                    assert!(text.contains(&format!("rank {rank}")), "{case}");
-                }
+                let connects = connect_threads(world, &options).unwrap();
+                run_threads(connects, |reducer| stops(reducer, reduce, sample)).unwrap();
             }
         }
     }

@@ -13,8 +13,8 @@ use ringstep::backend::cpu::Cpu;
 use ringstep::comm::{CollectiveChoice, Link, Options, ReduceMode};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::Context;
-use ringstep::models::{LossReduction, MicroBatch, Model, Structure};
-use ringstep::optim::{OptimizerSpec, Sgd};
+use ringstep::models::{MicroBatch, Model, Structure};
+use ringstep::optim::Sgd;
 use ringstep::params::{GradSink, Grads, Group, Initializer, Layout, Zeros};
 use ringstep::train::{Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads};
 
@@ -140,16 +140,9 @@ fn step(kind: Kind) -> (Duration, Duration) {
     });
     let body = |reducer: Reducer| -> Result<(Duration, Duration), TrainError> {
         let options = TrainerOptions {
-            seed: 0,
-            micro_batch: 1,
-            micro_batches: 2,
             reduce: ReduceMode::F32,
             bucket_bytes: ELEMENTS * 4,
-            sharded: false,
-            loss_reduction: LossReduction::Mean,
-            optimizer: OptimizerSpec::from(Sgd::default()),
-            clip: None,
-            loss_scale: None,
+            ..TrainerOptions::new(1, 2, Sgd::default())
         };
         let rank = (reducer.rank(), reducer.world());
         let mut trainer = Trainer::new(Cpu::new(), Slow::new(kind), options, reducer)?;

@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use ringstep::backend::cpu::Cpu;
-use ringstep::comm::{CollectiveChoice, Options, ReduceMode};
+use ringstep::comm::{CollectiveChoice, Options};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::{Build, Context, LayerSpec};
-use ringstep::models::{
-    LossReduction, LossSpec, MicroBatch, Model, Sequential, SquaredError, Structure,
-};
-use ringstep::optim::{OptimizerSpec, Sgd};
+use ringstep::models::{LossSpec, MicroBatch, Model, Sequential, SquaredError, Structure};
+use ringstep::optim::Sgd;
 use ringstep::params::GradSink;
 use ringstep::train::{
     Reducer, StepReport, TrainError, Trainer, TrainerOptions, connect_threads, run_threads,
@@ -113,16 +111,8 @@ fn step(growths: usize, collective: CollectiveChoice) -> Vec<Stepped> {
             features: Vec::new(),
         };
         let options = TrainerOptions {
-            seed: 0,
-            micro_batch: MICRO_BATCH,
-            micro_batches: ROWS / MICRO_BATCH,
-            reduce: ReduceMode::Exact,
             bucket_bytes: 1 << 10,
-            sharded: false,
-            loss_reduction: LossReduction::Mean,
-            optimizer: OptimizerSpec::from(Sgd::default()),
-            clip: None,
-            loss_scale: None,
+            ..TrainerOptions::new(MICRO_BATCH, ROWS / MICRO_BATCH, Sgd::default())
         };
         let rank = (reducer.rank(), reducer.world());
         let mut trainer = Trainer::new(backend, model, options, reducer)?;

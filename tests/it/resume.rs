@@ -6,12 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ringstep::checkpoint::Checkpoint;
-use ringstep::comm::Options;
 use ringstep::config::{Override, RunConfig};
 use ringstep::data::{Prefetch, Rows, Sampler, Split, load};
-use ringstep::train::{
-    Begin, Bits, Console, Existing, Outcome, Ranks, Record, Session, read_metrics,
-};
+use ringstep::train::{Begin, Bits, Existing, Outcome, Ranks, Record, Session, read_metrics};
 use sha2::{Digest, Sha256};
 
 /// A network with everything that a checkpoint has to carry: moving averages, moving statistics and
@@ -62,14 +59,7 @@ fn rows(count: u32) -> String {
 fn session(folder: &Path, begin: Begin, world: usize, overrides: &[&str]) -> Session {
     let overrides: Vec<_> = overrides.iter().map(|text| Override::set(text)).collect();
     let config = RunConfig::load(&folder.join("run.toml"), &overrides).unwrap();
-    Session {
-        folder: folder.join("run"),
-        begin,
-        ranks: Ranks::Threads(world),
-        comm: Options::default().with_collective(config.train.collective),
-        console: Console::quiet(),
-        config,
-    }
+    Session::new(config, folder.join("run"), begin, Ranks::Threads(world))
 }
 
 fn train(folder: &Path, world: usize, overrides: &[&str]) -> Outcome {

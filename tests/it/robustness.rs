@@ -10,8 +10,8 @@ use ringstep::backend::{Accumulate, FixedPoint};
 use ringstep::comm::{CollectiveChoice, CommError, Options, Span};
 use ringstep::config::{Override, RunConfig};
 use ringstep::train::{
-    Begin, Console, Existing, Job, Ranks, Record, Reducer, Scales, Session, TrainError,
-    connect_threads, read_metrics, run_threads,
+    Begin, Existing, Job, Ranks, Record, Reducer, Scales, Session, TrainError, connect_threads,
+    read_metrics, run_threads,
 };
 
 /// A line of houses: features near 1e3, targets near 1e5, nothing scaled.
@@ -53,14 +53,10 @@ checkpoint_every = 1
 
 pub(crate) fn session(folder: &Path, world: usize, overrides: &[&str]) -> Session {
     let overrides: Vec<_> = overrides.iter().map(|text| Override::set(text)).collect();
-    Session {
-        config: RunConfig::load(&folder.join("run.toml"), &overrides).unwrap(),
-        folder: folder.join(format!("run-{world}")),
-        begin: Begin::New(Existing::Keep),
-        ranks: Ranks::Threads(world),
-        comm: Options::default(),
-        console: Console::quiet(),
-    }
+    let config = RunConfig::load(&folder.join("run.toml"), &overrides).unwrap();
+    let begin = Begin::New(Existing::Keep);
+    let folder = folder.join(format!("run-{world}"));
+    Session::new(config, folder, begin, Ranks::Threads(world))
 }
 
 #[test]
@@ -69,7 +65,7 @@ fn a_regression_in_raw_units_trains_without_overflow_on_any_number_of_ranks() {
     houses(folder.path());
     let losses = |world, collective| -> Vec<f64> {
         let mut session = session(folder.path(), world, &[]);
-        session.comm = Options::default().with_collective(collective);
+        session.config.train.collective = collective;
         session.begin = Begin::New(Existing::Replace);
         session.train().unwrap();
         let records = read_metrics(&session.folder.join("metrics.jsonl")).unwrap();

@@ -6,8 +6,7 @@ use std::path::Path;
 use ringstep::comm::{CollectiveChoice, Options, ReduceMode};
 use ringstep::config::{Override, RunConfig};
 use ringstep::train::{
-    Begin, Bits, Console, Existing, Outcome, Ranks, Session, TrainError, connect_threads,
-    run_threads,
+    Begin, Bits, Existing, Outcome, Ranks, Session, TrainError, connect_threads, run_threads,
 };
 use sha2::{Digest, Sha256};
 
@@ -108,14 +107,8 @@ fn session(folder: &Path, world: usize, overrides: &[&str]) -> Session {
     fs::write(&file, run_file()).unwrap();
     let overrides: Vec<_> = overrides.iter().map(|text| Override::set(text)).collect();
     let config = RunConfig::load(&file, &overrides).unwrap();
-    Session {
-        folder: folder.join("run"),
-        begin: Begin::New(Existing::Keep),
-        ranks: Ranks::Threads(world),
-        comm: Options::default().with_collective(config.train.collective),
-        console: Console::quiet(),
-        config,
-    }
+    let begin = Begin::New(Existing::Keep);
+    Session::new(config, folder.join("run"), begin, Ranks::Threads(world))
 }
 
 pub(crate) fn train(world: usize, overrides: &[&str]) -> Trained {
@@ -158,12 +151,8 @@ fn buckets_collectives_and_sharding_do_not_change_a_bit() {
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut hosts = session(folder.path(), 4, &[]);
-    hosts.comm = Options {
-        collective: CollectiveChoice::Hierarchical,
-        hosts: vec![3, 1],
-        ..Options::default()
-    };
+    let mut hosts = session(folder.path(), 4, &["train.collective=hierarchical"]);
+    hosts.comm.hosts = vec![3, 1];
     assert_eq!(finish(&hosts).unwrap().digest, one, "two pretended hosts");
 }
 

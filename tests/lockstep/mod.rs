@@ -7,8 +7,8 @@ use ringstep::backend::cpu::Cpu;
 use ringstep::comm::ReduceMode;
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::{Build, LayerSpec};
-use ringstep::models::{LossReduction, LossSpec, Sequential};
-use ringstep::optim::{Adam, ClipSpec, OptimizerSpec};
+use ringstep::models::{LossSpec, Sequential};
+use ringstep::optim::{Adam, ClipSpec};
 use ringstep::train::{Reducer, TrainError, Trainer, TrainerOptions};
 
 use crate::collectives::gather;
@@ -51,15 +51,15 @@ pub(crate) fn train(reducer: Reducer, reduce: ReduceMode, sharded: bool) -> Resu
     let model = Sequential::new(build, &layers, &table.description(), &loss)?;
     let options = TrainerOptions {
         seed: 3,
-        micro_batch: MICRO_BATCH,
-        micro_batches: GLOBAL_BATCH.div_ceil(MICRO_BATCH),
         reduce,
         bucket_bytes: 1 << 10,
         sharded,
-        loss_reduction: LossReduction::Mean,
-        optimizer: OptimizerSpec::from(Adam::default()),
         clip: Some(ClipSpec::GlobalNorm(NORM)),
-        loss_scale: None,
+        ..TrainerOptions::new(
+            MICRO_BATCH,
+            GLOBAL_BATCH.div_ceil(MICRO_BATCH),
+            Adam::default(),
+        )
     };
     let rank = (reducer.rank(), reducer.world());
     let mut trainer = Trainer::new(backend, model, options, reducer)?;

@@ -1,6 +1,6 @@
 //! Collectives of MPI processes. Not for `cargo test` alone: `scripts/test-mpi.sh` starts it under
-//! `mpirun`, without arguments for all collectives, with `steps` or `floats` and what is varied for a run
-//! that is compared step by step or at its end, and with the name of a failure to see how it ends.
+//! `mpirun`, without arguments for all collectives, with `steps`, `floats` or `bad-sample` and what is varied for
+//! a run that is compared step by step or at its end, and with the name of a failure to see how it ends.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,6 +8,8 @@
 )]
 #![expect(clippy::print_stdout, reason = "what passed is this program's output")]
 
+#[path = "../bad_sample/mod.rs"]
+mod bad_sample;
 #[path = "../collectives/mod.rs"]
 mod collectives;
 #[path = "../digits/mod.rs"]
@@ -26,6 +28,7 @@ use ringstep::comm::{
 use ringstep::optim::{ClipSpec, Lamb};
 use ringstep::train::{Reducer, TrainError, run_rank};
 
+use bad_sample::{SAMPLES, stops};
 use collectives::{all_collectives, fixed_point_sums, half_sums, lengths, same_bits_everywhere};
 use digits::{Digits, Recipe, distance};
 
@@ -36,6 +39,7 @@ fn main() {
         return match test.as_str() {
             "steps" => steps(&launcher, (collective, how, zero)),
             "floats" => floats(&launcher, (collective, how, zero)),
+            "bad-sample" => bad_sample(&launcher, (collective, how, zero)),
             other => panic!("unknown test '{other}'"),
         };
     }
@@ -103,6 +107,16 @@ fn floats(launcher: &Option<Launcher>, (collective, optimizer, zero): (&str, &st
     let distance = distance(&weights, &one.1);
     assert!(distance < 1e-5, "{what}: {distance} from one rank");
     println!("{what}: {distance:.1e} from one rank");
+}
+
+/// Trains with a sample that is not finite; every rank asserts how that ends.
+fn bad_sample(launcher: &Option<Launcher>, (collective, reduce, sample): (&str, &str, &str)) {
+    let choice: CollectiveChoice = collective.parse().unwrap();
+    let mode: ReduceMode = serde_json::from_value(reduce.into()).unwrap();
+    let number: usize = sample.parse().unwrap();
+    let body = |reducer| stops(reducer, mode, SAMPLES[number]);
+    let (rank, world, ()) = run(launcher, choice, body);
+    println!("rank {rank} of {world} {collective} {reduce} sample {sample}: stopped");
 }
 
 /// Fifty steps of a global batch of four micro-batches.

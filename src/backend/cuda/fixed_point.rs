@@ -3,7 +3,7 @@
 use half::bf16;
 
 use super::kernels::Kernel;
-use super::launch::Grid;
+use super::launch::{Grid, same_lengths};
 use super::{Cuda, View, ViewMut};
 use crate::backend::cpu::power_of_two;
 use crate::backend::{Accumulate, FixedPoint};
@@ -17,7 +17,8 @@ impl FixedPoint for Cuda {
         write: Accumulate,
         magnitude: ViewMut<'_, u32>,
     ) {
-        let len = same_length("quantize", values.len, sums.len);
+        let len = values.len;
+        same_lengths("quantize", len, [sums.len]);
         assert_ne!(magnitude.len, 0, "quantize: no element for the magnitude");
         let scale = power_of_two(exponent) as f32;
         let is_added = u32::from(write == Accumulate::Add);
@@ -40,7 +41,8 @@ impl FixedPoint for Cuda {
     }
 
     fn dequantize(&mut self, sums: View<'_, i64>, exponent: i32, values: ViewMut<'_, f32>) {
-        let len = same_length("dequantize", sums.len, values.len);
+        let len = sums.len;
+        same_lengths("dequantize", len, [values.len]);
         let unit = power_of_two(-exponent);
         let arguments = [
             (&unit).into(),
@@ -52,13 +54,15 @@ impl FixedPoint for Cuda {
     }
 
     fn narrow(&mut self, values: View<'_, f32>, narrow: ViewMut<'_, bf16>) {
-        let len = same_length("narrow", values.len, narrow.len);
+        let len = values.len;
+        same_lengths("narrow", len, [narrow.len]);
         let arguments = [(&len).into(), (&values).into(), (&narrow).into()];
         self.launch(Kernel::Narrow, Grid::quads(len), &arguments);
     }
 
     fn widen(&mut self, narrow: View<'_, bf16>, values: ViewMut<'_, f32>) {
-        let len = same_length("widen", narrow.len, values.len);
+        let len = narrow.len;
+        same_lengths("widen", len, [values.len]);
         let arguments = [(&len).into(), (&narrow).into(), (&values).into()];
         self.launch(Kernel::Widen, Grid::quads(len), &arguments);
     }
@@ -71,7 +75,8 @@ impl FixedPoint for Cuda {
         exponent: i32,
         count: u64,
     ) {
-        let len = same_length("move_average", average.len, sums.len);
+        let len = average.len;
+        same_lengths("move_average", len, [sums.len]);
         let rest = 1.0 - momentum;
         let unit = power_of_two(-exponent) / count as f64;
         let arguments = [
@@ -84,9 +89,4 @@ impl FixedPoint for Cuda {
         ];
         self.launch(Kernel::MoveAverage, Grid::elements(len), &arguments);
     }
-}
-
-fn same_length(kernel: &str, from: usize, to: usize) -> usize {
-    assert_eq!(from, to, "{kernel}: lengths differ");
-    from
 }

@@ -58,14 +58,6 @@ pub(super) const PRODUCTS: [&str; 2] = ["convolution.cu", "matmul.cu"];
 const PRECISIONS: usize = 4;
 
 kernels! {
-    "fixed_point.cu" => {
-        Quantize = "quantize",
-        Magnitude = "magnitude",
-        Dequantize = "dequantize",
-        Narrow = "narrow",
-        Widen = "widen",
-        MoveAverage = "move_average",
-    }
     "convolution.cu" => {
         ConvolveLarge = "convolve_128x128",
         ConvolveTall = "convolve_128x32",
@@ -80,7 +72,6 @@ kernels! {
         ConvolveBackwardKernelMedium = "convolve_backward_kernel_64x64",
         ConvolveBackwardKernelSmall = "convolve_backward_kernel_32x32",
     }
-    "fold.cu" => { Fold = "fold" }
     "elementwise.cu" => {
         Activate = "activate",
         ActivateBackward = "activate_backward",
@@ -88,12 +79,21 @@ kernels! {
         Scale = "scale",
         Dropout = "dropout",
     }
+    "fixed_point.cu" => {
+        Quantize = "quantize",
+        Magnitude = "magnitude",
+        Dequantize = "dequantize",
+        Narrow = "narrow",
+        Widen = "widen",
+        MoveAverage = "move_average",
+    }
+    "fold.cu" => { Fold = "fold" }
+    "lookup.cu" => { GatherRows = "gather_rows", ScatterRows = "scatter_rows" }
     "loss.cu" => {
         SoftmaxCrossEntropy = "softmax_cross_entropy",
         ElementwiseLoss = "elementwise_loss",
         LossReport = "loss_report",
     }
-    "lookup.cu" => { GatherRows = "gather_rows", ScatterRows = "scatter_rows" }
     "matmul.cu" => {
         MatmulNnLarge = "matmul_nn_128x128",
         MatmulNnTall = "matmul_nn_128x32",
@@ -109,22 +109,6 @@ kernels! {
         MatmulTnSmall = "matmul_tn_32x32",
     }
     "memory.cu" => { Fill64 = "fill_64" }
-    "update.cu" => {
-        Sgd = "sgd",
-        SgdMomentum = "sgd_momentum",
-        Adam = "adam",
-        Adagrad = "adagrad",
-        RmsProp = "rms_prop",
-        RmsPropMomentum = "rms_prop_momentum",
-        RmsPropCentered = "rms_prop_centered",
-        RmsPropCenteredMomentum = "rms_prop_centered_momentum",
-        Ftrl = "ftrl",
-        Lion = "lion",
-        Lars = "lars",
-        LambAverages = "lamb_averages",
-        LambStep = "lamb_step",
-        BlockSumsOfSquares = "block_sums_of_squares",
-    }
     "normalization.cu" => {
         ColumnMoments = "column_moments",
         ColumnMomentsFinish = "column_moments_finish",
@@ -145,6 +129,22 @@ kernels! {
     }
     "reduce.cu" => { SumGroups = "sum_groups" }
     "softmax.cu" => { Softmax = "softmax", SoftmaxBackward = "softmax_backward" }
+    "update.cu" => {
+        Sgd = "sgd",
+        SgdMomentum = "sgd_momentum",
+        Adam = "adam",
+        Adagrad = "adagrad",
+        RmsProp = "rms_prop",
+        RmsPropMomentum = "rms_prop_momentum",
+        RmsPropCentered = "rms_prop_centered",
+        RmsPropCenteredMomentum = "rms_prop_centered_momentum",
+        Ftrl = "ftrl",
+        Lion = "lion",
+        Lars = "lars",
+        LambAverages = "lamb_averages",
+        LambStep = "lamb_step",
+        BlockSumsOfSquares = "block_sums_of_squares",
+    }
 }
 
 /// A device's functions, made when the first kernel of their file is launched.

@@ -99,6 +99,11 @@ pub(super) fn passes(columns: usize, room: usize) -> impl Iterator<Item = Range<
         .map(move |first| first..columns.min(first + room))
 }
 
+/// Stops where the arrays that a kernel is given are not as long as one another.
+pub(super) fn same_lengths<const N: usize>(kernel: &str, len: usize, others: [usize; N]) {
+    assert_eq!([len; N], others, "{kernel}: lengths differ");
+}
+
 /// One parameter of a kernel.
 ///
 /// A view passes its address, anything else its bytes: a number the size it has in Rust (`usize` is

@@ -2,7 +2,7 @@
 //! power that is no root.
 
 use super::kernels::Kernel;
-use super::launch::{Argument, Grid};
+use super::launch::{Argument, Grid, same_lengths};
 use super::{Cuda, View, ViewMut};
 use crate::backend::{
     AdagradRule, AdamRule, BLOCK, FtrlRule, LambRule, LarsRule, LionRule, Preparation, RmsPropRule,
@@ -201,8 +201,4 @@ impl Cuda {
 
 fn block_grid(len: usize) -> Grid {
     Grid::elements(len.div_ceil(BLOCK) * BLOCK_THREADS)
-}
-
-fn same_lengths<const N: usize>(kernel: &str, len: usize, others: [usize; N]) {
-    assert_eq!([len; N], others, "{kernel}: lengths differ");
 }

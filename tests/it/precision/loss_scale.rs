@@ -9,7 +9,7 @@ use ringstep::comm::{Options, ReduceMode};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::{Build, LayerSpec};
 use ringstep::models::{LossReduction, LossSpec, Sequential};
-use ringstep::optim::{Adam, ClipSpec, LossScale, OptimizerSpec};
+use ringstep::optim::{Adam, ClipSpec, LossScale};
 use ringstep::train::{
     Reducer, StepReport, TrainError, Trainer, TrainerOptions, connect_threads, run_threads,
 };
@@ -75,15 +75,12 @@ fn train(reducer: Reducer, recipe: &Recipe) -> Result<Trained, TrainError> {
     let model = Sequential::new(build, &layers, &table.description(), &loss)?;
     let options = TrainerOptions {
         seed: 3,
-        micro_batch: MICRO_BATCH,
-        micro_batches: GLOBAL_BATCH / MICRO_BATCH,
         reduce: recipe.reduce,
         bucket_bytes: 1 << 10,
-        sharded: false,
         loss_reduction: LossReduction::WeightedMean,
-        optimizer: OptimizerSpec::from(Adam::default()),
         clip: recipe.clip,
         loss_scale: recipe.scale,
+        ..TrainerOptions::new(MICRO_BATCH, GLOBAL_BATCH / MICRO_BATCH, Adam::default())
     };
     let rank = (reducer.rank(), reducer.world());
     let mut trainer = Trainer::new(backend, model, options, reducer)?;

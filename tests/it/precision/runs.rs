@@ -5,11 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use ringstep::checkpoint::Checkpoint;
-use ringstep::comm::Options;
 use ringstep::config::{Override, RunConfig};
-use ringstep::train::{
-    Begin, Bits, Console, Existing, Ranks, Record, Session, TrainRecord, read_metrics,
-};
+use ringstep::train::{Begin, Bits, Existing, Ranks, Record, Session, TrainRecord, read_metrics};
 
 use crate::commands::output;
 use crate::training::{self, Trained, finish};
@@ -56,14 +53,7 @@ checkpoint_every = 0
 fn session(folder: &Path, world: usize, begin: Begin, overrides: &[&str]) -> Session {
     let overrides: Vec<_> = overrides.iter().map(|text| Override::set(text)).collect();
     let config = RunConfig::load(&folder.join("run.toml"), &overrides).unwrap();
-    Session {
-        folder: folder.join("run"),
-        begin,
-        ranks: Ranks::Threads(world),
-        comm: Options::default().with_collective(config.train.collective),
-        console: Console::quiet(),
-        config,
-    }
+    Session::new(config, folder.join("run"), begin, Ranks::Threads(world))
 }
 
 /// Trains anew.
