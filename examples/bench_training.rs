@@ -41,7 +41,7 @@ struct Arguments {
     /// What sums over ranks: auto, ring, direct or hierarchical.
     #[arg(long, default_value = "auto")]
     collective: CollectiveChoice,
-    #[arg(long, default_value = "f32", value_parser = reduce_mode)]
+    #[arg(long, default_value = "f32")]
     reduce: ReduceMode,
     /// Shards the optimizer's state over the ranks.
     #[arg(long)]
@@ -59,10 +59,6 @@ enum Architecture {
     Mlp,
     /// Two convolutions on 28 x 28 images of one channel, without padding.
     Cnn,
-}
-
-fn reduce_mode(name: &str) -> Result<ReduceMode, serde_json::Error> {
-    serde_json::from_value(name.into())
 }
 
 impl Architecture {

@@ -40,6 +40,55 @@ pub(crate) fn listed(names: &[String]) -> String {
     format!("{}{more}", names[..names.len().min(LISTED)].join(", "))
 }
 
+/// Defines an enum whose variants are chosen by name: in run files, on the command line, in records.
+macro_rules! choices {
+    (
+        $(#[$meta:meta])*
+        $visibility:vis enum $name:ident ($what:literal) {
+            $($(#[$about:meta])* $variant:ident = $text:literal,)+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        $visibility enum $name {
+            $($(#[$about])* #[serde(rename = $text)] $variant,)+
+        }
+
+        impl $name {
+            /// Every one.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// Its name.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                let found = Self::ALL.iter().find(|choice| choice.name() == text);
+                found.copied().ok_or_else(|| {
+                    let known: Vec<_> = Self::ALL.iter().map(|choice| choice.name()).collect();
+                    let known = known.join(", ");
+                    format!(concat!("unknown ", $what, " '{}': choose one of {}"), text, known)
+                })
+            }
+        }
+    };
+}
+
+pub(crate) use choices;
+
 /// Defines an enum of kinds with its registry.
 ///
 /// Each variant wraps a struct of settings that has defaults. A run file names a kind alone

@@ -138,8 +138,6 @@ impl TrainArguments {
 
     /// Flags that stand for a key of `[train]`, with their values.
     fn flags(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let collective = |name: CollectiveChoice| format!("{name:?}").to_lowercase();
-        let nccl_algorithm = |name: NcclAlgorithm| format!("{name:?}").to_lowercase();
         [
             ("ranks", self.ranks.map(|ranks| ranks.to_string())),
             ("device", self.device.map(|device| device.to_string())),
@@ -148,8 +146,11 @@ impl TrainArguments {
                 "bucket_mib",
                 self.bucket_mib.map(|size| format!("{size:?}")),
             ),
-            ("collective", self.collective.map(collective)),
-            ("nccl_algo", self.nccl_algo.map(nccl_algorithm)),
+            (
+                "collective",
+                self.collective.map(|choice| choice.to_string()),
+            ),
+            ("nccl_algo", self.nccl_algo.map(|choice| choice.to_string())),
             ("zero", self.zero.map(|level| level.to_string())),
         ]
         .into_iter()
@@ -393,7 +394,7 @@ mod tests {
             ),
             (
                 "ringstep train run.toml --collective rings",
-                "choose auto, ring",
+                "choose one of auto, ring",
             ),
             ("ringstep predict runs/a", "--input"),
             ("ringstep train run.toml -v -q", "cannot be used with"),

@@ -35,6 +35,7 @@ pub use staged::Staged;
 pub use thread::threads;
 
 use crate::backend::{BackendError, Fence, Region};
+use crate::named::choices;
 
 /// A number that collectives can add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,17 +59,18 @@ impl Dtype {
     }
 }
 
-/// How gradients are added over micro-batches and ranks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReduceMode {
-    /// As fixed-point integers: the same bits for any number of ranks and any bucket size.
-    #[default]
-    Exact,
-    /// As floats: the fastest on GPUs.
-    F32,
-    /// As 16-bit floats between ranks: half the bytes, 8 bits of precision.
-    Bf16,
+choices! {
+    /// How gradients are added over micro-batches and ranks.
+    #[derive(Default)]
+    pub enum ReduceMode ("reduction") {
+        /// As fixed-point integers: the same bits for any number of ranks and any bucket size.
+        #[default]
+        Exact = "exact",
+        /// As floats: the fastest on GPUs.
+        F32 = "f32",
+        /// As 16-bit floats between ranks: half the bytes, 8 bits of precision.
+        Bf16 = "bf16",
+    }
 }
 
 /// A range of a registered region: what a collective works on.
@@ -87,18 +89,18 @@ pub struct Entered {
     operation: &'static str,
 }
 
-/// What ran, for the log and the run's record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Algorithm {
-    /// Ring of messages through all ranks.
-    Ring,
-    /// Every rank reads its piece of everybody's memory.
-    Direct,
-    /// Direct within a host, a ring of leaders for each chunk between hosts.
-    Hierarchical,
-    /// NCCL, on devices.
-    Nccl,
+choices! {
+    /// What ran, for the log and the run's record.
+    pub enum Algorithm ("algorithm") {
+        /// Ring of messages through all ranks.
+        Ring = "ring",
+        /// Every rank reads its piece of everybody's memory.
+        Direct = "direct",
+        /// Direct within a host, a ring of leaders for each chunk between hosts.
+        Hierarchical = "hierarchical",
+        /// NCCL, on devices.
+        Nccl = "nccl",
+    }
 }
 
 /// A failed collective.

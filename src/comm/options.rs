@@ -1,29 +1,30 @@
 //! What a user may choose about collectives.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use super::sim::Link;
 use super::{Algorithm, CommError};
+use crate::named::choices;
 use crate::params::partition;
 
-/// Which algorithm runs collectives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CollectiveChoice {
-    /// Direct on one host, hierarchical or a ring on several.
-    #[default]
-    Auto,
-    /// A ring of messages through all ranks.
-    Ring,
-    /// Everybody reads everybody's memory; all ranks on one host.
-    Direct,
-    /// Direct within a host, rings of messages between hosts.
-    Hierarchical,
-    /// Through the host's memory: ranks on GPUs only.
-    Staged,
-    /// NCCL between the memories of GPUs.
-    Nccl,
+choices! {
+    /// Which algorithm runs collectives.
+    #[derive(Default)]
+    pub enum CollectiveChoice ("collective") {
+        /// Direct on one host, hierarchical or a ring on several.
+        #[default]
+        Auto = "auto",
+        /// A ring of messages through all ranks.
+        Ring = "ring",
+        /// Everybody reads everybody's memory; all ranks on one host.
+        Direct = "direct",
+        /// Direct within a host, rings of messages between hosts.
+        Hierarchical = "hierarchical",
+        /// Through the host's memory: ranks on GPUs only.
+        Staged = "staged",
+        /// NCCL between the memories of GPUs.
+        Nccl = "nccl",
+    }
 }
 
 impl CollectiveChoice {
@@ -32,24 +33,6 @@ impl CollectiveChoice {
         match self {
             Self::Staged | Self::Nccl => Self::Auto,
             other => other,
-        }
-    }
-}
-
-impl FromStr for CollectiveChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "ring" => Ok(Self::Ring),
-            "direct" => Ok(Self::Direct),
-            "hierarchical" => Ok(Self::Hierarchical),
-            "staged" => Ok(Self::Staged),
-            "nccl" => Ok(Self::Nccl),
-            _ => Err(format!(
-                "unknown collective '{text}': choose auto, ring, direct, hierarchical, staged or nccl"
-            )),
         }
     }
 }
@@ -270,22 +253,5 @@ mod tests {
                 .collect::<Vec<_>>()
         );
         assert_eq!(hosts.leader(1, 2), 3);
-    }
-
-    #[test]
-    fn choices_read_as_they_are_written() {
-        for name in ["auto", "ring", "direct", "hierarchical", "staged", "nccl"] {
-            let choice: CollectiveChoice = name.parse().unwrap();
-            assert_eq!(
-                serde_json::to_string(&choice).unwrap(),
-                format!("\"{name}\"")
-            );
-        }
-        assert!(
-            "rings"
-                .parse::<CollectiveChoice>()
-                .unwrap_err()
-                .contains("'rings'")
-        );
     }
 }

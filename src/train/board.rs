@@ -68,6 +68,11 @@ impl Board {
         })
     }
 
+    /// Number of ranks.
+    pub(super) fn world(&self) -> usize {
+        self.world
+    }
+
     /// Micro-batches a rank can have.
     pub(super) fn slots(&self) -> usize {
         self.slots

@@ -40,7 +40,10 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             self.reduction.reducer().world(),
             self.reduction.reducer().rank(),
         );
-        for (slot, index) in partition(micro_batches, world, rank).enumerate() {
+        let own = partition(micro_batches, world, rank);
+        // Reports wait on the device until there is room for no more.
+        let room = self.host_reports.len() / REPORT;
+        for (slot, index) in own.clone().enumerate() {
             let rows = index * size..((index + 1) * size).min(table.rows);
             let weights = table.weights.as_ref().map(|weights| &weights[rows.clone()]);
             let batch = MicroBatch {
@@ -67,13 +70,20 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
                 state: B::view(&self.state),
                 statistics: B::view_mut(&mut self.statistics),
             };
-            let report = B::slice_mut(B::view_mut(&mut self.reports), 0..REPORT);
+            let place = slot % room;
+            let report = place * REPORT..(place + 1) * REPORT;
+            let report = B::slice_mut(B::view_mut(&mut self.reports), report);
             self.model.forward(&mut cx, parameters, &batch, report);
             drop(cx);
-            let mut report = [0.0; REPORT];
-            let device = B::slice(B::view(&self.reports), 0..REPORT);
-            self.backend.download(device, &mut report);
-            board.write_report(slot, report);
+            if place + 1 < room && slot + 1 < own.len() {
+                continue;
+            }
+            let reports = &mut self.host_reports[..(place + 1) * REPORT];
+            let device = B::slice(B::view(&self.reports), 0..reports.len());
+            self.backend.download(device, reports);
+            for (at, report) in reports.as_chunks().0.iter().enumerate() {
+                board.write_report(slot - place + at, *report);
+            }
         }
         self.backend.synchronize()?;
         board.hand_over(self.reduction.reducer());

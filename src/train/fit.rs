@@ -158,7 +158,6 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let (world, collective) = (reducer.world(), reducer.algorithm()?);
         if let Some(log) = &mut self.log {
             let train = &self.config.train;
-            let name = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
             let scaled = match train.scale_rate_with_ranks {
                 true => ", learning rate times the number of ranks",
                 false => "",
@@ -170,8 +169,8 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 "ranks: {world}, device: {device}, precision: {}, collective: {}{through}, reduce: \
                  {}, zero: {}{scaled}",
                 train.precision,
-                name(&collective),
-                name(&train.reduce()),
+                collective,
+                train.reduce(),
                 u8::from(train.sharded),
             );
             log.metrics.write(&Record::Start(StartRecord {

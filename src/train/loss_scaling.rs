@@ -20,7 +20,7 @@ impl LossScaling {
     pub(super) fn new(scale: Option<LossScale>, rows: usize) -> Self {
         Self {
             scale,
-            weights: vec![0.0; rows],
+            weights: scale.map_or_else(Vec::new, |_| vec![0.0; rows]),
             skipped: 0,
         }
     }
@@ -72,10 +72,10 @@ impl LossScaling {
         rows: usize,
         weights: Option<&'a [f32]>,
     ) -> Option<&'a [f32]> {
-        let factor = self.factor() as f32;
-        if self.scale.is_none() {
+        let Some(scale) = self.scale else {
             return weights;
-        }
+        };
+        let factor = scale.factor() as f32;
         let scaled = &mut self.weights[..rows];
         match weights {
             None => scaled.fill(factor),

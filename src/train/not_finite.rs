@@ -22,48 +22,45 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         }
     }
 
-    /// The first tensor with a gradient of `rank` that is not finite, as its magnitudes tell.
-    pub(super) fn first_gradient_not_finite(&self, rank: usize) -> Option<String> {
-        let index = self.gradient_not_finite(rank)?;
-        Some(format!(
-            "gradient of '{}'",
-            self.layout.tensors()[index].name
-        ))
+    /// The error of the first rank with such a gradient.
+    pub(super) fn gradient_not_finite(&self, micro_batches: usize) -> TrainError {
+        let world = self.board.world();
+        let found = (0..world).find_map(|rank| Some((rank, self.first_gradient(rank)?)));
+        let (rank, tensor) = found.expect("the largest magnitude is some rank's");
+        self.not_finite("gradient", rank, format!("one of {micro_batches}"), tensor)
     }
 
-    /// Whether there is one.
-    pub(super) fn has_gradient_not_finite(&self, rank: usize) -> bool {
-        self.gradient_not_finite(rank).is_some()
-    }
-
-    fn gradient_not_finite(&self, rank: usize) -> Option<usize> {
-        let infinite = f32::INFINITY.to_bits();
-        let bad = |index: &usize| self.board.magnitude(rank, *index) >= infinite;
-        (0..self.layout.tensors().len()).find(bad)
-    }
-
-    /// The first moving statistic to which `rank` would add something that is not finite.
-    pub(super) fn first_statistic_not_finite(&self, rank: usize) -> Option<String> {
-        let (infinite, tensors) = (f32::INFINITY.to_bits(), self.layout.tensors().len());
-        let mut states = self.model.states().iter().enumerate();
-        let bad = states.find(|(i, _)| self.board.magnitude(rank, tensors + i) >= infinite);
-        bad.map(|(_, state)| format!("what '{}' follows", state.name))
-    }
-
-    /// The first tensor, parameters before gradients, that is not finite. Allocates: the run is
-    /// over.
-    pub(super) fn first_not_finite(&mut self, rank: usize) -> String {
-        let mut host = vec![0.0; self.parameters.len()];
-        let parameters = self.parameters_view();
-        self.backend.clone().download(parameters, &mut host);
-        let bad = |tensor: &&crate::params::Tensor| {
-            host[tensor.range()].iter().any(|value| !value.is_finite())
+    /// The error of the first rank that would add such a thing to a moving statistic.
+    pub(super) fn statistic_not_finite(&self, micro_batches: usize) -> TrainError {
+        let tensors = self.layout.tensors().len();
+        let bad = |rank: usize| {
+            let mut states = self.model.states().iter().enumerate();
+            let bad = states.find(|(i, _)| !is_finite(&self.board.magnitude(rank, tensors + i)));
+            Some((rank, format!("what '{}' follows", bad?.1.name)))
         };
-        match self.layout.tensors().iter().find(bad) {
-            Some(tensor) => format!("parameter '{}'", tensor.name),
-            None => self
-                .first_gradient_not_finite(rank)
-                .unwrap_or_else(|| "an activation or the input".to_owned()),
-        }
+        let found = (0..self.board.world()).find_map(bad);
+        let (rank, tensor) = found.expect("the largest magnitude is some rank's");
+        self.not_finite("statistic", rank, format!("one of {micro_batches}"), tensor)
     }
+
+    /// The first tensor with a gradient of `rank` that is not finite, as its magnitudes tell.
+    fn first_gradient(&self, rank: usize) -> Option<String> {
+        let mut tensors = self.layout.tensors().iter().enumerate();
+        let bad = tensors.find(|(i, _)| !is_finite(&self.board.magnitude(rank, *i)));
+        bad.map(|(_, tensor)| format!("gradient of '{}'", tensor.name))
+    }
+
+    /// The first tensor, parameters and statistics before gradients, that is not finite. Allocates: the
+    /// run is over.
+    pub(super) fn first_not_finite(&mut self, rank: usize) -> String {
+        let host = self.host_tensors();
+        self.first_bad(&host)
+            .or_else(|| self.first_gradient(rank))
+            .unwrap_or_else(|| "an activation or the input".to_owned())
+    }
+}
+
+/// Whether the number with this magnitude is finite.
+pub(super) fn is_finite(magnitude: &u32) -> bool {
+    *magnitude < f32::INFINITY.to_bits()
 }

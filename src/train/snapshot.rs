@@ -13,9 +13,8 @@ use crate::models::Model;
 use crate::optim::Segment;
 
 impl<B: Backend, M: Model<B>> Trainer<B, M> {
-    /// Saves the run; collective. `facts` are completed with step, world, scales and skipped
-    /// steps. Rank 0 gets
-    /// the checkpoint's folder.
+    /// Saves the run; collective. `facts` are completed with step, world, scales and skipped steps.
+    /// Rank 0 gets the checkpoint's folder.
     ///
     /// # Errors
     /// If a rank cannot write, or a parameter, moving statistic or optimizer state is not finite;
@@ -27,7 +26,6 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         retention: &Retention,
     ) -> Result<Option<PathBuf>, TrainError> {
         let (rank, world) = (self.reducer().rank(), self.reducer().world());
-        self.backend.synchronize()?;
         facts.step = self.step;
         facts.world = world;
         facts.exponents = self.named_exponents();
@@ -142,10 +140,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         tensors: Option<&HostTensors>,
         optimizer: Option<&[Vec<f32>]>,
     ) -> Option<String> {
-        let is_bad = |values: &[f32]| values.iter().any(|value| !value.is_finite());
-        let mut named = tensors.into_iter().flat_map(|host| self.named(host));
-        if let Some(bad) = named.find(|named| is_bad(named.values)) {
-            return Some(format!("'{}'", bad.name));
+        if let Some(bad) = tensors.and_then(|host| self.first_bad(host)) {
+            return Some(bad);
         }
         let names = self.optimizer.state_names().iter();
         let mut states = names.zip(optimizer.unwrap_or_default());
@@ -157,6 +153,12 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
                 self.place(bad).0
             ))
         })
+    }
+
+    /// The first parameter or moving statistic that is not finite.
+    pub(super) fn first_bad(&self, host: &HostTensors) -> Option<String> {
+        let bad = self.named(host).find(|named| is_bad(named.values))?;
+        Some(format!("'{}'", bad.name))
     }
 
     fn write_optimizer(
@@ -198,11 +200,10 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         (0..count).map(download).collect()
     }
 
-    fn host_tensors(&mut self) -> HostTensors {
+    pub(super) fn host_tensors(&mut self) -> HostTensors {
         let mut parameters = vec![0.0; self.parameters.len()];
-        // SAFETY: outside collectives the parameters are this rank's own.
-        let view = unsafe { B::region(&self.parameters, 0..self.parameters.len()) };
-        self.backend.download(view, &mut parameters);
+        let view = self.parameters_view();
+        self.backend.clone().download(view, &mut parameters);
         let mut state = vec![0.0; <B as Memory>::len(B::view(&self.state))];
         self.backend.download(B::view(&self.state), &mut state);
         HostTensors { parameters, state }
@@ -271,7 +272,11 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
 }
 
 /// A copy of the arenas, padding included.
-struct HostTensors {
+pub(super) struct HostTensors {
     parameters: Vec<f32>,
     state: Vec<f32>,
+}
+
+fn is_bad(values: &[f32]) -> bool {
+    values.iter().any(|value| !value.is_finite())
 }

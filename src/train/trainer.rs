@@ -8,6 +8,7 @@ use super::board::{Board, Totals};
 use super::exact::ExactSums;
 use super::exchange::Exchange;
 use super::loss_scaling::LossScaling;
+use super::not_finite::is_finite;
 use super::reducer::{Job, Reducer};
 use super::reduction::{Reduction, ReductionOptions};
 use super::{Scales, TrainError};
@@ -92,7 +93,7 @@ pub struct Trainer<B: Backend, M: Model<B>> {
     pub(super) inputs: Inputs<B>,
     /// A report for each micro-batch of this rank.
     pub(super) reports: B::Buffer<f64>,
-    host_reports: Vec<f64>,
+    pub(super) host_reports: Vec<f64>,
     pub(super) board: Board,
     gradient_magnitudes: Vec<u32>,
     state_magnitudes: Vec<u32>,
@@ -214,8 +215,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// ranks; it counts as a step of the sample stream, but not of the optimizer.
     ///
     /// On an error before the update nothing has been applied; one in the update itself (a collective of
-    /// sharded norms or parameters) leaves the replica of no use. A device may fail at the update after this returns; the
-    /// next step or `save` says so.
+    /// sharded norms or parameters) leaves the replica of no use. A device may fail at the update after this
+    /// returns; the next step or `save` says so.
     pub fn step(&mut self, share: &Share, rate: f64) -> Result<StepReport, TrainError> {
         // What was waited for since the last step was not for this one.
         self.reduction.reducer().take_exposed();
@@ -247,7 +248,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             .options
             .loss_reduction
             .gradient_scale(totals.weight, totals.rows);
-        let loss_scale = self.options.loss_scale.map(|_| self.loss_scaling.factor());
+        let loss_scale = self.loss_scaling.scale().map(|scale| scale.factor());
         let mut gradient_norm = None;
         if overflowed {
             self.loss_scaling.skip();
@@ -320,23 +321,23 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         Ok(())
     }
 
-    /// Sends what is not a gradient behind the last bucket. The one place of a step where the host
-    /// waits for the device, and where it learns of what failed there.
+    /// Sends what is not a gradient behind the last bucket. Here the host waits for the device, and learns
+    /// of what failed there.
     fn hand_over_board(&mut self, share: &Share) -> Result<(), TrainError> {
         let used = 0..share.micro_batches().len() * REPORT;
         let reports = &mut self.host_reports[used.clone()];
         let device = B::slice(B::view(&self.reports), used);
         self.backend.download(device, reports);
+        self.reduction.magnitudes(&mut self.gradient_magnitudes);
+        self.moving
+            .magnitudes(&mut self.backend, &mut self.state_magnitudes);
         self.backend.synchronize()?;
         for (slot, report) in reports.as_chunks().0.iter().enumerate() {
             let report = self.loss_scaling.unscaled(*report);
             self.board.write_report(slot, report);
         }
         let tensors = self.gradient_magnitudes.len();
-        self.reduction.magnitudes(&mut self.gradient_magnitudes);
         self.board.write_magnitudes(0, &self.gradient_magnitudes);
-        self.moving
-            .magnitudes(&mut self.backend, &mut self.state_magnitudes);
         self.board.write_magnitudes(tensors, &self.state_magnitudes);
         self.moving
             .hand_over(&mut self.backend, self.reduction.reducer());
@@ -361,22 +362,17 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             let tensor = self.first_not_finite(rank);
             return Err(self.not_finite("loss", rank, micro_batch, tensor));
         }
-        let mut overflowed = false;
-        for rank in 0..self.reduction.reducer().world() {
-            let micro_batch = || format!("one of {micro_batches}");
-            if self.loss_scaling.can_overflow() {
-                overflowed |= self.has_gradient_not_finite(rank);
-            } else if let Some(tensor) = self.first_gradient_not_finite(rank) {
-                return Err(self.not_finite("gradient", rank, micro_batch(), tensor));
-            }
-            if let Some(tensor) = self.first_statistic_not_finite(rank) {
-                return Err(self.not_finite("statistic", rank, micro_batch(), tensor));
-            }
-        }
         self.board
             .largest_magnitudes(0, &mut self.gradient_magnitudes);
         self.board
             .largest_magnitudes(tensors, &mut self.state_magnitudes);
+        let overflowed = !self.gradient_magnitudes.iter().all(is_finite);
+        if overflowed && !self.loss_scaling.can_overflow() {
+            return Err(self.gradient_not_finite(micro_batches));
+        }
+        if !self.state_magnitudes.iter().all(is_finite) {
+            return Err(self.statistic_not_finite(micro_batches));
+        }
         Ok(Verdict { totals, overflowed })
     }
 

@@ -70,7 +70,7 @@ fn main() {
 /// thread that initialises it, and a trainer's is its reducer's.
 fn steps(launcher: &Option<Launcher>, (collective, reduce, zero): (&str, &str, &str)) {
     let choice: CollectiveChoice = collective.parse().unwrap();
-    let mode: ReduceMode = serde_json::from_value(reduce.into()).unwrap();
+    let mode: ReduceMode = reduce.parse().unwrap();
     let body = |reducer| lockstep::train(reducer, mode, zero == "1");
     let (rank, world, ()) = run(launcher, choice, body);
     if rank == 0 {
@@ -112,7 +112,7 @@ fn floats(launcher: &Option<Launcher>, (collective, optimizer, zero): (&str, &st
 /// Trains with a sample that is not finite; every rank asserts how that ends.
 fn bad_sample(launcher: &Option<Launcher>, (collective, reduce, sample): (&str, &str, &str)) {
     let choice: CollectiveChoice = collective.parse().unwrap();
-    let mode: ReduceMode = serde_json::from_value(reduce.into()).unwrap();
+    let mode: ReduceMode = reduce.parse().unwrap();
     let number: usize = sample.parse().unwrap();
     let body = |reducer| stops(reducer, mode, SAMPLES[number]);
     let (rank, world, ()) = run(launcher, choice, body);

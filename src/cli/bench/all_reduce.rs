@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &AllReduceArguments) -> Result<(), Failure> {
         match plan.measure(&world, collective) {
             Ok(rows) => measured.extend(rows),
             Err(failure) if arguments.collective.is_empty() => {
-                tracing::warn!("{} is left out: {failure}", name(collective));
+                tracing::warn!("{} is left out: {failure}", collective.name());
             }
             Err(failure) => return Err(failure),
         }
@@ -161,7 +161,7 @@ struct Plan {
 struct Measured {
     collective: &'static str,
     /// What ran: `direct` for `auto` on one host.
-    algorithm: String,
+    algorithm: &'static str,
     ranks: usize,
     bytes: usize,
     /// Of one sum, the median.
@@ -221,8 +221,8 @@ impl Plan {
         let row = |(&bytes, seconds): (&usize, f64)| {
             let bandwidth = bytes as f64 / seconds / 1e9;
             Measured {
-                collective: name(collective),
-                algorithm: format!("{algorithm:?}").to_lowercase(),
+                collective: collective.name(),
+                algorithm: algorithm.name(),
                 ranks,
                 bytes,
                 seconds,
@@ -317,17 +317,6 @@ fn gpu_of(host: &dyn Communicator) -> Result<Cuda, Failure> {
     Ok(Cuda::new(host.local_rank() % Cuda::count()?.max(1))?)
 }
 
-fn name(collective: CollectiveChoice) -> &'static str {
-    match collective {
-        CollectiveChoice::Auto => "auto",
-        CollectiveChoice::Ring => "ring",
-        CollectiveChoice::Direct => "direct",
-        CollectiveChoice::Hierarchical => "hierarchical",
-        CollectiveChoice::Staged => "staged",
-        CollectiveChoice::Nccl => "nccl",
-    }
-}
-
 fn table(measured: &[Measured]) -> String {
     let mut table = Table::new([
         ("collective", Align::Left),
@@ -341,7 +330,7 @@ fn table(measured: &[Measured]) -> String {
     for row in measured {
         table.row([
             row.collective.to_owned(),
-            row.algorithm.clone(),
+            row.algorithm.to_owned(),
             row.ranks.to_string(),
             thousands(row.bytes as u64),
             format!("{:.1}", row.seconds * 1e6),
