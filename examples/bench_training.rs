@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use ringstep::backend::cpu::Cpu;
-use ringstep::comm::{CollectiveChoice, Communicator, Options, ReduceMode, Span, launcher};
+use ringstep::comm::{CollectiveChoice, Options, ReduceMode, gather, launcher};
 use ringstep::data::{Prefetch, Sampler, Table, Targets};
 use ringstep::layers::{
     ActivationSpec, Build, Conv2D, Dense, Flatten, LayerSpec, MaxPooling2D, Shape,
@@ -22,7 +22,8 @@ use ringstep::layers::{
 use ringstep::models::{LossSpec, Model, Sequential, SoftmaxCrossEntropy};
 use ringstep::optim::Adam;
 use ringstep::train::{
-    Connect, Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_rank, run_threads,
+    Reducer, TrainError, Trainer, TrainerOptions, connect_mpi, connect_threads, run_rank,
+    run_threads,
 };
 
 const LEARNING_RATE: f64 = 1e-3;
@@ -174,19 +175,10 @@ fn train(
 
 /// What rank 0 says the number is: clocks differ, and all ranks have to take the same steps.
 fn of_rank_0(trainer: &mut Trainer<Cpu, Sequential<Cpu>>, number: u64) -> Result<u64, TrainError> {
-    let broadcast = move |communicator: &mut dyn Communicator| {
-        let region = communicator.allocate_host_i64(1)?;
-        // SAFETY: outside collectives the region is this rank's own.
-        unsafe { region.slice_mut(0..1) }.fill(number as i64);
-        let span = Span {
-            region: region.id(),
-            range: 0..1,
-        };
-        communicator.broadcast(&span, 0)?;
-        // SAFETY: as above.
-        Ok(unsafe { region.slice(0..1) }[0] as u64)
-    };
-    Ok(trainer.reducer().call(broadcast)?)
+    let all = trainer
+        .reducer()
+        .call(move |communicator| gather(communicator, &[number as i64]))?;
+    Ok(all[0] as u64)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -194,10 +186,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let table = Arc::new(table(arguments.model.input()));
     let options = Options::default().with_collective(arguments.collective);
     let body = |reducer: Reducer| train(&arguments, &table, reducer);
-    let launcher = launcher::detect(|name| std::env::var(name).ok());
-    let mut measured = match (launcher, mpi_connection(&options)) {
-        (Some(_), Some(connect)) => run_rank(0, connect, &body)?,
-        (launcher, _) => {
+    let mut measured = match launcher::here() {
+        Some(launcher) if cfg!(feature = "mpi") => {
+            run_rank(0, connect_mpi(&options, Some(launcher)), &body)?
+        }
+        launcher => {
             launcher.map_or(Ok(()), |launcher| launcher.refuse_without_mpi())?;
             run_threads(connect_threads(arguments.ranks, &options)?, body)?.swap_remove(0)
         }
@@ -211,19 +204,4 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{{\"samples_per_second\": {rate:.1}, \"parameters\": {parameters}}}");
     }
     Ok(())
-}
-
-/// How this process connects as one rank of an MPI job, where MPI is built in.
-#[cfg(feature = "mpi")]
-fn mpi_connection(options: &Options) -> Option<Connect> {
-    let options = options.clone();
-    Some(Box::new(move || {
-        let launcher = launcher::detect(|name| std::env::var(name).ok());
-        ringstep::comm::mpi::connect(&options, launcher.as_ref())
-    }))
-}
-
-#[cfg(not(feature = "mpi"))]
-fn mpi_connection(_: &Options) -> Option<Connect> {
-    None
 }

@@ -107,7 +107,13 @@ mod tests {
 
     #[test]
     fn only_auto_is_decided_by_the_machine() {
-        assert_ne!(DeviceChoice::Auto.resolve(), DeviceChoice::Auto);
+        let has_gpu = Cuda::find().is_ok();
+        let expected = if has_gpu {
+            DeviceChoice::Cuda(None)
+        } else {
+            DeviceChoice::Cpu
+        };
+        assert_eq!(DeviceChoice::Auto.resolve(), expected);
         for choice in [DeviceChoice::Cpu, DeviceChoice::Cuda(Some(7))] {
             assert_eq!(choice.resolve(), choice);
         }

@@ -245,7 +245,7 @@ pub fn run(arguments: &Arguments, models: &CustomModels) -> Result<(), Failure> 
     if !matches!(
         arguments.command,
         Command::Train(_) | Command::Doctor | Command::Bench(BenchCommand::AllReduce(_))
-    ) && let Some(launcher) = launcher::detect(|name| std::env::var(name).ok())
+    ) && let Some(launcher) = launcher::here()
     {
         launcher.refuse_copies()?;
     }
@@ -390,7 +390,7 @@ mod tests {
             ),
             (
                 "ringstep train run.toml --precision fp16",
-                "unknown precision 'fp16': choose f32, tf32, bf16 or f16",
+                "unknown precision 'fp16': choose one of f32, tf32, bf16, f16",
             ),
             (
                 "ringstep train run.toml --collective rings",

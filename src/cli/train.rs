@@ -53,7 +53,7 @@ pub(super) fn run(
 /// Threads of this process, unless a launcher has started one process per rank: then MPI, and
 /// without it a refusal, for unrelated copies must never run.
 fn ranks(arguments: &TrainArguments, config: &RunConfig) -> Result<Ranks, Failure> {
-    let launcher = launcher::detect(|name| std::env::var(name).ok());
+    let launcher = launcher::here();
     if cfg!(feature = "mpi")
         && let Some(launcher) = &launcher
     {

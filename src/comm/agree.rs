@@ -96,10 +96,10 @@ pub fn agree(
 }
 
 /// Everybody's `values`, in rank order. Collective; allocates.
-pub(crate) fn gather(
-    communicator: &mut dyn Communicator,
-    values: &[i64],
-) -> Result<Vec<i64>, CommError> {
+///
+/// # Errors
+/// If there is no memory, or another rank fails.
+pub fn gather(communicator: &mut dyn Communicator, values: &[i64]) -> Result<Vec<i64>, CommError> {
     let (rank, world, len) = (communicator.rank(), communicator.world(), values.len());
     let region = communicator.allocate_host_i64(world * len)?;
     let range = rank * len..(rank + 1) * len;

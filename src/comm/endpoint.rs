@@ -21,10 +21,11 @@ use crate::params::partition;
 /// How the ranks of a host give each other memory.
 pub(crate) trait Sharing: Send {
     /// Allocates `bytes` zeroed bytes on every rank, aligned to 64, or fails on every rank of the
-    /// host. Collective.
+    /// host. Where it `is_shared`, they are to see each other's, if they can. Collective.
     fn allocate(
         &mut self,
         bytes: usize,
+        is_shared: bool,
         gate: &Gate,
         transport: &mut dyn Transport,
     ) -> Result<Allocation, CommError>;
@@ -140,9 +141,10 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
     fn allocate<E: Registers>(&mut self, len: usize) -> Result<Region<E>, CommError> {
         self.ring.transport().enter("allocation")?;
         let bytes = len.saturating_mul(size_of::<E>());
+        let is_shared = self.algorithm != Algorithm::Ring;
         let allocation = self
             .sharing
-            .allocate(bytes, &self.gate, self.ring.transport());
+            .allocate(bytes, is_shared, &self.gate, self.ring.transport());
         // All ranks go on in the same way, whatever went wrong on one of them.
         let got = self.ring.all(&self.everybody, allocation.is_ok())?;
         let allocation = allocation?;
@@ -157,11 +159,12 @@ impl<T: Transport, S: Sharing> Endpoint<T, S> {
         }
         let shared = allocation.memories.len() == self.gate.ranks().len();
         let shared = self.ring.all(&self.everybody, shared)?;
-        if !shared && self.algorithm != Algorithm::Ring {
+        if is_shared && !shared {
             tracing::warn!(
                 rank = self.rank(),
                 bytes,
-                "the ranks of a host cannot share this memory; sums are made by messages from now on"
+                "the ranks of a host cannot share this memory; what is allocated from now on is summed by \
+                 messages"
             );
             self.algorithm = Algorithm::Ring;
         }

@@ -30,9 +30,9 @@ pub enum LaunchError {
     },
     /// Several processes for what one does.
     #[error(
-        "started as one of {count} ranks by {name} ({variable} is set), but only `train` shares its \
-         work with other processes, and every rank would do the same; start it once, without the \
-         launcher"
+        "started as one of {count} ranks by {name} ({variable} is set), but this command \
+         does not share its work with other processes, and every rank would do the same; start it \
+         once, without the launcher"
     )]
     Copies {
         /// How many, in words.
@@ -78,6 +78,11 @@ const SIGNS: [(&str, &str); 3] = [
     ("PMI_RANK", "a PMI launcher"),
     ("RANK", "a launcher"),
 ];
+
+/// The launcher that started this process, by its environment.
+pub fn here() -> Option<Launcher> {
+    detect(|name| std::env::var(name).ok())
+}
 
 /// Finds the launcher in the environment variables that `variables` looks up.
 ///

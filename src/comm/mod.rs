@@ -27,8 +27,7 @@ mod wait;
 use std::ops::Range;
 use std::time::Duration;
 
-pub(crate) use agree::gather;
-pub use agree::{Disagreement, agree};
+pub use agree::{Disagreement, agree, gather};
 pub use options::{CollectiveChoice, Options};
 pub use sim::{Fault, Faulty, Link};
 pub use staged::Staged;
@@ -186,6 +185,11 @@ pub trait Communicator: Send {
 
     /// What runs underneath. Not collective.
     fn algorithm(&self) -> Algorithm;
+
+    /// Whether it sums in the host's memory what devices compute. Not collective.
+    fn is_staged(&self) -> bool {
+        false
+    }
 
     /// Whether its collectives gain from a thread of their own beside compute: not where they are
     /// nothing but work for processors that compute keeps busy. Not collective.

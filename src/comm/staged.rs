@@ -163,6 +163,10 @@ impl Communicator for Staged {
         self.inner.algorithm()
     }
 
+    fn is_staged(&self) -> bool {
+        self.world() > 1
+    }
+
     fn is_thread_bound(&self) -> bool {
         self.inner.is_thread_bound()
     }

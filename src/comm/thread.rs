@@ -439,6 +439,7 @@ impl Sharing for Heap {
     fn allocate(
         &mut self,
         bytes: usize,
+        _: bool,
         gate: &Gate,
         transport: &mut dyn Transport,
     ) -> Result<Allocation, CommError> {

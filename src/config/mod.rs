@@ -22,7 +22,7 @@ pub use model_section::{Custom, CustomModels};
 use crate::backend::{Backend, DeviceChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
-use crate::data::{self, DataConfig, DataError, Description, Split, Table, Task};
+use crate::data::{self, DataConfig, DataError, Description, Sampler, Split, Table, Task};
 use crate::layers::{Build, LayerError};
 use crate::models::{BuildAnywhere, BuildModel, BuildOn, Layers, LossReduction, LossSpec, Model};
 use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
@@ -312,14 +312,23 @@ impl RunConfig {
         Ok(table)
     }
 
-    /// Refuses features that the model's first layer cannot look up.
+    /// Refuses features that the model cannot look up.
     fn check_indices(&self, table: &Table, path: &Path) -> Result<(), DataError> {
-        match &self.model.architecture {
-            Architecture::Layers(layers) => match layers.indices() {
-                Some(count) => table.check_indices(count, path),
-                None => Ok(()),
-            },
-            Architecture::Custom(_) => Ok(()),
+        let indices = match &self.model.architecture {
+            Architecture::Layers(layers) => BuildModel::indices(layers),
+            Architecture::Custom(custom) => BuildAnywhere::indices(custom.model()),
+        };
+        indices.map_or(Ok(()), |count| table.check_indices(count, path))
+    }
+
+    /// Which of `rows` rows come when.
+    pub fn sampler(&self, rows: usize) -> Sampler {
+        Sampler {
+            rows,
+            global_batch: self.train.global_batch,
+            micro_batch: self.train.micro_batch,
+            seed: self.train.seed,
+            shuffle: self.data.shuffle,
         }
     }
 

@@ -30,6 +30,12 @@ pub trait BuildModel: Send + Sync {
         data: &Description,
         loss: &LossSpec,
     ) -> Result<Box<dyn Model<B>>, LayerError>;
+
+    /// Below which number all features have to be, and whole, where the model looks them up: data that
+    /// are not are refused before anything is trained or predicted.
+    fn indices(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// A model of a program's own that run files can name: `custom = "residual"`, or
@@ -70,6 +76,13 @@ impl<B: Backend, M: BuildModel> BuildOn<B> for M {
 }
 
 /// [`BuildOn`] every backend there is.
-pub trait BuildAnywhere: BuildOn<Cpu> + BuildOn<Cuda> {}
+pub trait BuildAnywhere: BuildOn<Cpu> + BuildOn<Cuda> {
+    /// As [`BuildModel::indices`].
+    fn indices(&self) -> Option<usize>;
+}
 
-impl<M: BuildOn<Cpu> + BuildOn<Cuda>> BuildAnywhere for M {}
+impl<M: BuildModel> BuildAnywhere for M {
+    fn indices(&self) -> Option<usize> {
+        BuildModel::indices(self)
+    }
+}

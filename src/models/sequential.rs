@@ -27,14 +27,6 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Below which number all features have to be, and whole: where the first layer looks them up.
-    pub fn indices(&self) -> Option<usize> {
-        match self.specs.first() {
-            Some(LayerSpec::Embedding(embedding)) => Some(embedding.input_dim),
-            _ => None,
-        }
-    }
-
     /// No layers yet.
     pub fn new() -> Self {
         Self::default()
@@ -79,6 +71,14 @@ impl BuildModel for Layers {
         loss: &LossSpec,
     ) -> Result<Box<dyn Model<B>>, LayerError> {
         Ok(Box::new(Sequential::new(build, &self.specs, data, loss)?))
+    }
+
+    fn indices(&self) -> Option<usize> {
+        let mut specs = self.specs.iter();
+        match specs.find(|spec| !matches!(spec, LayerSpec::Flatten(_)))? {
+            LayerSpec::Embedding(embedding) => Some(embedding.input_dim),
+            _ => None,
+        }
     }
 }
 

@@ -9,11 +9,10 @@ use super::{
     EvaluateRecord, MetricsWriter, Progress, Record, RunFolder, StartRecord, StepReport, Tick,
     TrainError, TrainRecord, Trainer,
 };
-use crate::backend::{Backend, DeviceChoice};
+use crate::backend::Backend;
 use crate::checkpoint::{Best, Checkpoint, Facts, Goal, Retention};
-use crate::comm::Algorithm;
 use crate::config::{BestMetric, RunConfig};
-use crate::data::{Prefetch, Sampler, Table, Targets};
+use crate::data::{Prefetch, Table, Targets};
 use crate::models::Model;
 
 /// What the loop works on.
@@ -64,13 +63,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
     /// Trains to the end of the run; collective.
     pub(super) fn run(mut self) -> Result<Outcome, TrainError> {
         let train = &self.config.train;
-        let sampler = Sampler {
-            rows: self.train.rows,
-            global_batch: train.global_batch,
-            micro_batch: train.micro_batch,
-            seed: train.seed,
-            shuffle: self.config.data.shuffle,
-        };
+        let sampler = self.config.sampler(self.train.rows);
         let per_epoch = sampler.steps_per_epoch();
         let end = train.length.steps(per_epoch);
         let start = self.trainer.global_step();
@@ -155,15 +148,14 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let step = self.trainer.global_step();
         let device = self.trainer.backend.fingerprint();
         let reducer = self.trainer.reducer();
-        let (world, collective) = (reducer.world(), reducer.algorithm()?);
+        let world = reducer.world();
+        let (collective, staged) = reducer.algorithm()?;
         if let Some(log) = &mut self.log {
             let train = &self.config.train;
             let scaled = match train.scale_rate_with_ranks {
                 true => ", learning rate times the number of ranks",
                 false => "",
             };
-            let on_gpus = matches!(train.device, DeviceChoice::Cuda(_));
-            let staged = on_gpus && world > 1 && collective != Algorithm::Nccl;
             let through = if staged { " through the host" } else { "" };
             tracing::info!(
                 "ranks: {world}, device: {device}, precision: {}, collective: {}{through}, reduce: \

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
 use super::{Reducer, TrainError};
+use crate::comm::launcher::Launcher;
 use crate::comm::{CommError, Communicator, Options, threads};
 
 /// Makes the communicator of one rank, on the thread that will use it.
@@ -23,6 +24,27 @@ pub fn connect_threads(world: usize, options: &Options) -> Result<Vec<Connect>, 
     let communicators = threads(world, options)?.into_iter();
     let connect = |communicator| Box::new(move || Ok(communicator)) as Connect;
     Ok(communicators.map(connect).collect())
+}
+
+/// How this process connects to the others of its MPI job.
+#[cfg(feature = "mpi")]
+pub fn connect_mpi(options: &Options, launcher: Option<Launcher>) -> Connect {
+    let options = options.clone();
+    Box::new(move || crate::comm::mpi::connect(&options, launcher.as_ref()))
+}
+
+/// How this process connects to the others of its MPI job: not at all, without MPI.
+#[cfg(not(feature = "mpi"))]
+pub fn connect_mpi(_: &Options, _: Option<Launcher>) -> Connect {
+    Box::new(|| {
+        Err(CommError::Transport {
+            operation: "start under MPI",
+            rank: 0,
+            problem: "this program was built without MPI; build it with `cargo build --release \
+                      --features mpi`"
+                .to_owned(),
+        })
+    })
 }
 
 /// Runs `body` on one thread per entry of `connects` and returns what every rank returned, in

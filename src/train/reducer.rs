@@ -49,7 +49,7 @@ pub type Call = Box<dyn FnOnce(&mut dyn Communicator) -> Result<(), CommError> +
 pub type Wrap =
     Box<dyn FnOnce(Box<dyn Communicator>) -> Result<Box<dyn Communicator>, CommError> + Send>;
 
-/// The compute side of the reducer thread.
+/// The compute side: hands jobs over, or runs them itself where a thread would gain nothing.
 pub struct Reducer {
     rank: usize,
     world: usize,
@@ -271,13 +271,13 @@ impl Reducer {
         self.world
     }
 
-    /// What runs underneath: known once all regions are allocated, because ranks that cannot share
-    /// one turn to messages.
+    /// What runs underneath, and whether that is in the host's memory what GPUs compute. Ranks that cannot
+    /// share a region turn to messages for it and all that follow.
     ///
     /// # Errors
     /// If a collective has failed.
-    pub fn algorithm(&mut self) -> Result<Algorithm, CommError> {
-        self.call(|communicator| Ok(communicator.algorithm()))
+    pub fn algorithm(&mut self) -> Result<(Algorithm, bool), CommError> {
+        self.call(|communicator| Ok((communicator.algorithm(), communicator.is_staged())))
     }
 
     /// Hands a job over; it runs after all jobs before it. Returns its number for `wait`.

@@ -138,9 +138,8 @@ fn differences(was: &Facts, now: &Facts) -> (Vec<String>, Vec<String>) {
             values(field, text(was).as_ref(), text(now).as_ref(), &mut found);
         }
     }
-    let (bits, run): (Vec<_>, Vec<_>) = found
-        .into_iter()
-        .partition(|(key, _)| [ARITHMETIC, EXACT_FIELDS].concat().contains(&key.as_str()));
+    let only_bits = |key: &str| ARITHMETIC.contains(&key) || EXACT_FIELDS.contains(&key);
+    let (bits, run): (Vec<_>, Vec<_>) = found.into_iter().partition(|(key, _)| only_bits(key));
     let said = |found: Vec<Difference>| found.into_iter().map(|(key, how)| format!("{key}: {how}"));
     (said(run).collect(), said(bits).collect())
 }

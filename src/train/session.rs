@@ -7,8 +7,8 @@ use super::fit::{Fit, Log, Outcome};
 use super::gpus::Gpus;
 use super::resume::compare;
 use super::{
-    Bits, Connect, Console, Existing, MetricsWriter, Progress, Reducer, ResumeError, RunFolder,
-    TrainError, Trainer, TrainerOptions, connect_threads, run_rank, run_threads,
+    Bits, Console, Existing, MetricsWriter, Progress, Reducer, ResumeError, RunFolder, TrainError,
+    Trainer, TrainerOptions, connect_mpi, connect_threads, run_rank, run_threads,
 };
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::Cuda;
@@ -17,7 +17,7 @@ use crate::checkpoint::{Checkpoint, Facts};
 use crate::comm::launcher::Launcher;
 use crate::comm::{CommError, Options, agree};
 use crate::config::RunConfig;
-use crate::data::{Split, Table};
+use crate::data::{Description, Split, Table};
 use crate::layers::Build;
 use crate::models::{BuildAnywhere, BuildOn, Model};
 use crate::optim::LossScale;
@@ -63,6 +63,10 @@ struct RunData {
     train: Arc<Table>,
     /// What is evaluated on.
     test: Option<Arc<Table>>,
+    /// What is known of the rows that are trained on.
+    description: Description,
+    /// Sizes and hashes of both, which ranks compare.
+    digests: [(&'static str, String); 2],
 }
 
 impl Session {
@@ -85,13 +89,14 @@ impl Session {
     pub fn train(&self) -> Result<Outcome, TrainError> {
         let mut session = self.clone();
         session.config = session.config.resolve();
-        session.train_on(session.config.train.device)
+        session.train_resolved()
     }
 
-    fn train_on(&self, device: DeviceChoice) -> Result<Outcome, TrainError> {
+    /// Trains on the device that the configuration says.
+    fn train_resolved(&self) -> Result<Outcome, TrainError> {
         let data = self.load()?;
         let collective = self.config.train.collective;
-        let DeviceChoice::Cuda(number) = device else {
+        let DeviceChoice::Cuda(number) = self.config.train.device else {
             let join = |_: &Cpu, _: &mut Reducer| Ok(());
             let body = |reducer: Reducer| {
                 let cpu = Cpu::new().with_precision(self.config.train.precision);
@@ -129,7 +134,7 @@ impl Session {
                 let mut outcomes = run_threads(connects, body)?;
                 Ok(outcomes.swap_remove(0))
             }
-            Ranks::Mpi(launcher) => run_rank(0, connect(options, launcher.clone()), &body),
+            Ranks::Mpi(launcher) => run_rank(0, connect_mpi(options, launcher.clone()), &body),
         }
     }
 
@@ -144,7 +149,14 @@ impl Session {
             }
             false => None,
         };
+        let digest = |table: &Table| format!("{} rows, {}", table.rows, table.digest());
+        let test_digest = test.as_deref().map_or_else(|| "none".to_owned(), digest);
         Ok(RunData {
+            description: train.description(),
+            digests: [
+                ("training data", digest(&train)),
+                ("test data", test_digest),
+            ],
             train: Arc::new(train),
             test,
         })
@@ -164,7 +176,7 @@ impl Session {
     {
         let train = &self.config.train;
         let build = Build::new(&mut backend, train.micro_batch);
-        let model = self.config.model.build(build, &data.train.description())?;
+        let model = self.config.model.build(build, &data.description)?;
         let fingerprint = self.fingerprint(&backend, &model, data);
         let fields = fingerprint.clone();
         reducer.call(move |communicator| Ok(agree(communicator, &fields)))??;
@@ -288,7 +300,7 @@ impl Session {
             Begin::Resume(_) => MetricsWriter::resume(&folder.metrics_path(), step)?,
             Begin::New(_) => MetricsWriter::append(&folder.metrics_path())?,
         };
-        let per_epoch = data.train.rows.div_ceil(self.config.train.global_batch) as u64;
+        let per_epoch = self.config.sampler(data.train.rows).steps_per_epoch();
         let end = self.config.train.length.steps(per_epoch);
         Ok(Log {
             metrics,
@@ -301,7 +313,7 @@ impl Session {
         Facts {
             seed: self.config.train.seed,
             config: self.config.to_toml(),
-            data: data.train.description(),
+            data: data.description.clone(),
             fingerprint: fingerprint
                 .into_iter()
                 .map(|(name, text)| (name.to_owned(), text))
@@ -317,37 +329,14 @@ impl Session {
         model: &dyn Model<B>,
         data: &RunData,
     ) -> Vec<(&'static str, String)> {
-        let table = |table: &Table| format!("{} rows, {}", table.rows, table.digest());
-        let test = data
-            .test
-            .as_ref()
-            .map_or_else(|| "none".to_owned(), |test| table(test));
+        let [train, test] = data.digests.clone();
         vec![
             ("program version", env!("CARGO_PKG_VERSION").to_owned()),
             ("layout", model.layout().describe()),
             ("configuration", self.config.to_toml()),
-            ("training data", table(&data.train)),
-            ("test data", test),
+            train,
+            test,
             ("arithmetic", backend.fingerprint()),
         ]
     }
-}
-
-#[cfg(feature = "mpi")]
-fn connect(options: &Options, launcher: Option<Launcher>) -> Connect {
-    let options = options.clone();
-    Box::new(move || crate::comm::mpi::connect(&options, launcher.as_ref()))
-}
-
-#[cfg(not(feature = "mpi"))]
-fn connect(_: &Options, _: Option<Launcher>) -> Connect {
-    Box::new(|| {
-        Err(CommError::Transport {
-            operation: "start under MPI",
-            rank: 0,
-            problem: "this program was built without MPI; build it with `cargo build --release \
-                      --features mpi`"
-                .to_owned(),
-        })
-    })
 }

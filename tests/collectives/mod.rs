@@ -313,17 +313,8 @@ pub(crate) fn gather(
     communicator: &mut dyn Communicator,
     value: u64,
 ) -> Result<Vec<u64>, CommError> {
-    let (rank, world) = (communicator.rank(), communicator.world());
-    let region = communicator.allocate_host_i64(world)?;
-    // SAFETY: no collective runs, and no other reference to the region is alive.
-    unsafe { region.slice_mut(0..world)[rank] = value as i64 };
-    communicator.all_gather(&Span {
-        region: region.id(),
-        range: 0..world,
-    })?;
-    // SAFETY: as above.
-    let values = unsafe { region.slice(0..world) };
-    Ok(values.iter().map(|&value| value as u64).collect())
+    let all = ringstep::comm::gather(communicator, &[value as i64])?;
+    Ok(all.into_iter().map(|value| value as u64).collect())
 }
 
 /// Lengths that matter: none, one, fewer than ranks, not a multiple of anything, several chunks.

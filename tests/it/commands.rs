@@ -278,7 +278,6 @@ fn mistakes_are_answered_with_what_to_do() {
     );
 }
 
-#[cfg(target_os = "linux")]
 #[cfg(unix)]
 #[test]
 fn copies_that_a_launcher_starts_are_refused_by_every_command() {
@@ -297,7 +296,11 @@ fn copies_that_a_launcher_starts_are_refused_by_every_command() {
                 .unwrap();
             let error = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.success(), !is_refused, "{command:?}: {error}");
-            assert_eq!(error.contains("only `train` shares"), is_refused, "{error}");
+            assert_eq!(
+                error.contains("does not share its work"),
+                is_refused,
+                "{error}"
+            );
         }
     }
 }

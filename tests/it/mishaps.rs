@@ -149,6 +149,7 @@ fn a_result_that_cannot_be_kept_is_shown() {
     );
 }
 
+#[cfg(unix)]
 #[test]
 fn an_interrupt_says_how_to_go_on() {
     use std::io::{BufRead, BufReader};

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use half::bf16;
 use ringstep::backend::cpu::Cpu;
-use ringstep::comm::launcher::{Launcher, detect};
+use ringstep::comm::launcher::{Launcher, here};
 use ringstep::comm::{
     Algorithm, CollectiveChoice, CommError, Communicator, Options, ReduceMode, Span, mpi,
 };
@@ -33,7 +33,7 @@ use collectives::{all_collectives, fixed_point_sums, half_sums, lengths, same_bi
 use digits::{Digits, Recipe, distance};
 
 fn main() {
-    let launcher = detect(|name| std::env::var(name).ok());
+    let launcher = here();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [test, collective, how, zero] = &arguments[..] {
         return match test.as_str() {
@@ -146,7 +146,7 @@ fn run<T>(
     let connect = Box::new(move || mpi::connect(&options, opener.as_ref()));
     let body = |mut reducer: Reducer| {
         let (rank, world) = (reducer.rank(), reducer.world());
-        let is_ring = reducer.algorithm()? == Algorithm::Ring;
+        let is_ring = reducer.algorithm()?.0 == Algorithm::Ring;
         assert_eq!(choice == CollectiveChoice::Ring, is_ring);
         body(reducer).map(|outcome| (rank, world, outcome))
     };

@@ -14,6 +14,7 @@ use crate::cli::{Failure, show};
 use crate::comm::launcher::{self, Launcher};
 use crate::comm::nccl::{self, Nccl, NcclAlgorithm};
 use crate::comm::{CollectiveChoice, CommError, Communicator, Options, Span, Staged, threads};
+use crate::train::{connect_mpi, gpu_of_rank};
 
 /// Sums before those that count.
 const WARM_UP: usize = 2;
@@ -24,7 +25,7 @@ const QUEUED: usize = 10;
 /// Measures what was asked for, or all that there is.
 pub(super) fn run(arguments: &AllReduceArguments) -> Result<(), Failure> {
     let gpus = Cuda::count().unwrap_or(0);
-    let launcher = launcher::detect(|name| std::env::var(name).ok());
+    let launcher = launcher::here();
     let launcher = launcher.filter(|launcher| launcher.world != Some(1));
     if let (Some(launcher), false) = (&launcher, cfg!(feature = "mpi")) {
         launcher.refuse_without_mpi()?;
@@ -103,7 +104,9 @@ impl World {
     fn hold(&self) -> Result<Option<Box<dyn Communicator>>, CommError> {
         match self {
             Self::Threads(_) => Ok(None),
-            Self::Processes(launcher) => processes(&Options::default(), launcher).map(Some),
+            Self::Processes(launcher) => {
+                connect_mpi(&Options::default(), Some(launcher.clone()))().map(Some)
+            }
         }
     }
 
@@ -130,23 +133,13 @@ impl World {
                 Ok(results.into_iter().next())
             }
             Self::Processes(launcher) => {
-                let communicator = processes(options, launcher)?;
+                let communicator = connect_mpi(options, Some(launcher.clone()))()?;
                 let is_first = communicator.rank() == 0;
                 let result = body(communicator)?;
                 Ok(is_first.then_some(result))
             }
         }
     }
-}
-
-#[cfg(feature = "mpi")]
-fn processes(options: &Options, launcher: &Launcher) -> Result<Box<dyn Communicator>, CommError> {
-    crate::comm::mpi::connect(options, Some(launcher))
-}
-
-#[cfg(not(feature = "mpi"))]
-fn processes(_: &Options, _: &Launcher) -> Result<Box<dyn Communicator>, CommError> {
-    unreachable!("a launcher without MPI is refused")
 }
 
 /// What is summed, and how often.
@@ -186,14 +179,14 @@ impl Plan {
         }
         let rows = match collective {
             Staged => world.run(&options, |host| {
-                let mut cuda = gpu_of(&*host)?;
+                let mut cuda = gpu_of_rank(host.local_rank())?;
                 let mut staged = self::Staged::new(cuda.clone(), host);
                 self.rank(collective, &mut cuda, &mut staged, QUEUED)
             })?,
             Nccl => {
                 let library = nccl::load(NcclAlgorithm::Auto)?;
                 world.run(&options, |host| {
-                    let mut cuda = gpu_of(&*host)?;
+                    let mut cuda = gpu_of_rank(host.local_rank())?;
                     let mut nccl = self::Nccl::connect(library, cuda.clone(), host)?;
                     self.rank(collective, &mut cuda, &mut nccl, QUEUED)
                 })?
@@ -310,11 +303,6 @@ impl Sum<'_> {
         communicator.poll()?;
         Ok(start.elapsed().as_secs_f64())
     }
-}
-
-/// The GPU of a rank: one for each, and around again.
-fn gpu_of(host: &dyn Communicator) -> Result<Cuda, Failure> {
-    Ok(Cuda::new(host.local_rank() % Cuda::count()?.max(1))?)
 }
 
 fn table(measured: &[Measured]) -> String {

@@ -20,7 +20,7 @@ use crate::comm::gate::Gate;
 use crate::comm::options::Hosts;
 use crate::comm::presence::Presence;
 use crate::comm::transport::Transport;
-use crate::comm::{Algorithm, CommError, REGION};
+use crate::comm::{CommError, REGION};
 
 /// Mapped bytes; unmapped when dropped.
 #[derive(Debug)]
@@ -268,15 +268,13 @@ impl Block {
 /// Regions in memory that the processes of a host share.
 pub(super) struct SharedMemory {
     block: Block,
-    algorithm: Algorithm,
     left: usize,
 }
 
 impl SharedMemory {
-    pub(super) fn new(block: &Block, algorithm: Algorithm, limit: Option<usize>) -> Self {
+    pub(super) fn new(block: &Block, limit: Option<usize>) -> Self {
         Self {
             block: block.clone(),
-            algorithm,
             left: limit.unwrap_or(usize::MAX),
         }
     }
@@ -331,11 +329,12 @@ impl Sharing for SharedMemory {
     fn allocate(
         &mut self,
         bytes: usize,
+        is_shared: bool,
         gate: &Gate,
         transport: &mut dyn Transport,
     ) -> Result<Allocation, CommError> {
         let rank = transport.rank();
-        if self.algorithm != Algorithm::Ring {
+        if is_shared {
             match self.share(bytes, gate, transport)? {
                 Ok(all) => {
                     let memories = all.iter().map(|mapping| mapping.cells(bytes)).collect();
@@ -346,10 +345,7 @@ impl Sharing for SharedMemory {
                         keep,
                     });
                 }
-                Err(problem) => {
-                    tracing::warn!(rank, bytes, %problem, "no shared memory");
-                    self.algorithm = Algorithm::Ring;
-                }
+                Err(problem) => tracing::warn!(rank, bytes, %problem, "no shared memory"),
             }
         }
         let alone = Mapping::new(bytes, None).map_err(|problem| CommError::Memory {

@@ -52,7 +52,7 @@ pub fn connect(
     let hosts = meeting.hosts.clone();
     let algorithm = options.algorithm(&hosts)?;
     let gate = meeting.gate;
-    let sharing = SharedMemory::new(&meeting.block, algorithm, options.shared_memory_limit);
+    let sharing = SharedMemory::new(&meeting.block, options.shared_memory_limit);
     let transport = Processes::new(session, hosts.clone(), meeting.block, options)?;
     Ok(Box::new(Endpoint::new(
         transport, sharing, gate, hosts, algorithm, local_rank, options,

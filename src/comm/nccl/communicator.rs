@@ -16,10 +16,11 @@ use half::bf16;
 
 use super::handle::{DeviceSpan, Ending, Handle, State};
 use super::loader::{CallError, Library, UniqueId};
+use super::survey::survey;
 use crate::backend::cuda::Cuda;
 use crate::backend::{Element, Fence, Region};
 use crate::comm::endpoint::Collective;
-use crate::comm::{Algorithm, CommError, Communicator, Dtype, Entered, Span, gather};
+use crate::comm::{Algorithm, CommError, Communicator, Dtype, Entered, Span};
 
 /// Regions in device memory are numbered from here; below are the host communicator's own.
 const ON_DEVICE: usize = 1 << (usize::BITS - 1);
@@ -67,18 +68,6 @@ struct Queued {
 // it is bound before each use.
 unsafe impl Send for Nccl {}
 
-/// Two ranks that are on one GPU, the lower first. Collective.
-pub fn ranks_on_one_gpu(
-    host: &mut dyn Communicator,
-    cuda: &Cuda,
-) -> Result<Option<(usize, usize)>, CommError> {
-    let own: [i64; 2] = bytemuck::cast(cuda.uuid()?);
-    let all = gather(host, &own)?;
-    let uuid = |rank: usize| &all[rank * own.len()..][..own.len()];
-    let first = |rank: usize| (0..rank).find(|&other| uuid(other) == uuid(rank));
-    Ok((0..host.world()).find_map(|rank| Some((first(rank)?, rank))))
-}
-
 impl Nccl {
     /// Joins the GPUs of all ranks of `host`. Collective; the GPU of `cuda` is this rank's alone.
     ///
@@ -123,7 +112,8 @@ impl Nccl {
 
     /// Compares the GPUs of all ranks: NCCL would only say that something is invalid.
     fn refuse_shared_devices(&mut self) -> Result<(), CommError> {
-        let Some((other, rank)) = ranks_on_one_gpu(&mut *self.host, &self.cuda)? else {
+        let found = survey(&mut *self.host, &self.cuda, true)?;
+        let Some((other, rank)) = found.on_one_gpu else {
             return Ok(());
         };
         Err(CommError::Transport {
@@ -155,11 +145,6 @@ impl Nccl {
         // SAFETY: as above.
         id.copy_from_slice(unsafe { words.slice(0..UniqueId::WORDS) });
         Ok(UniqueId::from_words(id))
-    }
-
-    /// The library that runs the collectives.
-    pub fn library(&self) -> &'static Library {
-        self.library
     }
 
     fn allocate<T: Element>(&mut self, len: usize, dtype: Dtype) -> Result<Region<T>, CommError> {

@@ -317,7 +317,7 @@ impl Library {
     }
 }
 
-/// As the start of a run and `ringstep doctor` print it.
+/// As the start of a run prints it.
 impl fmt::Display for Library {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

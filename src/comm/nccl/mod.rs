@@ -3,9 +3,11 @@
 mod communicator;
 mod handle;
 mod loader;
+mod survey;
 
-pub use communicator::{Nccl, ranks_on_one_gpu};
+pub use communicator::Nccl;
 pub use loader::{CallError, Library, LoadError, Version, load};
+pub(crate) use survey::survey;
 
 use crate::named::choices;
 

@@ -56,7 +56,7 @@ pub fn compile_every_kernel(capability: Capability) -> Result<Vec<Compilation>, 
     let mut compilations = Vec::new();
     for file in FILES {
         let precisions = match PRODUCTS.contains(&file.0.name) {
-            true => &Precision::ALL[..],
+            true => Precision::ALL,
             false => &[Precision::F32],
         };
         for &precision in precisions {
