@@ -22,7 +22,6 @@ const UNSAFE_FILES: &[&str] = &[
     "src/backend/cpu/simd.rs",
     "src/backend/cuda/buffer.rs",
     "src/backend/cuda/compile.rs",
-    "src/backend/cuda/compile/report.rs",
     "src/backend/cuda/device.rs",
     "src/backend/cuda/kernels.rs",
     "src/backend/cuda/launch.rs",

@@ -12,7 +12,6 @@ use cudarc::driver::sys::{CUmodule, CUresult};
 use cudarc::nvrtc::result as nvrtc;
 use cudarc::nvrtc::sys as nvrtc_sys;
 
-pub(super) use report::compiler_version;
 pub use report::{Compilation, compile_every_kernel};
 
 use super::cache;
@@ -79,6 +78,13 @@ fn precision_option(precision: Precision) -> &'static str {
     }
 }
 
+/// What NVRTC is told to make code of a file for `target`.
+fn options(precision: Precision, target: Target) -> Vec<String> {
+    let of_file = [target.option(), precision_option(precision).to_owned()];
+    let of_all = OPTIONS.iter().map(|&option| option.to_owned());
+    of_file.into_iter().chain(of_all).collect()
+}
+
 /// Builds `source` for the device, whose context is bound, and loads it.
 pub(super) fn load(
     device: &Device,
@@ -117,9 +123,9 @@ pub(super) fn load(
     )))
 }
 
-/// What compiles the kernels, or why there is nothing that does.
-pub(super) fn compiler() -> Result<String, String> {
-    Compiler::find().map(|compiler| format!("NVRTC {}", compiler.version()))
+/// Major and minor version of NVRTC, or why there is none.
+pub(super) fn compiler_version() -> Result<(u32, u32), String> {
+    Compiler::find().map(|Compiler { major, minor }| (major, minor))
 }
 
 /// The code of `source` for `target`, from the cache where it is there.
@@ -132,9 +138,7 @@ fn build(
     // Ranks of one process want the same files at the same time: the first builds them.
     static BUILDING: Mutex<()> = Mutex::new(());
     let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-    let architecture = target.option();
-    let mut options = vec![&*architecture, precision_option(precision)];
-    options.extend(OPTIONS);
+    let options = options(precision, target);
     let mut key = cache::Key::new();
     for Source { name, text } in HEADERS.iter().chain([source]) {
         key.add(name);
@@ -147,10 +151,12 @@ fn build(
         return Ok(code);
     }
     tracing::info!(
-        "compiling {} in {precision} with {architecture}, once",
-        source.name
+        "compiling {} in {precision} with {}, once",
+        source.name,
+        target.option()
     );
-    let code = compiler.compile(source, target, &options)?;
+    let code = compiler.compile(source, &options)?.code(target);
+    let code = code.map_err(|error| compiler.failure(error))?;
     entry.write(&code);
     Ok(code)
 }
@@ -180,8 +186,8 @@ fn is_there() -> bool {
 
 /// NVRTC as it was found.
 struct Compiler {
-    major: i32,
-    minor: i32,
+    major: u32,
+    minor: u32,
 }
 
 impl Compiler {
@@ -198,7 +204,10 @@ impl Compiler {
         unsafe { nvrtc_sys::nvrtcVersion(&mut major, &mut minor) }
             .result()
             .map_err(|error| format!("NVRTC does not say its version: {error}"))?;
-        Ok(Self { major, minor })
+        Ok(Self {
+            major: major.unsigned_abs(),
+            minor: minor.unsigned_abs(),
+        })
     }
 
     fn version(&self) -> String {
@@ -247,19 +256,17 @@ impl Compiler {
         Ok(numbers.into_iter().map(capability).collect())
     }
 
-    fn compile(
-        &self,
-        source: &Source,
-        target: Target,
-        options: &[&str],
-    ) -> Result<Vec<u8>, String> {
-        let program = Program::new(source).map_err(|error| format!("NVRTC: {error}"))?;
+    /// The program of a file, which has the code of any target with the architecture of `options`.
+    fn compile(&self, source: &Source, options: &[String]) -> Result<Program, String> {
+        let program = Program::new(source).map_err(|error| self.failure(error))?;
         // SAFETY: the program exists until it is dropped.
         unsafe { nvrtc::compile_program(program.0, options) }
-            .map_err(|error| format!("NVRTC {}: {error}\n{}", self.version(), program.log()))?;
-        program
-            .code(target)
-            .map_err(|error| format!("NVRTC {}: {error}", self.version()))
+            .map_err(|error| format!("{}\n{}", self.failure(error), program.log()))?;
+        Ok(program)
+    }
+
+    fn failure(&self, error: nvrtc::NvrtcError) -> String {
+        format!("NVRTC {}: {error}", self.version())
     }
 }
 
@@ -267,7 +274,7 @@ impl Compiler {
 type AskSize = unsafe fn(nvrtc_sys::nvrtcProgram, *mut usize) -> nvrtc_sys::nvrtcResult;
 type CopyCode = unsafe fn(nvrtc_sys::nvrtcProgram, *mut c_char) -> nvrtc_sys::nvrtcResult;
 
-/// A program of NVRTC, destroyed when dropped.
+/// A program of NVRTC, compiled by [`Compiler::compile`] and destroyed when dropped.
 struct Program(nvrtc_sys::nvrtcProgram);
 
 impl Program {

@@ -106,7 +106,7 @@ impl Cuda {
                 remedy: "see whether `nvidia-smi` lists one, or use `--device cpu`",
             });
         }
-        compile::compiler()
+        compile::compiler_version()
             .map(drop)
             .map_err(|problem| BackendError::NoDevice {
                 problem,
@@ -298,8 +298,10 @@ impl Memory for Cuda {
     }
 
     fn fingerprint(&self) -> String {
-        let compiler = compile::compiler();
-        let compiler = compiler.unwrap_or_else(|_| "no NVRTC".to_owned());
+        let compiler = match compile::compiler_version() {
+            Ok((major, minor)) => format!("NVRTC {major}.{minor}"),
+            Err(_) => "no NVRTC".to_owned(),
+        };
         format!("cuda {} {compiler}", self.device.capability)
     }
 }

@@ -1,8 +1,6 @@
 //! What the compiler makes of every kernel, for checks that need no GPU.
 
-use cudarc::nvrtc::result as nvrtc;
-
-use super::{Compiler, OPTIONS, Program, Source, Target, precision_option};
+use super::{Compiler, Source, Target, options};
 use crate::backend::Precision;
 use crate::backend::cuda::Capability;
 use crate::backend::cuda::kernels::{FILES, Kernel, PRODUCTS};
@@ -24,33 +22,28 @@ pub struct Compilation {
     pub code: Vec<u8>,
 }
 
-/// Compiles every file of kernels, those of products in every precision, for GPUs of this capability, past
-/// the cache; needs NVRTC, but
-/// neither a driver nor a GPU.
+/// Compiles every file of kernels, those of products in every precision, for GPUs of this capability,
+/// past the cache; needs NVRTC, but neither a driver nor a GPU.
 ///
 /// # Errors
 /// If there is no NVRTC, or a file does not compile: the compiler's words.
 pub fn compile_every_kernel(capability: Capability) -> Result<Vec<Compilation>, String> {
-    Compiler::find()?;
+    let compiler = Compiler::find()?;
     let target = Target::MachineCode(capability);
-    let architecture = target.option();
     let compile = |(source, kernels): &(Source, &[Kernel]), precision| -> Result<_, String> {
-        let precise = precision_option(precision);
-        let mut options = vec![&*architecture, precise, "--ptxas-options=-v"];
-        options.extend(OPTIONS);
-        let failed = |error: nvrtc::NvrtcError| format!("{}: {error}", source.name);
-        let program = Program::new(source).map_err(failed)?;
-        // SAFETY: the program exists until it is dropped.
-        unsafe { nvrtc::compile_program(program.0, &options) }
-            .map_err(|error| format!("{}\n{}", failed(error), program.log()))?;
-        let ptx = program.code(Target::Portable(capability)).map_err(failed)?;
+        let mut options = options(precision, target);
+        options.push("--ptxas-options=-v".to_owned());
+        let failed = |problem| format!("{}: {problem}", source.name);
+        let program = compiler.compile(source, &options).map_err(failed)?;
+        let refused = |error| failed(compiler.failure(error));
+        let code = |target| program.code(target).map_err(refused);
         Ok(Compilation {
             file: source.name,
             precision,
             kernels: kernels.iter().map(|kernel| kernel.name()).collect(),
             log: program.log(),
-            ptx: String::from_utf8_lossy(&ptx).into_owned(),
-            code: program.code(target).map_err(failed)?,
+            ptx: String::from_utf8_lossy(&code(Target::Portable(capability))?).into_owned(),
+            code: code(target)?,
         })
     };
     let mut compilations = Vec::new();
@@ -64,13 +57,4 @@ pub fn compile_every_kernel(capability: Capability) -> Result<Vec<Compilation>, 
         }
     }
     Ok(compilations)
-}
-
-/// Major and minor version of NVRTC.
-///
-/// # Errors
-/// If there is none.
-pub(in crate::backend::cuda) fn compiler_version() -> Result<(u32, u32), String> {
-    let Compiler { major, minor } = Compiler::find()?;
-    Ok((major.unsigned_abs(), minor.unsigned_abs()))
 }
