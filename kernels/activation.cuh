@@ -14,6 +14,14 @@ enum ActivationKind : unsigned {
     SILU
 };
 
+// What becomes of a sum: c = activation([c +] sum [+ bias]).
+struct Finish {
+    unsigned add;         // whether C is added to
+    unsigned activation;  // an ActivationKind
+    float parameter;      // of the activation
+    unsigned wide;        // whether rows of C, and the bias, are made of aligned quads
+};
+
 // `parameter` is the slope of LEAKY_RELU and the alpha of ELU.
 __device__ __forceinline__ float activate(unsigned kind, float parameter, float x) {
     switch (kind) {

@@ -1,7 +1,8 @@
 // Adds up what a product leaves whose slices have blocks of their own.
 //
 // CPU twin: none, a CPU's sums are not split. Reads 4 bytes for each slice, writes 4, per element.
-#include "product.cuh"
+#include "activation.cuh"
+#include "device.cuh"
 
 // C has `len` elements in rows of `columns`, and each of `slices` tables as many.
 struct Fold {
@@ -10,7 +11,7 @@ struct Fold {
 };
 
 // c = activation([c +] the sum of the slices, in order [+ bias]); the same bits as `multiply` and
-// `store` leave where one block runs over all slices.
+// `store` of product.cuh leave where one block runs over all slices.
 extern "C" __global__ void fold(Fold fold, const float* __restrict__ slices,
                                 const float* __restrict__ bias, float* c) {
     FOR_EACH(i, fold.len) {
@@ -18,7 +19,7 @@ extern "C" __global__ void fold(Fold fold, const float* __restrict__ slices,
 #pragma unroll 8
         for (size_t slice = 0; slice < fold.slices; ++slice) sum += slices[slice * fold.len + i];
         if (fold.finish.add) sum += c[i];
-        if (bias) sum += bias[i % fold.columns];
+        if (bias) sum += bias[divide(i, fold.columns).remainder];
         c[i] = activate(fold.finish.activation, fold.finish.parameter, sum);
     }
 }

@@ -98,14 +98,6 @@ __device__ __forceinline__ void multiply(Shared& shared, A& a, B& b, size_t firs
     }
 }
 
-// What becomes of a sum: c = activation([c +] sum [+ bias]).
-struct Finish {
-    unsigned add;         // whether C is added to
-    unsigned activation;  // an ActivationKind
-    float parameter;      // of the activation
-    unsigned wide;        // whether rows of C, and the bias, are made of aligned quads
-};
-
 // Rows of C that follow one another.
 struct DenseRows {
     size_t columns;

@@ -272,7 +272,7 @@ impl Cuda {
     }
 }
 
-/// `Finish` of `product.cuh`: what becomes of a sum.
+/// `Finish` of `activation.cuh`: what becomes of a sum.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
 pub(super) struct Finish {
