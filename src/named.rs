@@ -56,7 +56,7 @@ macro_rules! choices {
 
         impl $name {
             /// Every one.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
 
             /// Its name.
             pub fn name(self) -> &'static str {

@@ -25,9 +25,6 @@ use ptxas::{UNITS, bound_of_threads, count_units, entries, read_log, unit_of};
 /// Threads of a block where the kernel does not bound them: see `src/backend/cuda/launch.rs`.
 const THREADS: u32 = 256;
 
-/// Files whose kernels do nothing but sum products.
-const PRODUCTS: [&str; 2] = ["convolution.cu", "matmul.cu"];
-
 #[test]
 fn kernels_for_8_0() {
     check(Capability { major: 8, minor: 0 });
@@ -80,10 +77,9 @@ fn rows(
     let (usages, warnings) = read_log(&compilation.log);
     problems.extend(warnings.iter().map(|line| format!("{file}: {line}")));
     let entries = entries(&compilation.ptx);
-    let listing = match PRODUCTS.contains(file) {
-        true => disassemble(compilation, capability),
-        false => String::new(),
-    };
+    // Kernels of a file that makes products do nothing else.
+    let listing = precision.map(|precision| disassemble(compilation, precision, capability));
+    let listing = listing.unwrap_or_default();
     let units = count_units(&listing);
     for kernel in &compilation.kernels {
         let (Some(usage), Some(body)) = (usages.get(kernel), entries.get(kernel)) else {
@@ -94,10 +90,10 @@ fn rows(
         let (blocks, warps) = Multiprocessor::of(capability).occupancy(*usage, threads);
         let mut unit = String::new();
         let mut label = (*kernel).to_owned();
-        if *precision != Precision::F32 {
-            write!(label, " {precision}").unwrap();
-        }
-        if PRODUCTS.contains(file) {
+        if let Some(precision) = precision {
+            if *precision != Precision::F32 {
+                write!(label, " {precision}").unwrap();
+            }
             let (asked, counts) = (unit_of(body), units.get(kernel).unwrap_or(&[0; 3]));
             let index = UNITS.iter().position(|unit| *unit == asked).unwrap();
             unit = format!("{asked} x {}", counts[index]);
@@ -126,12 +122,12 @@ fn rows(
 }
 
 /// What nvdisasm prints of the machine code.
-fn disassemble(compilation: &Compilation, capability: Capability) -> String {
+fn disassemble(compilation: &Compilation, precision: Precision, capability: Capability) -> String {
     let nvdisasm = std::env::var_os("NVDISASM").expect("NVDISASM: start scripts/check-kernels.sh");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let code = folder.join(format!(
-        "{}-{}-{capability}.cubin",
-        compilation.file, compilation.precision
+        "{}-{precision}-{capability}.cubin",
+        compilation.file
     ));
     fs::write(&code, &compilation.code).unwrap();
     let output = Command::new(nvdisasm)

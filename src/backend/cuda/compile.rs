@@ -79,17 +79,21 @@ fn precision_option(precision: Precision) -> &'static str {
 }
 
 /// What NVRTC is told to make code of a file for `target`.
-fn options(precision: Precision, target: Target) -> Vec<String> {
-    let of_file = [target.option(), precision_option(precision).to_owned()];
-    let of_all = OPTIONS.iter().map(|&option| option.to_owned());
-    of_file.into_iter().chain(of_all).collect()
+fn options(precision: Option<Precision>, target: Target) -> Vec<String> {
+    let options = OPTIONS.iter().copied();
+    let options = options.chain(precision.map(precision_option));
+    options
+        .map(str::to_owned)
+        .chain([target.option()])
+        .collect()
 }
 
-/// Builds `source` for the device, whose context is bound, and loads it.
+/// Builds `source` for the device, whose context is bound, and loads it; products of operands that are
+/// rounded to `precision`, where it makes any.
 pub(super) fn load(
     device: &Device,
     source: &Source,
-    precision: Precision,
+    precision: Option<Precision>,
 ) -> Result<CUmodule, BackendError> {
     let failed = |problem| BackendError::Kernels {
         device: device.ordinal,
@@ -132,7 +136,7 @@ pub(super) fn compiler_version() -> Result<(u32, u32), String> {
 fn build(
     compiler: &Compiler,
     source: &Source,
-    precision: Precision,
+    precision: Option<Precision>,
     target: Target,
 ) -> Result<Vec<u8>, String> {
     // Ranks of one process want the same files at the same time: the first builds them.
@@ -150,8 +154,9 @@ fn build(
     if let Some(code) = entry.read() {
         return Ok(code);
     }
+    let rounded = precision.map_or_else(String::new, |precision| format!(" in {precision}"));
     tracing::info!(
-        "compiling {} in {precision} with {}, once",
+        "compiling {}{rounded} with {}, once",
         source.name,
         target.option()
     );

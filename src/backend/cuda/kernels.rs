@@ -10,9 +10,18 @@ use super::compile::{Source, load};
 use super::device::{Device, describe};
 use crate::backend::{BackendError, Precision};
 
-/// Makes [`Kernel`] and [`FILES`] from `"file" => { Variant = "function", .. }`.
+/// A kernel file and what is in it.
+pub(super) struct File {
+    pub(super) source: Source,
+    /// Whether it makes products, and so is built for each precision.
+    pub(super) by_precision: bool,
+    pub(super) kernels: &'static [Kernel],
+}
+
+/// Makes [`Kernel`] and [`FILES`] from `"file" => { Variant = "function", .. }`, where a file of products
+/// is marked: `"file" by precision => { .. }`.
 macro_rules! kernels {
-    ($($file:literal => { $($kernel:ident = $name:literal),* $(,)? })*) => {
+    ($($file:literal $(by $precision:ident)? => { $($kernel:ident = $name:literal),* $(,)? })*) => {
         /// A `__global__` function.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Kernel { $($($kernel),*),* }
@@ -27,38 +36,49 @@ macro_rules! kernels {
         /// Every kernel, in the order of their numbers.
         const KERNELS: &[Kernel] = &[$($(Kernel::$kernel),*),*];
 
-        /// Every file with its kernels.
-        pub(super) const FILES: &[(Source, &[Kernel])] = &[$((
-            Source { name: $file, text: include_str!(concat!("../../../kernels/", $file)) },
-            &[$(Kernel::$kernel),*],
-        )),*];
+        /// Every file.
+        pub(super) const FILES: &[File] = &[$(File {
+            source: source!($file),
+            by_precision: by_precision!($($precision)?),
+            kernels: &[$(Kernel::$kernel),*],
+        }),*];
     };
 }
 
-macro_rules! headers {
-    ($($file:literal),*) => {
-        &[$(Source { name: $file, text: include_str!(concat!("../../../kernels/", $file)) }),*]
+/// Whether a file has the mark.
+macro_rules! by_precision {
+    () => {
+        false
+    };
+    (precision) => {
+        true
+    };
+}
+
+macro_rules! source {
+    ($file:literal) => {
+        Source {
+            name: $file,
+            text: include_str!(concat!("../../../kernels/", $file)),
+        }
     };
 }
 
 /// What kernel files include.
-pub(super) const HEADERS: &[Source] = headers![
-    "device.cuh",
-    "activation.cuh",
-    "staging.cuh",
-    "tile.cuh",
-    "product.cuh",
-    "random.cuh"
+pub(super) const HEADERS: &[Source] = &[
+    source!("device.cuh"),
+    source!("activation.cuh"),
+    source!("staging.cuh"),
+    source!("tile.cuh"),
+    source!("product.cuh"),
+    source!("random.cuh"),
 ];
 
-/// Files of products: they are built for each precision, which the others do not know.
-pub(super) const PRODUCTS: [&str; 2] = ["convolution.cu", "matmul.cu"];
-
 /// Number of precisions.
-const PRECISIONS: usize = 4;
+const PRECISIONS: usize = Precision::ALL.len();
 
 kernels! {
-    "convolution.cu" => {
+    "convolution.cu" by precision => {
         ConvolveLarge = "convolve_128x128",
         ConvolveTall = "convolve_128x32",
         ConvolveMedium = "convolve_64x64",
@@ -94,7 +114,7 @@ kernels! {
         ElementwiseLoss = "elementwise_loss",
         LossReport = "loss_report",
     }
-    "matmul.cu" => {
+    "matmul.cu" by precision => {
         MatmulNnLarge = "matmul_nn_128x128",
         MatmulNnTall = "matmul_nn_128x32",
         MatmulNnMedium = "matmul_nn_64x64",
@@ -192,16 +212,15 @@ impl Functions {
     }
 
     fn make(&self, device: &Device, kernel: Kernel, precision: Precision) -> Option<Function> {
-        let file = FILES
-            .iter()
-            .position(|(_, kernels)| kernels.contains(&kernel));
-        let file = file.expect("every kernel is in a file");
-        let source = &FILES[file].0;
-        let precision = match PRODUCTS.contains(&source.name) {
-            true => precision,
-            false => Precision::F32,
-        };
-        let module = &self.modules[precision as usize][file];
+        let number = FILES.iter().position(|file| file.kernels.contains(&kernel));
+        let number = number.expect("every kernel is in a file");
+        let File {
+            source,
+            by_precision,
+            ..
+        } = &FILES[number];
+        let precision = by_precision.then_some(precision);
+        let module = &self.modules[precision.unwrap_or_default() as usize][number];
         let module = module.get_or_init(|| match load(device, source, precision) {
             Ok(module) => Some(Module(module)),
             Err(failure) => {

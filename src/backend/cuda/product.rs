@@ -324,18 +324,11 @@ fn is_bias_wide(bias: Option<View<'_, f32>>) -> bool {
 mod tests {
     use super::*;
 
-    const PRECISIONS: [Precision; 4] = [
-        Precision::F32,
-        Precision::Tf32,
-        Precision::Bf16,
-        Precision::F16,
-    ];
-
     #[test]
     fn slices_cover_all_terms_and_are_few() {
         let numbers = [0, 1, 16, 255, 256, 257, 784, 16_384, 16_385, 36_864];
         for terms in numbers.into_iter().chain([1 << 20]) {
-            for precision in PRECISIONS {
+            for precision in Precision::ALL {
                 let slices = Slices::of(terms, precision);
                 assert!(slices.terms * slices.count >= terms);
                 assert!(slices.terms * slices.count < terms + slices.terms.max(1));
@@ -352,7 +345,7 @@ mod tests {
 
     #[test]
     fn large_products_take_large_tiles_and_small_ones_spread_their_slices() {
-        for precision in PRECISIONS {
+        for precision in Precision::ALL {
             let plan = |rows, columns, terms| {
                 let slices = Slices::of(terms, precision);
                 Plan::of(rows, columns, slices.count, usize::MAX, precision)

@@ -8,17 +8,10 @@ use ringstep::backend::{
 
 use super::*;
 
-const PRECISIONS: [Precision; 4] = [
-    Precision::F32,
-    Precision::Tf32,
-    Precision::Bf16,
-    Precision::F16,
-];
-
 #[test]
 fn of_products_with_bias_and_activation() {
     let (n, k) = (37, 50);
-    for precision in PRECISIONS {
+    for precision in Precision::ALL {
         for form in [Form::NN, Form::NT] {
             for activation in [Activation::Relu, Activation::Tanh] {
                 assert_same_bits_in(
@@ -41,7 +34,7 @@ fn of_products_with_bias_and_activation() {
 #[test]
 fn of_products_transposed() {
     let (n, k) = (37, 50);
-    for precision in PRECISIONS {
+    for precision in Precision::ALL {
         assert_same_bits_in(
             precision,
             "matmul, TN",
@@ -54,7 +47,7 @@ fn of_products_transposed() {
 
 #[test]
 fn of_convolution() {
-    for precision in PRECISIONS {
+    for precision in Precision::ALL {
         of_convolution_in(precision);
     }
 }
@@ -119,7 +112,7 @@ fn workspace(geometry: &ConvGeometry) -> usize {
         .into_iter()
         .filter_map(Cpu::with_instructions);
     let needs = backends.flat_map(|cpu| {
-        PRECISIONS.map(|precision| {
+        Precision::ALL.map(|precision| {
             cpu.with_precision(precision)
                 .convolution_workspace(geometry)
         })

@@ -1,17 +1,17 @@
 //! What the compiler makes of every kernel, for checks that need no GPU.
 
-use super::{Compiler, Source, Target, options};
+use super::{Compiler, Target, options};
 use crate::backend::Precision;
 use crate::backend::cuda::Capability;
-use crate::backend::cuda::kernels::{FILES, Kernel, PRODUCTS};
+use crate::backend::cuda::kernels::{FILES, File};
 
 /// A kernel file as it is compiled for one architecture.
 #[derive(Debug)]
 pub struct Compilation {
     /// The file.
     pub file: &'static str,
-    /// What the operands of its products are rounded to.
-    pub precision: Precision,
+    /// What the operands of its products are rounded to, where it makes products.
+    pub precision: Option<Precision>,
     /// Names of its kernels.
     pub kernels: Vec<&'static str>,
     /// Warnings, and for each kernel its registers, shared memory and spills as `ptxas -v` has them.
@@ -30,17 +30,17 @@ pub struct Compilation {
 pub fn compile_every_kernel(capability: Capability) -> Result<Vec<Compilation>, String> {
     let compiler = Compiler::find()?;
     let target = Target::MachineCode(capability);
-    let compile = |(source, kernels): &(Source, &[Kernel]), precision| -> Result<_, String> {
+    let compile = |file: &File, precision| -> Result<_, String> {
         let mut options = options(precision, target);
         options.push("--ptxas-options=-v".to_owned());
-        let failed = |problem| format!("{}: {problem}", source.name);
-        let program = compiler.compile(source, &options).map_err(failed)?;
+        let failed = |problem| format!("{}: {problem}", file.source.name);
+        let program = compiler.compile(&file.source, &options).map_err(failed)?;
         let refused = |error| failed(compiler.failure(error));
         let code = |target| program.code(target).map_err(refused);
         Ok(Compilation {
-            file: source.name,
+            file: file.source.name,
             precision,
-            kernels: kernels.iter().map(|kernel| kernel.name()).collect(),
+            kernels: file.kernels.iter().map(|kernel| kernel.name()).collect(),
             log: program.log(),
             ptx: String::from_utf8_lossy(&code(Target::Portable(capability))?).into_owned(),
             code: code(target)?,
@@ -48,9 +48,9 @@ pub fn compile_every_kernel(capability: Capability) -> Result<Vec<Compilation>, 
     };
     let mut compilations = Vec::new();
     for file in FILES {
-        let precisions = match PRODUCTS.contains(&file.0.name) {
-            true => Precision::ALL,
-            false => &[Precision::F32],
+        let precisions = match file.by_precision {
+            true => &Precision::ALL.map(Some)[..],
+            false => &[None],
         };
         for &precision in precisions {
             compilations.push(compile(file, precision)?);
