@@ -24,8 +24,6 @@ pub(super) struct Device {
     pub(super) ordinal: usize,
     pub(super) name: String,
     pub(super) capability: Capability,
-    /// Dynamic shared memory that a block can have, in bytes.
-    pub(super) shared_bytes: u32,
     pub(super) compute: sys::CUstream,
     /// The communicator's stream.
     pub(super) reduce: sys::CUstream,
@@ -101,7 +99,6 @@ impl Device {
             major: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             minor: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         };
-        let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
         let name = result::device::get_name(device).map_err(during("cuDeviceGetName"))?;
         // SAFETY: the device exists; released when the last handle is dropped.
         let context = unsafe { result::primary_ctx::retain(device) }
@@ -127,7 +124,6 @@ impl Device {
             ordinal,
             name,
             capability,
-            shared_bytes: shared,
             compute: stream(0)?,
             // What other ranks wait for goes first.
             reduce: stream(greatest)?,

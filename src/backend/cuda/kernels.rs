@@ -3,8 +3,7 @@
 use std::ffi::CString;
 use std::sync::OnceLock;
 
-use cudarc::driver::result;
-use cudarc::driver::sys::{self, CUfunction_attribute_enum as Attribute};
+use cudarc::driver::{result, sys};
 
 use super::compile::{Source, load};
 use super::device::{Device, describe};
@@ -229,7 +228,9 @@ impl Functions {
             }
         });
         let Module(module) = (*module)?;
-        match function(device, module, kernel) {
+        let name = CString::new(kernel.name()).expect("names have no zero byte");
+        // SAFETY: the module is loaded.
+        match unsafe { result::module::get_function(module, name) } {
             Ok(function) => Some(Function(function)),
             Err(error) => {
                 device.fail(BackendError::Kernels {
@@ -253,28 +254,5 @@ impl Functions {
                 let _ = unsafe { result::module::unload(module) };
             }
         }
-    }
-}
-
-/// The function, with all the shared memory that it may ask for at a launch.
-fn function(
-    device: &Device,
-    module: sys::CUmodule,
-    kernel: Kernel,
-) -> Result<sys::CUfunction, result::DriverError> {
-    let name = CString::new(kernel.name()).expect("names have no zero byte");
-    // SAFETY: the module is loaded; attributes are set before the function is first launched.
-    unsafe {
-        let function = result::module::get_function(module, name)?;
-        let fixed = result::function::get_function_attribute(
-            function,
-            Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
-        )?;
-        result::function::set_function_attribute(
-            function,
-            Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-            device.shared_bytes as i32 - fixed,
-        )?;
-        Ok(function)
     }
 }

@@ -27,23 +27,16 @@ const TEAM_THREADS: usize = 256;
 /// Longest row that one warp works on.
 const LONGEST_OF_A_WARP: usize = 1024;
 
-/// How many threads run a kernel, and the shared memory each block asks for.
+/// How many threads run a kernel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grid {
     pub(super) blocks: [u32; 3],
     pub(super) threads: [u32; 3],
-    /// Dynamic shared memory of a block, in bytes.
-    pub(super) shared_bytes: u32,
 }
 
 impl Grid {
     pub(super) fn new(blocks: [u32; 3], threads: [u32; 3]) -> Self {
-        let shared_bytes = 0;
-        Self {
-            blocks,
-            threads,
-            shared_bytes,
-        }
+        Self { blocks, threads }
     }
 
     /// For a kernel whose threads stride over `len` elements.
@@ -169,7 +162,8 @@ impl Cuda {
                 function,
                 (x, y, z),
                 (threads_x, threads_y, threads_z),
-                grid.shared_bytes,
+                // Bytes of dynamic shared memory: kernels know the size of what they share.
+                0,
                 device.compute,
                 &mut values[..arguments.len()],
             )
