@@ -1,7 +1,7 @@
 //! Matrix products, the heart of dense and convolution layers.
 
 use super::kernels::Kernel;
-use super::product::{Output, Plan, Product, Slices, TABLE_ELEMENTS, is_wide};
+use super::product::{Output, Plan, Product, Slices, is_wide};
 use super::{Cuda, View, ViewMut};
 use crate::backend::{Accumulate, Activation, Form, Matmul, MatmulShape};
 
@@ -50,7 +50,7 @@ impl Cuda {
             "matmul: length of the bias differs from {shape:?}"
         );
         let slices = Slices::of(k, self.precision);
-        let plan = Plan::of(m, n, slices.count, TABLE_ELEMENTS, self.precision);
+        let plan = Plan::of(m, n, slices.count, self.precision);
         let (a_row, b_row) = match form {
             Form::NN => (k, n),
             Form::NT => (k, k),

@@ -141,17 +141,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// For `[rows, columns]` sums in slices, with room for `room` elements of their tables. Split
-    /// where the tiles alone would leave most multiprocessors idle.
-    pub(super) fn of(
-        rows: usize,
-        columns: usize,
-        slices: usize,
-        room: usize,
-        precision: Precision,
-    ) -> Self {
+    /// For `[rows, columns]` sums in slices. Split where the tiles alone would leave most multiprocessors
+    /// idle, and the slices' tables have room.
+    pub(super) fn of(rows: usize, columns: usize, slices: usize, precision: Precision) -> Self {
         let fills = Tile::Medium.count(rows, columns) >= PROCESSORS;
-        let is_split = slices > 1 && !fills && slices * rows * columns <= room;
+        let is_split = slices > 1 && !fills && slices * rows * columns <= TABLE_ELEMENTS;
         let sums = if is_split { slices } else { 1 };
         Self {
             tile: Tile::of(rows, columns, sums, precision),
@@ -348,7 +342,7 @@ mod tests {
         for precision in Precision::ALL {
             let plan = |rows, columns, terms| {
                 let slices = Slices::of(terms, precision);
-                Plan::of(rows, columns, slices.count, usize::MAX, precision)
+                Plan::of(rows, columns, slices.count, precision)
             };
             let whole = |tile| Plan {
                 tile,
@@ -360,7 +354,9 @@ mod tests {
             assert!(split.is_split && split.tile == Tile::Small);
             assert!(!plan(784, 512, 64).is_split);
             assert!(plan(288, 64, 36_864).is_split);
-            assert!(!Plan::of(64, 512, 4, 1000, precision).is_split);
+            // Sixteen tables of half a million sums fill the room; seventeen do not fit.
+            assert!(plan(512, 1024, 16 * SLICE).is_split);
+            assert!(!plan(512, 1024, 17 * SLICE).is_split);
         }
     }
 }

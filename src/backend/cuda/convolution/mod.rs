@@ -53,7 +53,7 @@ impl Convolve for Cuda {
         );
         let [m, n, k] = [places(g), g.out_channels, terms(g)];
         let slices = Slices::of(k, self.precision);
-        let plan = Plan::of(m, n, slices.count, TABLE_ELEMENTS, self.precision);
+        let plan = Plan::of(m, n, slices.count, self.precision);
         let (windows, run) = input_windows(g);
         let wide = [
             windows.are_wide(x, run),
@@ -97,7 +97,7 @@ impl Convolve for Cuda {
         // So few that their tables have room, and can be summed by blocks of their own: where
         // sums are few and long, most multiprocessors would otherwise idle.
         let slices = Slices::at_most(TABLE_ELEMENTS / (m * n).max(1), k, self.precision);
-        let plan = Plan::of(m, n, slices.count, TABLE_ELEMENTS, self.precision);
+        let plan = Plan::of(m, n, slices.count, self.precision);
         let (windows, run) = input_windows(g);
         let wide = [
             windows.are_wide(x, run),
@@ -144,13 +144,7 @@ impl Convolve for Cuda {
         let slices = Slices::of(met * g.out_channels, self.precision);
         let mut phases = phases(g);
         let mut left = g.stride_height.min(g.in_height) * g.stride_width.min(g.in_width);
-        let plan = Plan::of(
-            left * places,
-            n,
-            slices.count,
-            TABLE_ELEMENTS,
-            self.precision,
-        );
+        let plan = Plan::of(left * places, n, slices.count, self.precision);
         let wide = [dy, kernel].map(|view| is_wide(view.pointer, g.out_channels));
         let output = Output {
             c: dx,
