@@ -59,10 +59,3 @@ fn a_gpu_whose_kernels_fail_is_a_problem() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("problem  GPU            0: "), "{said}");
 }
-
-#[test]
-fn the_gpu_is_real_where_it_has_to_be() {
-    let is_required = std::env::var("REQUIRE_REAL_GPU").is_ok_and(|value| value == "1");
-    let name = cuda().name().to_owned();
-    assert!(!is_required || !name.starts_with("Emulated"), "{name}");
-}
