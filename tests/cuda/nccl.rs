@@ -2,7 +2,6 @@
 //!
 //! Every scenario is a process of its own, since the emulator reads what it is to do once.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use ringstep::comm::nccl::{self, Nccl, NcclAlgorithm};
 use ringstep::comm::{CommError, Communicator, Options, Span, threads};
 
 use crate::collectives::{all_collectives, half_sums, lengths, same_bits_everywhere};
+use crate::twins::alone;
 
 /// Names the scenario that a process of its own runs.
 const SCENARIO: &str = "RINGSTEP_TEST_NCCL_SCENARIO";
@@ -23,20 +23,10 @@ const SOON: Duration = Duration::from_secs(20);
 /// Runs a scenario on emulated GPUs; on real ones the variables mean nothing.
 fn run(scenario: &str, variables: &[(&str, &str)]) {
     let start = Instant::now();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "nccl::scenario", "--ignored", "--nocapture"])
-        .env("FAKE_CUDA_DEVICES", "4")
-        .envs(variables.iter().copied())
-        .env(SCENARIO, scenario)
-        .output()
-        .unwrap();
+    let emulated = [("FAKE_CUDA_DEVICES", "4"), (SCENARIO, scenario)];
+    let output = alone("nccl::scenario", &[&emulated[..], variables].concat());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{scenario}: {said}");
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        printed.contains("1 passed"),
-        "{scenario} did not run: {printed}"
-    );
     assert!(
         start.elapsed() < 3 * SOON,
         "{scenario}: {:?}",

@@ -1,7 +1,5 @@
 //! Products of rounded operands, by tensor cores: against sums in `f64`, and bits against bits.
 
-use std::process::Command;
-
 use half::{bf16, f16};
 use ringstep::backend::cpu::Cpu;
 use ringstep::backend::cuda::{Capability, Cuda};
@@ -11,7 +9,9 @@ use ringstep::backend::{
 
 use crate::convolution::{Call, Inputs, assert_all_close, reference as convolved, run};
 use crate::matmul::{ACTIVATIONS, FORMS, multiply, operands, reference};
-use crate::twins::{F32_ERROR, assert_close, assert_same_bits, cuda, download, normals, upload};
+use crate::twins::{
+    F32_ERROR, alone, assert_close, assert_same_bits, cuda, download, normals, upload,
+};
 
 const ROUNDED: [Precision; 3] = [Precision::Tf32, Precision::Bf16, Precision::F16];
 
@@ -352,25 +352,10 @@ fn the_dot_product_of_slide_32() {
     within(Precision::Bf16, 32_896.0 * f64::from(bf16::from_f32(0.1)));
 }
 
-/// In a process of its own: the emulator reads once what it is to be.
 #[test]
 fn a_gpu_that_is_too_old_is_refused_by_its_capability() {
-    let child = [
-        "--exact",
-        "precision::on_an_old_gpu",
-        "--ignored",
-        "--nocapture",
-    ];
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(child)
-        .env("FAKE_CUDA_CC", "7.5")
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && printed.contains("1 passed"),
-        "{output:?}"
-    );
+    let output = alone("precision::on_an_old_gpu", &[("FAKE_CUDA_CC", "7.5")]);
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! One body on both backends, and the comparison of what came out.
+//! One body on both backends, and the comparison of what came out; tests in processes of their own.
 
 use std::ffi::OsString;
+use std::process::{Command, Output};
 
 use ringstep::backend::cuda::Cuda;
 use ringstep::backend::{Element, Memory, View, ViewMut};
@@ -33,6 +34,22 @@ pub(crate) fn cuda() -> Cuda {
 pub(crate) fn program() -> OsString {
     let named = std::env::var_os("RINGSTEP");
     named.unwrap_or_else(|| env!("CARGO_BIN_EXE_ringstep").into())
+}
+
+/// What becomes of an ignored test, `module::name`, in a process of its own with these environment
+/// variables: the emulator reads its own once. It ran, but may have failed.
+pub(crate) fn alone(test: &str, variables: &[(&str, &str)]) -> Output {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        printed.contains("1 passed") || printed.contains("1 failed"),
+        "{test} did not run: {output:?}"
+    );
+    output
 }
 
 /// A buffer with these values.
