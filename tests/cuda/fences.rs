@@ -95,8 +95,12 @@ fn child() {
 fn a_removed_fence_is_found_by_streams_that_run_ahead() {
     let emulated = Cuda::new(0).unwrap().name().starts_with("Emulated");
     for seed in ["forward", "5", "6"] {
-        let ahead = [("FAKE_CUDA_STREAMS", "ahead"), ("PTX_EMU_ORDER", seed)];
-        let output = alone("fences::child", &[&ahead[..], &[(CHILD, "1")]].concat());
+        let variables = [
+            ("FAKE_CUDA_STREAMS", "ahead"),
+            ("PTX_EMU_ORDER", seed),
+            (CHILD, "1"),
+        ];
+        let output = alone("fences::child", &variables);
         let said = String::from_utf8_lossy(&output.stderr);
         // On hardware a race may go well.
         assert!(output.status.success() || !emulated, "order {seed}: {said}");

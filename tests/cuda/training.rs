@@ -26,30 +26,30 @@ const MLP: &str = r#"[
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let names: Vec<_> = (0..36).map(|pixel| format!("p{pixel}")).collect();
-    let mut text = format!("{},label\n", names.join(","));
+    let mut lines = vec![format!("{},label\n", names.join(","))];
     for row in 0..76 {
         let pixel = |pixel: i32| ((row * 37 + pixel * 11) as f64 * 0.13).sin() + f64::from(row % 3);
-        for value in (0..36).map(pixel) {
-            text += &format!("{value:.4},");
-        }
-        text += &format!("{}\n", row % 3);
+        let pixels: Vec<_> = (0..36).map(|at| format!("{:.4}", pixel(at))).collect();
+        lines.push(format!("{},{}\n", pixels.join(","), row % 3));
     }
-    fs::write(folder.path().join("train.csv"), &text).unwrap();
-    fs::write(folder.path().join("test.csv"), &text[..text.len() / 2]).unwrap();
-    let whole = fs::read_to_string(folder.path().join("test.csv")).unwrap();
-    let end = whole.rfind('\n').unwrap() + 1;
-    fs::write(folder.path().join("test.csv"), &whole[..end]).unwrap();
+    let (train, test) = (&lines[..], &lines[..lines.len() / 2]);
+    fs::write(folder.path().join("train.csv"), train.concat()).unwrap();
+    fs::write(folder.path().join("test.csv"), test.concat()).unwrap();
     let run = format!(
         "[data]\nformat = \"csv\"\ntrain = \"train.csv\"\ntest = \"test.csv\"\nlabel = \"label\"\n\
          shape = [6, 6, 1]\n\
          [model]\nloss = \"softmax_cross_entropy\"\nlayers = {MLP}\n\
          [train]\nglobal_batch = 8\nmicro_batch = 3\nsteps = 20\nlog_every = 1\n\
          evaluate_every = 0\ncheckpoint_every = 0\n\
-         optimizer = {{ kind = \"adam\", learning_rate = 0.01 }}\nclip = {{ global_norm = 1.0 }}\n",
-        MLP = MLP.replace('\n', " ")
+         optimizer = {{ kind = \"adam\", learning_rate = 0.01 }}\nclip = {{ global_norm = 1.0 }}\n"
     );
     fs::write(folder.path().join("run.toml"), run).unwrap();
     folder
+}
+
+/// What sets the model's layers.
+fn model(layers: &str) -> String {
+    format!("model.layers={}", layers.replace('\n', " "))
 }
 
 fn session(folder: &Path, ranks: usize, overrides: &[&str]) -> Session {
@@ -142,8 +142,7 @@ fn losses_are_those_of_cpu_ranks_on_any_number_of_gpus() {
     let folder = folder();
     let folder = folder.path();
     for layers in [CNN, MLP] {
-        let model = format!("model.layers={}", layers.replace('\n', " "));
-        let model = model.as_str();
+        let model = &*model(layers);
         let cpu = train(folder, 1, &[model, "train.device=cpu", "train.reduce=f32"]);
         for (ranks, collective, bucket) in [
             (1, STAGED, ONE_BUCKET),
@@ -165,8 +164,7 @@ fn exact_sums_give_the_same_bits_on_any_number_of_gpus() {
     let folder = folder();
     let folder = folder.path();
     for layers in [CNN, MLP] {
-        let model = format!("model.layers={}", layers.replace('\n', " "));
-        let exact = [model.as_str(), CUDA, "train.reduce=exact"];
+        let exact = [&*model(layers), CUDA, "train.reduce=exact"];
         let one = train(folder, 1, &exact);
         for (ranks, more) in [
             (2, [STAGED, "train.zero=0", ONE_BUCKET]),
@@ -184,8 +182,7 @@ fn exact_sums_give_the_same_bits_on_any_number_of_gpus() {
 fn rounded_products_train_as_on_cpu_ranks_with_the_same_bits_on_any_number_of_gpus() {
     let folder = folder();
     let folder = folder.path();
-    let model = format!("model.layers={}", CNN.replace('\n', " "));
-    let model = model.as_str();
+    let model = &*model(CNN);
     let whole = train(folder, 1, &[model, CUDA, "train.reduce=exact"]);
     for precision in ["tf32", "bf16", "f16"] {
         let precision = format!("train.precision={precision}");
