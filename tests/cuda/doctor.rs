@@ -49,11 +49,7 @@ fn every_gpu_is_listed_once_it_has_run_a_kernel() {
 }
 
 #[test]
-fn a_gpu_whose_kernels_fail_is_a_problem() {
-    if !cuda().name().starts_with("Emulated") {
-        // Nothing makes a real one fail when told to.
-        return;
-    }
+fn a_gpu_whose_kernels_fail_is_a_problem_by_faults() {
     let output = doctor(&[("FAKE_CUDA_FAIL", "launch:1"), ("FAKE_CUDA_DEVICES", "1")]);
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");

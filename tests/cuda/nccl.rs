@@ -230,12 +230,12 @@ fn every_collective_of_every_type_is_that_of_the_host() {
 }
 
 #[test]
-fn a_rank_that_does_not_come_is_named() {
+fn a_rank_that_does_not_come_is_named_on_3_gpus() {
     run("a rank that does not come", &[]);
 }
 
 #[test]
-fn a_device_that_does_not_come_is_noticed() {
+fn a_device_that_does_not_come_is_noticed_by_faults() {
     run(
         "a device that does not come",
         &[("FAKE_NCCL_FAIL", "1:2:stall")],
@@ -243,17 +243,17 @@ fn a_device_that_does_not_come_is_noticed() {
 }
 
 #[test]
-fn an_error_of_the_library_reaches_every_rank_in_its_words() {
+fn an_error_of_the_library_reaches_every_rank_in_its_words_by_faults() {
     run("an error inside", &[("FAKE_NCCL_FAIL", "1:2:error")]);
 }
 
 #[test]
-fn a_rank_that_gives_up_is_named_to_the_others() {
+fn a_rank_that_gives_up_is_named_to_the_others_on_3_gpus() {
     run("a rank that gives up", &[]);
 }
 
 #[test]
-fn calls_that_do_not_match_fail_everywhere() {
+fn calls_that_do_not_match_fail_everywhere_by_faults() {
     run("calls that do not match", &[]);
 }
 
