@@ -188,21 +188,19 @@ fn processes() -> Vec<Finding> {
 }
 
 /// The driver, the GPUs and the libraries for them.
+///
+/// A driver or a compiler that is missing makes the CPU the default device, which needs neither: it is
+/// noted.
 fn gpus(device: DeviceChoice) -> Vec<Finding> {
-    // What a GPU needs is a problem only where there is one.
-    let missing = match device {
-        DeviceChoice::Cuda(_) => Level::Problem,
-        _ => Level::Note,
-    };
     let mut findings = Vec::new();
     let driver = cuda::driver();
     let compiler = cuda::compiler();
     findings.push(match &driver {
         Ok(driver) => Finding::new(Level::Fine, "CUDA driver", found(driver)),
-        Err(error) => Finding::new(missing, "CUDA driver", error.to_string()),
+        Err(error) => Finding::new(Level::Note, "CUDA driver", error.to_string()),
     });
     if driver.is_ok() {
-        findings.extend(devices(compiler.is_ok()));
+        findings.extend(devices(device));
     }
     findings.push(match (&compiler, &driver) {
         (Ok(compiler), Ok(driver)) if compiler.version > driver.version => Finding::new(
@@ -215,7 +213,7 @@ fn gpus(device: DeviceChoice) -> Vec<Finding> {
             ),
         ),
         (Ok(compiler), _) => Finding::new(Level::Fine, "NVRTC", found(compiler)),
-        (Err(error), _) => Finding::new(missing, "NVRTC", error.clone()),
+        (Err(error), _) => Finding::new(Level::Note, "NVRTC", error.clone()),
     });
     findings.push(match nccl::load(NcclAlgorithm::Auto) {
         Ok(library) => {
@@ -229,7 +227,7 @@ fn gpus(device: DeviceChoice) -> Vec<Finding> {
 }
 
 /// Each GPU, and whether they see each other's memory.
-fn devices(has_compiler: bool) -> Vec<Finding> {
+fn devices(device: DeviceChoice) -> Vec<Finding> {
     let what = "GPU";
     let visible = std::env::var("CUDA_VISIBLE_DEVICES");
     let visible = visible.map_or(String::new(), |list| {
@@ -241,7 +239,12 @@ fn devices(has_compiler: bool) -> Vec<Finding> {
             return vec![Finding::new(Level::Note, what, says)];
         }
         Ok(count) => count,
-        Err(error) => return vec![Finding::new(Level::Problem, what, error.to_string())],
+        Err(error) => return vec![Finding::new(Level::Note, what, error.to_string())],
+    };
+    // With GPUs, the CPU is the default device only where nothing compiles kernels for them.
+    let (runs_kernels, failing) = match device {
+        DeviceChoice::Cuda(_) => (true, Level::Problem),
+        _ => (false, Level::Note),
     };
     let mut findings = Vec::new();
     let mut opened = Vec::new();
@@ -256,7 +259,7 @@ fn devices(has_compiler: bool) -> Vec<Finding> {
                 gibibytes(free as u64),
                 gibibytes(total as u64)
             );
-            if has_compiler {
+            if runs_kernels {
                 gpu.run_a_kernel()?;
                 says += ", runs kernels";
             }
@@ -268,8 +271,7 @@ fn devices(has_compiler: bool) -> Vec<Finding> {
                 opened.push(gpu);
             }
             Err::<_, crate::backend::BackendError>(error) => {
-                let says = format!("{ordinal}: {error}");
-                findings.push(Finding::new(Level::Problem, what, says));
+                findings.push(Finding::new(failing, what, format!("{ordinal}: {error}")));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What the program says about the machine it is on, which may have GPUs or not.
 
+use std::fs;
 use std::process::{Command, Output};
 
 /// Runs `ringstep doctor` without what a launcher leaves, but with these variables.
@@ -62,6 +63,34 @@ fn a_machine_that_can_train_is_described_and_the_command_succeeds() {
     let quiet = doctor(&["--quiet"], &[("CUDA_VISIBLE_DEVICES", "")]);
     assert!(quiet.status.success());
     assert_eq!(text(&quiet.stdout), "");
+}
+
+#[test]
+fn what_is_missing_for_gpus_is_noted_where_the_cpu_trains() {
+    // Files that are no libraries stand before those of a machine that has them.
+    let folder = tempfile::tempdir().unwrap();
+    for library in ["cuda", "nvrtc"] {
+        for end in ["", ".1", ".10", ".11", ".12", ".13"] {
+            fs::write(folder.path().join(format!("lib{library}.so{end}")), "").unwrap();
+        }
+    }
+    let output = doctor(
+        &[],
+        &[
+            ("LD_LIBRARY_PATH", folder.path().to_str().unwrap()),
+            ("VIRTUAL_ENV", "/nowhere"),
+            ("CONDA_PREFIX", "/nowhere"),
+        ],
+    );
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    for note in [
+        "note     CUDA driver    no CUDA driver: ",
+        "note     NVRTC          NVRTC was not found; ",
+    ] {
+        assert!(said.lines().any(|line| line.starts_with(note)), "{said}");
+    }
+    assert!(said.ends_with("the default device is cpu\n"), "{said}");
 }
 
 #[cfg(not(feature = "mpi"))]
