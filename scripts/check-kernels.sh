@@ -12,23 +12,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-version=13.2.51
-folder=$PWD/target/nvdisasm
 libraries=$(scripts/install-cuda-libraries.sh)
 if [[ -z ${NVDISASM:-} ]]; then
-    NVDISASM=$folder/nvidia/cu13/bin/nvdisasm
-    if [[ ! -e $folder/nvidia_cuda_nvdisasm-$version.dist-info || ! -x $NVDISASM ]]; then
-        echo "installing nvdisasm $version into $folder" >&2
-        # Put in place whole, so that an interrupted download leaves nothing that looks complete.
-        temporary=$(mktemp -d target/nvdisasm.XXXXXX)
-        trap 'rm -rf "$temporary"' EXIT
-        python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-            --only-binary :all: --no-deps --target "$temporary/nvdisasm" \
-            "nvidia-cuda-nvdisasm==$version" >&2
-        chmod +x "$temporary/nvdisasm/nvidia/cu13/bin/nvdisasm"
-        rm -rf "$folder"
-        mv "$temporary/nvdisasm" "$folder"
-    fi
+    NVDISASM=$(scripts/install-package.sh nvidia-cuda-nvdisasm 13.2.51 "$PWD/target/nvdisasm" \
+        nvidia/cu13/bin/nvdisasm)
 fi
 export NVDISASM
 
