@@ -16,7 +16,7 @@ die() {
 }
 
 usage() {
-    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
     exit "$1"
 }
 

@@ -13,7 +13,6 @@
 #
 #   scripts/gpu-emulator.sh scripts/gpu-check.sh --emulated
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 limit=470 # seconds of all parts together
 bundle=${BUNDLE:-target/gpu-bundle}
@@ -28,12 +27,13 @@ while [[ $# -gt 0 ]]; do
         shift
         ;;
     *)
-        sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+        sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2
         exit 2
         ;;
     esac
     shift
 done
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 die() {
     printf 'scripts/gpu-check.sh: %s\n' "$*" >&2

@@ -53,7 +53,7 @@ configurations=(forward reverse seed-5 seed-6)
 
 case ${1:-} in
 -h | --help)
-    sed -n '2,22s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
     exit
     ;;
 --as)

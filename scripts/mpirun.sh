@@ -5,7 +5,7 @@
 set -euo pipefail
 
 if [ $# -lt 3 ]; then
-    sed -n '2,4s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 implementation=$1 ranks=$2
