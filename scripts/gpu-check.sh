@@ -164,10 +164,10 @@ bytes() {
 
 # Random images with random classes in IDX, whose content does not matter.
 images() { # ROWS EXTENT
-    local rows=(0 0 $(($1 / 256)) $(($1 % 256))) extent=(0 0 0 "$2")
-    bytes 0 0 8 3 "${rows[@]}" "${extent[@]}" "${extent[@]}" >"$work/images"
+    local count=(0 0 $(($1 / 256)) $(($1 % 256))) side=(0 0 0 "$2")
+    bytes 0 0 8 3 "${count[@]}" "${side[@]}" "${side[@]}" >"$work/images"
     head -c $(($1 * $2 * $2)) /dev/urandom >>"$work/images"
-    bytes 0 0 8 1 "${rows[@]}" >"$work/labels"
+    bytes 0 0 8 1 "${count[@]}" >"$work/labels"
     LC_ALL=C tr -dc '\000-\011' </dev/urandom | head -c "$1" >>"$work/labels"
 }
 

@@ -110,6 +110,7 @@ trap 'rm -rf "$run" "$own"' EXIT
 layers='model.layers=[{kind="conv2d",filters=4,kernel_size=3,activation="relu"},"batch_normalization",
     "max_pooling2d","flatten",{kind="dropout",rate=0.2},{kind="dense",units=10}]'
 weights() { # COMMAND...
+    # shellcheck disable=SC2086 # a list of words
     "$@" train examples/digits/run.toml --quiet --overwrite --device cpu --run-dir "$run" \
         --set train.epochs=1 --set train.global_batch=100 --set "$layers" \
         --set 'train.clip={ global_norm = 0.5 }' $options >/dev/null || return 1

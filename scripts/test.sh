@@ -10,7 +10,7 @@
 # A check that cannot run has failed: nothing is skipped. All checks run even when one fails; the
 # last line counts tests and checks, and the exit status says whether all passed.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 root=$PWD
 
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
