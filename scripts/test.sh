@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change lands: installs what is missing, then checks formatting,
-# lints, documentation and dependencies, and runs all tests, those of ranks as processes under
-# OpenMPI and under MPICH, and those of the GPU emulator, which needs no GPU. Last, scripts/digits.sh
-# trains the shipped example in every way.
+# lints, documentation and dependencies, and runs all tests: kernels through the real compiler by
+# scripts/check-kernels.sh, the GPU emulator and on it the CUDA tests, which need no GPU, ranks as processes
+# under OpenMPI and under MPICH, and such ranks on emulated GPUs by scripts/gpu-ranks.sh. Last,
+# scripts/digits.sh trains the shipped example in every way.
 #
 #   scripts/test.sh                 all of it
 #   scripts/test.sh --install-only  only the system packages
