@@ -51,23 +51,19 @@ unsafe fn pack_arguments(
     Ok(block)
 }
 
-pub(crate) unsafe fn launch(
+/// Checks a launch on `device` and copies its arguments.
+pub(crate) unsafe fn prepare(
+    device: usize,
     function: Handle,
     launch: LaunchConfig,
-    stream: Handle,
     arguments: *mut *mut c_void,
     extra: *mut *mut c_void,
-) -> CuResult {
-    let mut state = lock();
-    let kernel = state
+) -> CuResult<Operation> {
+    let kernel = lock()
         .functions
         .get(&function)
         .cloned()
         .ok_or(error::INVALID_HANDLE)?;
-    let stream = state.stream(stream)?;
-    let context = state.streams[&stream].context;
-    let device = state.contexts[&context].device;
-    drop(state);
     let code = kernel
         .module
         .kernel(&kernel.name)
@@ -132,7 +128,23 @@ pub(crate) unsafe fn launch(
             Err(e) => Outcome::Failed(error_code(e.kind), e.to_string()),
         }
     };
-    let (stream, position) = queue::submit(stream, Operation::new("kernel", work))?;
+    Ok(Operation::new("kernel", work))
+}
+
+pub(crate) unsafe fn launch(
+    function: Handle,
+    launch: LaunchConfig,
+    stream: Handle,
+    arguments: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CuResult {
+    let mut state = lock();
+    let stream = state.stream(stream)?;
+    let context = state.streams[&stream].context;
+    let device = state.contexts[&context].device;
+    drop(state);
+    let operation = prepare(device, function, launch, arguments, extra)?;
+    let (stream, position) = queue::submit(stream, operation)?;
     if config().launch_blocking {
         queue::drive(stream, position);
         return lock().check(context);

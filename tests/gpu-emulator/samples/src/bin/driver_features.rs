@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use cudarc::driver::{
-    result, sys, CudaContext, CudaSlice, CudaStream, DevicePtr, DriverError, PushKernelArg,
+    result, sys, CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError,
+    PushKernelArg,
 };
 use samples::{grid, load, Report, Result};
 use sys::CUresult::{
@@ -131,7 +132,89 @@ fn graph(report: &mut Report, context: &Arc<CudaContext>) -> Result {
         "graph",
         before == 10.0 && stream.clone_dtoh(&weight)? == vec![7f32; 1000],
     );
+    nodes(report, context, &kernel)
+}
+
+/// Nodes that depend on each other run in that order, others in the least convenient one; an argument
+/// that is set anew holds from the next launch on.
+fn nodes(report: &mut Report, context: &Arc<CudaContext>, sgd: &CudaFunction) -> Result {
+    let stream = context.new_stream()?;
+    let weight = stream.clone_htod(&[1f32])?;
+    let gradient = stream.clone_htod(&[0f32])?;
+    stream.synchronize()?;
+    let pointers = [weight.device_ptr(&stream).0, gradient.device_ptr(&stream).0];
+    // weight -= rate * gradient, then gradient -= rate * weight: other numbers the other way round.
+    let [first, second] = [pointers, [pointers[1], pointers[0]]];
+    let run = |chained: bool, rates: &[f32]| -> Result<[f32; 2]> {
+        unsafe { result::memcpy_htod_sync(pointers[0], &[1f32])? };
+        unsafe { result::memcpy_htod_sync(pointers[1], &[1f32])? };
+        let (mut graph, mut exec) = (std::ptr::null_mut(), std::ptr::null_mut());
+        unsafe { sys::cuGraphCreate(&mut graph, 0).result()? };
+        let one = with_node(sgd, first, rates[0], |node| add(graph, &[], node))?;
+        let after: &[_] = if chained { &[one] } else { &[] };
+        with_node(sgd, second, rates[0], |node| add(graph, after, node))?;
+        unsafe { sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0).result()? };
+        for &rate in rates {
+            with_node(sgd, first, rate, |node| unsafe {
+                sys::cuGraphExecKernelNodeSetParams_v2(exec, one, node).result()
+            })?;
+            unsafe { sys::cuGraphLaunch(exec, stream.cu_stream()).result()? };
+        }
+        stream.synchronize()?;
+        let mut values = [0f32; 2];
+        unsafe { result::memcpy_dtoh_sync(&mut values[..1], pointers[0])? };
+        unsafe { result::memcpy_dtoh_sync(&mut values[1..], pointers[1])? };
+        unsafe { sys::cuGraphExecDestroy(exec).result()? };
+        unsafe { sys::cuGraphDestroy(graph).result()? };
+        Ok(values)
+    };
+    report.check("chained nodes", run(true, &[0.5])? == [0.5, 0.75]);
+    report.check("nodes without order", run(false, &[0.5])? == [0.75, 0.5]);
+    report.check("changed nodes", run(true, &[0.5, 2.0])? == [-1.0, 1.25]);
     Ok(())
+}
+
+/// Calls with the parameters of `sgd` on one float each of `[weight, gradient]`.
+fn with_node<T>(
+    sgd: &CudaFunction,
+    [mut weight, mut gradient]: [u64; 2],
+    mut rate: f32,
+    call: impl FnOnce(&sys::CUDA_KERNEL_NODE_PARAMS) -> T,
+) -> T {
+    let mut n = 1i32;
+    let mut arguments = [
+        (&raw mut weight).cast(),
+        (&raw mut gradient).cast(),
+        (&raw mut n).cast(),
+        (&raw mut rate).cast(),
+    ];
+    call(&sys::CUDA_KERNEL_NODE_PARAMS {
+        func: sgd.cu_function(),
+        gridDimX: 1,
+        gridDimY: 1,
+        gridDimZ: 1,
+        blockDimX: 1,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: 0,
+        kernelParams: arguments.as_mut_ptr(),
+        extra: std::ptr::null_mut(),
+        kern: std::ptr::null_mut(),
+        ctx: std::ptr::null_mut(),
+    })
+}
+
+fn add(
+    graph: sys::CUgraph,
+    after: &[sys::CUgraphNode],
+    node: &sys::CUDA_KERNEL_NODE_PARAMS,
+) -> std::result::Result<sys::CUgraphNode, DriverError> {
+    let mut handle = std::ptr::null_mut();
+    let (dependencies, count) = (after.as_ptr(), after.len());
+    unsafe {
+        sys::cuGraphAddKernelNode_v2(&mut handle, graph, dependencies, count, node).result()?;
+    }
+    Ok(handle)
 }
 
 fn out_of_memory(report: &mut Report) -> Result {
