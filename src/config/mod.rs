@@ -103,6 +103,8 @@ pub struct TrainConfig {
     pub reduce: Option<ReduceMode>,
     /// What operands of products are rounded to.
     pub precision: Precision,
+    /// Whether a GPU's kernels are launched together, as CUDA graphs.
+    pub graphs: bool,
     /// How rows' losses become one number.
     pub loss_reduction: LossReduction,
     /// The update rule.

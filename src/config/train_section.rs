@@ -35,6 +35,8 @@ pub(super) struct TrainSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     precision: Option<Precision>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    graphs: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     loss_reduction: Option<LossReduction>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scale_rate_with_ranks: Option<bool>,
@@ -131,6 +133,7 @@ impl TrainSection {
             device: self.device.unwrap_or_default(),
             reduce: self.reduce,
             precision: self.precision.unwrap_or_default(),
+            graphs: self.graphs.unwrap_or(true),
             loss_reduction: self.loss_reduction.unwrap_or_default(),
             optimizer: self.optimizer,
             schedule,
@@ -167,6 +170,7 @@ impl From<TrainConfig> for TrainSection {
             device: Some(train.device),
             reduce: train.reduce,
             precision: Some(train.precision),
+            graphs: Some(train.graphs),
             loss_reduction: Some(train.loss_reduction),
             scale_rate_with_ranks: Some(train.scale_rate_with_ranks),
             zero: Some(train.sharded.into()),

@@ -109,9 +109,12 @@ impl Session {
         let join = |cuda: &Cuda, reducer: &mut Reducer| reducer.wrap(gpus.connect(cuda));
         let body = |mut reducer: Reducer| {
             let local = reducer.call(|communicator| Ok(communicator.local_rank()))?;
-            let cuda = gpus
+            let mut cuda = gpus
                 .open(local)?
                 .with_precision(self.config.train.precision)?;
+            if self.config.train.graphs {
+                cuda = cuda.with_graphs();
+            }
             self.rank(cuda, reducer, &data, join)
         };
         let options = Options {

@@ -17,6 +17,7 @@ mod convolution;
 mod fences;
 mod doctor;
 mod fixed_point;
+mod graphs;
 mod lookup;
 mod loss;
 mod matmul;

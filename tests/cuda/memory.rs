@@ -20,8 +20,8 @@ fn what_is_uploaded_comes_back() {
 
 #[test]
 fn slices_and_copies_are_those_of_the_cpu() {
-    fn body<B: Memory>(backend: &mut B) -> Vec<i64> {
-        let values: Vec<i64> = (0..100).map(|at| at * 1_000_000_007).collect();
+    fn body<B: Memory, T: Element>(backend: &mut B, value: fn(i16) -> T) -> Vec<T> {
+        let values: Vec<T> = (0..100).map(value).collect();
         let from = upload(backend, &values);
         let mut to = backend.allocate("test", 100).unwrap();
         let source = B::slice(B::view(&from), 10..60);
@@ -35,9 +35,14 @@ fn slices_and_copies_are_those_of_the_cpu() {
         }
         download(backend, &to)
     }
-    let (expected, actual) = twins!(body);
-    assert_same_bits(&expected, &actual);
-    assert_eq!(actual[7], 11 * 1_000_000_007);
+    fn check<T: Element>(value: fn(i16) -> T) {
+        let (expected, actual) = twins!(body, value);
+        assert_same_bits(&expected, &actual);
+        assert_eq!(actual[7], value(11));
+    }
+    check(|at| i64::from(at) * 1_000_000_007);
+    check(|at| f32::from(at) * 0.1);
+    check(|at| bf16::from_f32(at.into()));
 }
 
 #[test]

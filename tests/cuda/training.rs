@@ -12,7 +12,7 @@ use ringstep::train::{Begin, Bits, Existing, Ranks, Record, Session, read_metric
 /// Largest difference of a loss from the CPU's over twenty steps.
 const LOSS_ERROR: f64 = 1e-4;
 
-const CNN: &str = r#"[
+pub(crate) const CNN: &str = r#"[
     {kind="conv2d",filters=4,kernel_size=3,activation="relu"},"batch_normalization","max_pooling2d",
     "flatten",{kind="dense",units=8,activation="relu"},{kind="dropout",rate=0.2},{kind="dense",units=3}
 ]"#;
@@ -24,7 +24,7 @@ const MLP: &str = r#"[
 ]"#;
 
 /// Images of 6 x 6 in three classes; ten steps an epoch, of which the last is short.
-fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let names: Vec<_> = (0..36).map(|pixel| format!("p{pixel}")).collect();
     let mut lines = vec![format!("{},label\n", names.join(","))];
@@ -49,7 +49,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 /// What sets the model's layers.
-fn model(layers: &str) -> String {
+pub(crate) fn model(layers: &str) -> String {
     format!("model.layers={}", layers.replace('\n', " "))
 }
 
@@ -62,13 +62,13 @@ fn session(folder: &Path, ranks: usize, overrides: &[&str]) -> Session {
 
 /// What a run came to: the loss of every step, the test's metrics, and the hash of its weights.
 #[derive(Debug, PartialEq)]
-struct Result {
-    losses: Vec<f64>,
+pub(crate) struct Result {
+    pub(crate) losses: Vec<f64>,
     test: Vec<f64>,
-    weights: String,
+    pub(crate) weights: String,
 }
 
-fn train(folder: &Path, ranks: usize, overrides: &[&str]) -> Result {
+pub(crate) fn train(folder: &Path, ranks: usize, overrides: &[&str]) -> Result {
     finish(&session(folder, ranks, overrides))
 }
 
@@ -112,16 +112,16 @@ fn assert_near(expected: &Result, actual: &Result, what: &str) {
     }
 }
 
-const CUDA: &str = "train.device=cuda";
-const STAGED: &str = "train.collective=staged";
-const NCCL: &str = "train.collective=nccl";
+pub(crate) const CUDA: &str = "train.device=cuda";
+pub(crate) const STAGED: &str = "train.collective=staged";
+pub(crate) const NCCL: &str = "train.collective=nccl";
 
 /// All gradients at once, or each tensor's in buckets of its own.
 const ONE_BUCKET: &str = "train.bucket_mib=25";
-const BUCKETS: &str = "train.bucket_mib=0.00001";
+pub(crate) const BUCKETS: &str = "train.bucket_mib=0.00001";
 
 /// Whether the GPUs at hand can be summed so: NCCL wants one for each rank.
-fn can_sum(ranks: usize, collective: &str) -> bool {
+pub(crate) fn can_sum(ranks: usize, collective: &str) -> bool {
     collective != NCCL || ranks <= Cuda::count().unwrap()
 }
 

@@ -27,7 +27,7 @@ impl<T: Element> Buffer<T> {
         what: &'static str,
         len: usize,
     ) -> Result<Self, BackendError> {
-        device.bind();
+        device.flush();
         let bytes = len.saturating_mul(size_of::<T>());
         let mut pointer = 0;
         if bytes > 0 {
@@ -61,7 +61,7 @@ impl<T: Element> RegionOwner for Buffer<T> {}
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
         if self.pointer != 0 {
-            self.device.bind();
+            self.device.flush();
             // SAFETY: allocated in `zeroed`, and no view outlives the buffer; the driver frees
             // memory only after the work that was queued before.
             self.device

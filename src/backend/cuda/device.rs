@@ -2,13 +2,14 @@
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUevent_flags, CUresult};
 
 use super::kernels::Functions;
 use super::pinned::Staging;
+use super::queue::Queue;
 use crate::backend::{BackendError, Fence};
 
 /// Memory of a device that kernels use between two launches of one call, in bytes.
@@ -28,6 +29,8 @@ pub(super) struct Device {
     /// The communicator's stream.
     pub(super) reduce: sys::CUstream,
     pub(super) functions: Functions,
+    /// Kernels that the compute stream is to be given.
+    queue: Mutex<Queue>,
     pub(super) staging: Mutex<Staging>,
     /// [`SCRATCH_BYTES`] of memory for the compute stream.
     pub(super) scratch: sys::CUdeviceptr,
@@ -128,6 +131,7 @@ impl Device {
             // What other ranks wait for goes first.
             reduce: stream(greatest)?,
             functions: Functions::new(),
+            queue: Mutex::new(Queue::new()),
             staging: Mutex::new(Staging::new()),
             // SAFETY: the context is current; whoever uses the memory writes it first.
             scratch: unsafe { result::malloc_sync(SCRATCH_BYTES) }
@@ -147,6 +151,19 @@ impl Device {
         self.check("cuCtxSetCurrent", unsafe {
             result::ctx::set_current(self.context)
         });
+    }
+
+    /// What was launched and is not on the compute stream yet. Its lock is never contended for long: one
+    /// thread launches a rank's kernels.
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the compute stream all kernels that wait, with the context bound: what comes next comes
+    /// behind them.
+    pub(super) fn flush(&self) {
+        self.bind();
+        self.queue().flush(self);
     }
 
     /// Keeps a failure of `operation` for [`Device::take_failure`]; whether there is none.
@@ -184,7 +201,7 @@ impl Device {
 
     /// The point behind what the compute stream has been given.
     pub(super) fn release(&self) -> Fence {
-        self.bind();
+        self.flush();
         let number = self.released.fetch_add(1, Ordering::Relaxed) + 1;
         // SAFETY: event and stream live as long as `self`.
         self.check("cuEventRecord", unsafe {
@@ -202,7 +219,7 @@ impl Device {
     /// Lets what the compute stream is given from now on begin after what the reduce stream has
     /// been given.
     pub(super) fn acquire(&self) {
-        self.bind();
+        self.flush();
         // SAFETY: event and stream live as long as `self`.
         let recorded = unsafe { result::event::record(self.reduced, self.reduce) };
         let waiting = recorded.and_then(|()| wait_event(self.compute, self.reduced));
@@ -221,7 +238,7 @@ impl Device {
 
     /// Waits for the compute stream.
     pub(super) fn synchronize(&self) {
-        self.bind();
+        self.flush();
         // SAFETY: the stream lives as long as `self`.
         self.check("cuStreamSynchronize", unsafe {
             result::stream::synchronize(self.compute)
@@ -243,6 +260,9 @@ impl Drop for Device {
         unsafe {
             let _ = result::stream::synchronize(self.compute);
             let _ = result::stream::synchronize(self.reduce);
+            if let Ok(queue) = self.queue.get_mut() {
+                queue.free();
+            }
             self.functions.unload();
             if let Ok(staging) = self.staging.get_mut() {
                 staging.free();
@@ -310,7 +330,8 @@ pub(super) fn describe(error: DriverError) -> String {
         | CUresult::CUDA_ERROR_MISALIGNED_ADDRESS
         | CUresult::CUDA_ERROR_LAUNCH_FAILED
         | CUresult::CUDA_ERROR_ASSERT => {
-            "; an earlier kernel did it: CUDA_LAUNCH_BLOCKING=1 names it, compute-sanitizer its line"
+            "; an earlier kernel did it: CUDA_LAUNCH_BLOCKING=1 with `--set train.graphs=false` names it, \
+             compute-sanitizer its line"
         }
         CUresult::CUDA_ERROR_OUT_OF_MEMORY => "; use a smaller micro_batch or model",
         CUresult::CUDA_ERROR_ECC_UNCORRECTABLE

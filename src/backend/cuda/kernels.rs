@@ -127,7 +127,14 @@ kernels! {
         MatmulTnMedium = "matmul_tn_64x64",
         MatmulTnSmall = "matmul_tn_32x32",
     }
-    "memory.cu" => { Fill64 = "fill_64" }
+    "memory.cu" => {
+        Fill16 = "fill_16",
+        Fill32 = "fill_32",
+        Fill64 = "fill_64",
+        Copy16 = "copy_16",
+        Copy32 = "copy_32",
+        Copy64 = "copy_64",
+    }
     "normalization.cu" => {
         ColumnMoments = "column_moments",
         ColumnMomentsFinish = "column_moments_finish",

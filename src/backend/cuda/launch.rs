@@ -1,19 +1,13 @@
 //! How a kernel is started: its grid, its arguments, and where failures go.
 
-use std::ffi::c_void;
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use bytemuck::NoUninit;
-use cudarc::driver::result;
 
 use super::Cuda;
 use super::kernels::Kernel;
 use super::view::{View, ViewMut};
 use crate::backend::Element;
-
-/// Most parameters a kernel has.
-const MAX_ARGUMENTS: usize = 32;
 
 /// Threads of a block of an element-wise kernel.
 const ELEMENT_THREADS: u32 = 256;
@@ -28,7 +22,7 @@ const TEAM_THREADS: usize = 256;
 const LONGEST_OF_A_WARP: usize = 1024;
 
 /// How many threads run a kernel.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grid {
     pub(super) blocks: [u32; 3],
     pub(super) threads: [u32; 3],
@@ -103,39 +97,36 @@ pub(super) fn same_lengths<const N: usize>(kernel: &str, len: usize, others: [us
 /// `size_t`), a `#[repr(C)]` structure its fields.
 #[derive(Clone, Copy)]
 pub(super) struct Argument<'a> {
-    value: *const c_void,
-    lifetime: PhantomData<&'a ()>,
+    bytes: &'a [u8],
 }
 
 impl<'a, T: NoUninit> From<&'a T> for Argument<'a> {
     fn from(value: &'a T) -> Self {
-        Self::at(value)
+        let bytes = bytemuck::bytes_of(value);
+        Self { bytes }
     }
 }
 
 impl<'a, T: Element> From<&'a View<'_, T>> for Argument<'a> {
     fn from(view: &'a View<'_, T>) -> Self {
-        Self::at(&view.pointer)
+        Self::from(&view.pointer)
     }
 }
 
 impl<'a, T: Element> From<&'a ViewMut<'_, T>> for Argument<'a> {
     fn from(view: &'a ViewMut<'_, T>) -> Self {
-        Self::at(&view.pointer)
+        Self::from(&view.pointer)
     }
 }
 
 impl<'a> Argument<'a> {
-    fn at<T>(value: &'a T) -> Self {
-        Self {
-            value: std::ptr::from_ref(value).cast(),
-            lifetime: PhantomData,
-        }
+    pub(super) fn bytes(self) -> &'a [u8] {
+        self.bytes
     }
 }
 
 impl Cuda {
-    /// Queues `kernel` on the compute stream, with one argument for each of its parameters, in
+    /// Queues `kernel` for the compute stream, with one argument for each of its parameters, in
     /// order. Nothing happens where the grid is empty; a failure is kept for `synchronize`.
     ///
     /// The views among the arguments must be as long as the kernel's contract says.
@@ -148,27 +139,8 @@ impl Cuda {
         let Some(function) = device.functions.get(device, kernel, self.precision) else {
             return;
         };
-        let mut values = [std::ptr::null_mut(); MAX_ARGUMENTS];
-        for (value, argument) in values.iter_mut().zip(arguments) {
-            *value = argument.value.cast_mut();
-        }
-        let [x, y, z] = grid.blocks;
-        let [threads_x, threads_y, threads_z] = grid.threads;
-        // SAFETY: the function was made from `kernel`'s source in this context; the driver copies
-        // the arguments before it returns. That they are what the source declares is what each
-        // caller and its test are for.
-        let launched = unsafe {
-            result::launch_kernel(
-                function,
-                (x, y, z),
-                (threads_x, threads_y, threads_z),
-                // Bytes of dynamic shared memory: kernels know the size of what they share.
-                0,
-                device.compute,
-                &mut values[..arguments.len()],
-            )
-        };
-        device.check(kernel.name(), launched);
+        let mut queue = device.queue();
+        queue.push(device, (kernel, function), grid, arguments);
     }
 }
 

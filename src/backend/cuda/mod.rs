@@ -20,6 +20,7 @@ mod peak;
 mod pinned;
 mod pooling;
 mod product;
+mod queue;
 mod survey;
 mod transfer;
 mod update;
@@ -29,11 +30,12 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{self, CUdeviceptr, CUstream};
+use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
 pub use buffer::Buffer;
 pub use compile::{Compilation, compile_every_kernel};
 pub use device::Capability;
+pub use queue::GraphCounts;
 pub use survey::{Found, compiler, driver, kernel_cache};
 pub(crate) use transfer::Mirrored;
 pub use view::{View, ViewMut};
@@ -139,13 +141,26 @@ impl Cuda {
         ViewMut::new(self.device.scratch, len)
     }
 
-    /// Queues one call of the driver on the compute stream.
+    /// The same GPU, whose kernels wait for each other and are launched together, as CUDA graphs, where
+    /// they come again and again. For all handles on it; changes no bit.
+    #[must_use]
+    pub fn with_graphs(self) -> Self {
+        self.device.queue().with_graphs = true;
+        self
+    }
+
+    /// How often graphs were used on this GPU.
+    pub fn graph_counts(&self) -> GraphCounts {
+        self.device.queue().counts()
+    }
+
+    /// Queues one call of the driver on the compute stream, behind all kernels.
     fn queue(
         &self,
         operation: &'static str,
         call: impl FnOnce(CUstream) -> Result<(), DriverError>,
     ) {
-        self.device.bind();
+        self.device.flush();
         self.device.check(operation, call(self.device.compute));
     }
 }
@@ -221,7 +236,7 @@ impl Memory for Cuda {
     fn upload<T: Element>(&mut self, from: &[T], to: ViewMut<'_, T>) {
         assert_eq!(from.len(), to.len, "upload of another length");
         let device = &*self.device;
-        device.bind();
+        device.flush();
         let staging = device.staging.lock();
         let mut staging = staging.unwrap_or_else(PoisonError::into_inner);
         staging.upload(device, bytemuck::cast_slice(from), to.pointer);
@@ -246,42 +261,27 @@ impl Memory for Cuda {
 
     fn copy<T: Element>(&mut self, from: View<'_, T>, to: ViewMut<'_, T>) {
         assert_eq!(from.len, to.len, "copy of another length");
-        if to.len == 0 {
-            return;
-        }
-        // SAFETY: both views hold so many bytes.
-        self.queue("cuMemcpyDtoDAsync", |stream| unsafe {
-            result::memcpy_dtod_async(to.pointer, from.pointer, from.bytes(), stream)
-        });
+        let kernel = match size_of::<T>() {
+            2 => Kernel::Copy16,
+            4 => Kernel::Copy32,
+            8 => Kernel::Copy64,
+            _ => unreachable!("elements have 2, 4 or 8 bytes"),
+        };
+        let len = to.len;
+        let arguments = [(&len).into(), (&from).into(), (&to).into()];
+        self.launch(kernel, Grid::quads(len), &arguments);
     }
 
     fn fill<T: Element>(&mut self, to: ViewMut<'_, T>, value: T) {
-        if to.len == 0 {
-            return;
-        }
-        match *bytemuck::bytes_of(&value) {
-            [a, b] => {
-                let value = u16::from_ne_bytes([a, b]);
-                // SAFETY: the view holds so many elements of 2 bytes.
-                self.queue("cuMemsetD16Async", |stream| unsafe {
-                    sys::cuMemsetD16Async(to.pointer, value, to.len, stream).result()
-                });
-            }
-            [a, b, c, d] => {
-                let value = u32::from_ne_bytes([a, b, c, d]);
-                // SAFETY: the view holds so many elements of 4 bytes.
-                self.queue("cuMemsetD32Async", |stream| unsafe {
-                    sys::cuMemsetD32Async(to.pointer, value, to.len, stream).result()
-                });
-            }
-            [a, b, c, d, e, f, g, h] => {
-                let value = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-                let len = to.len;
-                let arguments = [(&value).into(), (&len).into(), (&to).into()];
-                self.launch(Kernel::Fill64, Grid::elements(len), &arguments);
-            }
+        let kernel = match size_of::<T>() {
+            2 => Kernel::Fill16,
+            4 => Kernel::Fill32,
+            8 => Kernel::Fill64,
             _ => unreachable!("elements have 2, 4 or 8 bytes"),
-        }
+        };
+        let len = to.len;
+        let arguments = [(&value).into(), (&len).into(), (&to).into()];
+        self.launch(kernel, Grid::elements(len), &arguments);
     }
 
     fn release(&mut self) -> Fence {

@@ -50,11 +50,6 @@ impl<'a, T: Element> View<'a, T> {
     pub(super) fn slice(self, range: Range<usize>) -> Self {
         Self::new(advance::<T>(self.pointer, self.len, &range), range.len())
     }
-
-    /// Size in bytes.
-    pub(super) fn bytes(self) -> usize {
-        self.len * size_of::<T>()
-    }
 }
 
 impl<'a, T: Element> ViewMut<'a, T> {
