@@ -7,8 +7,11 @@ use super::launch::Grid;
 use super::{Cuda, View, ViewMut};
 use crate::backend::{Accumulate, Activation, Precision};
 
-/// Elements of the tables of slices that have room.
-pub(super) const TABLE_ELEMENTS: usize = SCRATCH_BYTES / size_of::<f32>();
+/// Most elements of the tables of slices. It decides bits, where slices are as many as their tables have
+/// room, and so does not grow with the memory that holds them.
+pub(super) const TABLE_ELEMENTS: usize = 8 << 20;
+
+const _: () = assert!(TABLE_ELEMENTS * size_of::<f32>() <= SCRATCH_BYTES);
 
 /// Terms that a tile's kernel stages at a time: 64 bytes of what operands are rounded to.
 const fn step(precision: Precision) -> usize {
