@@ -22,7 +22,8 @@ struct Node {
     handle: Handle,
     /// Handles of earlier nodes.
     dependencies: Vec<Handle>,
-    operation: Operation,
+    /// One, or those of a graph.
+    operations: Vec<Operation>,
 }
 
 impl Graph {
@@ -41,7 +42,7 @@ impl Graph {
         &mut self,
         handle: Handle,
         dependencies: &[Handle],
-        operation: Operation,
+        operations: Vec<Operation>,
     ) -> CuResult {
         let known = |handle: &Handle| self.nodes.iter().any(|node| node.handle == *handle);
         if !dependencies.iter().all(known) {
@@ -50,7 +51,7 @@ impl Graph {
         self.nodes.push(Node {
             handle,
             dependencies: dependencies.to_vec(),
-            operation,
+            operations,
         });
         Ok(())
     }
@@ -75,14 +76,14 @@ impl Graph {
 
     /// What a launch runs, in order.
     pub(crate) fn sequence(&self) -> impl Iterator<Item = Operation> + '_ {
-        let nodes = self.nodes.iter().map(|node| &node.operation);
+        let nodes = self.nodes.iter().flat_map(|node| &node.operations);
         self.operations.iter().chain(nodes).cloned()
     }
 
     /// Gives a node of an instantiated graph another operation.
     pub(crate) fn set(&mut self, handle: Handle, operation: Operation) -> CuResult {
         let node = self.nodes.iter_mut().find(|node| node.handle == handle);
-        node.ok_or(error::INVALID_VALUE)?.operation = operation;
+        node.ok_or(error::INVALID_VALUE)?.operations = vec![operation];
         Ok(())
     }
 }

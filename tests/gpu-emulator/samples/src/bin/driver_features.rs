@@ -145,14 +145,26 @@ fn nodes(report: &mut Report, context: &Arc<CudaContext>, sgd: &CudaFunction) ->
     let pointers = [weight.device_ptr(&stream).0, gradient.device_ptr(&stream).0];
     // weight -= rate * gradient, then gradient -= rate * weight: other numbers the other way round.
     let [first, second] = [pointers, [pointers[1], pointers[0]]];
-    let run = |chained: bool, rates: &[f32]| -> Result<[f32; 2]> {
+    let run = |chained: bool, nested: bool, rates: &[f32]| -> Result<[f32; 2]> {
         unsafe { result::memcpy_htod_sync(pointers[0], &[1f32])? };
         unsafe { result::memcpy_htod_sync(pointers[1], &[1f32])? };
         let (mut graph, mut exec) = (std::ptr::null_mut(), std::ptr::null_mut());
         unsafe { sys::cuGraphCreate(&mut graph, 0).result()? };
         let one = with_node(sgd, first, rates[0], |node| add(graph, &[], node))?;
         let after: &[_] = if chained { &[one] } else { &[] };
-        with_node(sgd, second, rates[0], |node| add(graph, after, node))?;
+        let mut child = std::ptr::null_mut();
+        if nested {
+            unsafe { sys::cuGraphCreate(&mut child, 0).result()? };
+            with_node(sgd, second, rates[0], |node| add(child, &[], node))?;
+            let mut node = std::ptr::null_mut();
+            unsafe {
+                let add = sys::cuGraphAddChildGraphNode;
+                add(&mut node, graph, after.as_ptr(), after.len(), child).result()?;
+                sys::cuGraphDestroy(child).result()?;
+            }
+        } else {
+            with_node(sgd, second, rates[0], |node| add(graph, after, node))?;
+        }
         unsafe { sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0).result()? };
         for &rate in rates {
             with_node(sgd, first, rate, |node| unsafe {
@@ -168,9 +180,19 @@ fn nodes(report: &mut Report, context: &Arc<CudaContext>, sgd: &CudaFunction) ->
         unsafe { sys::cuGraphDestroy(graph).result()? };
         Ok(values)
     };
-    report.check("chained nodes", run(true, &[0.5])? == [0.5, 0.75]);
-    report.check("nodes without order", run(false, &[0.5])? == [0.75, 0.5]);
-    report.check("changed nodes", run(true, &[0.5, 2.0])? == [-1.0, 1.25]);
+    report.check("chained nodes", run(true, false, &[0.5])? == [0.5, 0.75]);
+    report.check(
+        "a graph behind a node",
+        run(true, true, &[0.5])? == [0.5, 0.75],
+    );
+    report.check(
+        "nodes without order",
+        run(false, false, &[0.5])? == [0.75, 0.5],
+    );
+    report.check(
+        "changed nodes",
+        run(true, false, &[0.5, 2.0])? == [-1.0, 1.25],
+    );
     Ok(())
 }
 
