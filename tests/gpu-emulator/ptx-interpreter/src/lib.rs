@@ -46,6 +46,7 @@ mod launch;
 mod memory;
 pub mod numeric;
 mod parse;
+mod products;
 mod shadow;
 mod types;
 mod warp;

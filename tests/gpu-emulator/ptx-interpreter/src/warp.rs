@@ -6,6 +6,7 @@
 
 use crate::async_copy::PendingCopy;
 use crate::ir::ParamSlot;
+use crate::products::Products;
 
 /// Lanes per warp.
 pub(crate) const WARP: usize = 32;
@@ -60,6 +61,7 @@ pub(crate) struct Warp {
     pub open_copies: Vec<Vec<PendingCopy>>,
     /// Per lane: committed groups, oldest first.
     pub copy_groups: Vec<Vec<Vec<PendingCopy>>>,
+    pub products: Products,
     /// Per lane local memory, grown on demand.
     pub local: Vec<Vec<u8>>,
 }
@@ -92,6 +94,7 @@ impl Warp {
             sync_epoch: 1,
             open_copies: (0..WARP).map(|_| Vec::new()).collect(),
             copy_groups: (0..WARP).map(|_| Vec::new()).collect(),
+            products: Products::default(),
             local: vec![Vec::new(); WARP],
         }
     }

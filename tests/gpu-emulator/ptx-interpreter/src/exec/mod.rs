@@ -89,6 +89,7 @@ impl<'a, 'm> Context<'a, 'm> {
                 self.warp.groups[group].parked = true;
                 return Ok(Flow::Parked);
             }
+            self.touch_sums()?;
             self.compute()?;
         }
         self.warp.move_group(group, self.pc + 1);

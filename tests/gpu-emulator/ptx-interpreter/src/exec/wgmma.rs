@@ -5,11 +5,15 @@
 
 use super::Context;
 use crate::async_copy::swizzle;
-use crate::error::Fault;
-use crate::ir::{Operand, Space};
+use crate::error::{ErrorKind, Fault};
+use crate::ir::{Opcode, Operand, Space};
 use crate::numeric::half_to_f32;
+use crate::products::{Product, Words, RUNNING};
 use crate::types::PtxType;
 use crate::warp::WARP;
+
+/// Bytes of shared memory that are read at a time: four numbers.
+const WORD: usize = 8;
 
 /// A shared memory matrix descriptor.
 struct Descriptor {
@@ -52,11 +56,53 @@ impl Descriptor {
 impl Context<'_, '_> {
     pub(crate) fn wgmma(&mut self) -> Result<(), Fault> {
         match self.ins.mods.get(0) {
-            // The product is formed at once, so there is nothing to wait for.
-            "fence" | "commit_group" | "wait_group" => Ok(()),
-            "mma_async" => self.wgmma_mma(),
-            _ => Err(Fault::unsupported("this wgmma operation")),
+            "fence" => self.warp.products.fence(),
+            "commit_group" => self.warp.products.commit(),
+            "wait_group" => {
+                let running = self.uniform(self.operand(0)?)? as usize;
+                return self.wait_for_products(running);
+            }
+            "mma_async" => return self.wgmma_mma(),
+            _ => return Err(Fault::unsupported("this wgmma operation")),
         }
+        Ok(())
+    }
+
+    /// Every instruction: none but wgmma may touch sums while a product adds to them.
+    #[inline]
+    pub(crate) fn touch_sums(&mut self) -> Result<(), Fault> {
+        if self.ins.opcode == Opcode::Wgmma || !self.warp.products.has_sums() {
+            return Ok(());
+        }
+        let ins = self.ins;
+        ins.operands.iter().try_for_each(|o| self.touch_sum(o))
+    }
+
+    fn touch_sum(&mut self, operand: &Operand) -> Result<(), Fault> {
+        match operand {
+            Operand::Register(r) if !self.warp.products.touch((self.frame, *r)) => {
+                Err(Fault::new(ErrorKind::Race, RUNNING))
+            }
+            Operand::Vector(parts) => parts.iter().try_for_each(|part| self.touch_sum(part)),
+            Operand::Memory(base, _) => self.touch_sum(base),
+            _ => Ok(()),
+        }
+    }
+
+    /// The device may read operands until their product is done: they must be what they were.
+    fn wait_for_products(&mut self, running: usize) -> Result<(), Fault> {
+        for product in self.warp.products.finish(running) {
+            for &(address, word) in product.operands.iter().flatten() {
+                if self.read_memory(0, (Space::Shared, address), WORD)? != word {
+                    let message = format!(
+                        "an operand of wgmma at shared offset {address} has changed before \
+                         wgmma.wait_group has waited for its product"
+                    );
+                    return Err(Fault::new(ErrorKind::Race, message));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn wgmma_mma(&mut self) -> Result<(), Fault> {
@@ -73,6 +119,10 @@ impl Context<'_, '_> {
         if matches!(self.operand(1)?, Operand::Vector(_)) {
             return Err(Fault::unsupported("wgmma with A in registers"));
         }
+        if !self.warp.products.is_fenced() {
+            let message = "wgmma without wgmma.fence behind the last access to its sums";
+            return Err(Fault::new(ErrorKind::Race, message));
+        }
         let a = Descriptor::decode(self.uniform(self.operand(1)?)?);
         let b = Descriptor::decode(self.uniform(self.operand(2)?)?);
         let accumulate = self.uniform(self.operand(3)?)? & 1 != 0;
@@ -86,9 +136,10 @@ impl Context<'_, '_> {
         let (scale_a, scale_b) = (immediate(4) as f32, immediate(5) as f32);
         // Warp w of the warpgroup owns rows 16w to 16w+15.
         let first_row = (self.warp.index % 4 * 16) as u64;
-        let a = self.wgmma_matrix(&a, ty, first_row, 16, scale_a)?;
-        let b = self.wgmma_matrix(&b, ty, 0, columns as u64, scale_b)?;
-        for (i, register) in Self::parts(self.operand(0)?).iter().enumerate() {
+        let (a, words_of_a) = self.wgmma_matrix(&a, ty, first_row, 16, scale_a)?;
+        let (b, words_of_b) = self.wgmma_matrix(&b, ty, 0, columns as u64, scale_b)?;
+        let registers = Self::parts(self.operand(0)?);
+        for (i, register) in registers.iter().enumerate() {
             let mut values = self.read(register)?;
             for (lane, value) in values.iter_mut().enumerate().take(WARP) {
                 let row = lane / 4 + 8 * (i / 2 % 2);
@@ -103,9 +154,19 @@ impl Context<'_, '_> {
             }
             self.write(register, &values);
         }
+        let sums = registers.iter().filter_map(|register| match register {
+            Operand::Register(r) => Some((self.frame, *r)),
+            _ => None,
+        });
+        let product = Product {
+            sums: sums.collect(),
+            operands: [words_of_a, words_of_b],
+        };
+        self.warp.products.start(product);
         Ok(())
     }
 
+    /// Rows of 16 numbers, and the words of memory that they are.
     fn wgmma_matrix(
         &mut self,
         descriptor: &Descriptor,
@@ -113,15 +174,20 @@ impl Context<'_, '_> {
         first: u64,
         rows: u64,
         scale: f32,
-    ) -> Result<Vec<[f32; 16]>, Fault> {
+    ) -> Result<(Vec<[f32; 16]>, Words), Fault> {
         let mut matrix = vec![[0.0; 16]; rows as usize];
+        let mut words = Words::with_capacity(4 * rows as usize);
         for (row, line) in (first..).zip(matrix.iter_mut()) {
-            for (k, element) in line.iter_mut().enumerate() {
-                let place = (Space::Shared, descriptor.address(row, k as u64));
-                let bits = self.read_memory(0, place, 2)? as u16;
-                *element = scale * half_to_f32(ty, bits);
+            // Numbers of a word are neighbours, however rows are swizzled.
+            for (k, elements) in (0..).step_by(WORD / 2).zip(line.chunks_mut(WORD / 2)) {
+                let address = descriptor.address(row, k);
+                let word = self.read_memory(0, (Space::Shared, address), WORD)?;
+                words.push((address, word));
+                for (i, element) in elements.iter_mut().enumerate() {
+                    *element = scale * half_to_f32(ty, (word >> (16 * i)) as u16);
+                }
             }
         }
-        Ok(matrix)
+        Ok((matrix, words))
     }
 }

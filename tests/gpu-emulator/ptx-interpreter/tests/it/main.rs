@@ -10,3 +10,4 @@ mod matrix;
 mod memory;
 mod scalar;
 mod warp;
+mod wgmma;

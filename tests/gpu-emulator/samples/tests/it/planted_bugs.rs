@@ -1,11 +1,19 @@
-//! Plants bugs in `basic.cu` and checks that each one is found in at least one configuration.
+//! Plants bugs in `basic.cu` and `hopper.cu` and checks that each one is found in at least one configuration.
 
 use std::path::{Path, PathBuf};
 
 use crate::emulator::{sample, text, without_nvrtc};
 
 /// (name, n-th occurrence or 0 for all, text, replacement, expected message or "" for wrong result)
-const BUGS: [(&str, usize, &str, &str, &str); 17] = [
+type Bug = (
+    &'static str,
+    usize,
+    &'static str,
+    &'static str,
+    &'static str,
+);
+
+const BASIC: [Bug; 17] = [
     (
         "second barrier of the tile loop removed",
         2,
@@ -127,6 +135,72 @@ const BUGS: [(&str, usize, &str, &str, &str); 17] = [
     ),
 ];
 
+const HOPPER: [Bug; 9] = [
+    (
+        "sums touched without a fence",
+        0,
+        "wgmma.fence.sync.aligned;",
+        "",
+        "without wgmma.fence",
+    ),
+    (
+        "products that are in no group",
+        0,
+        "wgmma.commit_group.sync.aligned;",
+        "",
+        "a sum of wgmma is touched",
+    ),
+    (
+        "products not waited for",
+        0,
+        "wgmma.wait_group.sync.aligned 0;",
+        "wgmma.wait_group.sync.aligned 1;",
+        "",
+    ),
+    (
+        "stage filled again while it is read",
+        2,
+        "__syncthreads();",
+        "",
+        "",
+    ),
+    (
+        "fewer bytes expected than come",
+        0,
+        "2 * 64 * 64 * 2",
+        "64 * 64 * 2",
+        "race",
+    ),
+    (
+        "more bytes expected than come",
+        0,
+        "2 * 64 * 64 * 2",
+        "3 * 64 * 64 * 2",
+        "mbarrier wait never completes",
+    ),
+    (
+        "copy not waited for",
+        0,
+        "mbarrier_wait(&full[s], (t >> 1) & 1);",
+        "",
+        "",
+    ),
+    (
+        "wait for the phase before",
+        0,
+        "(t >> 1) & 1",
+        "~(t >> 1) & 1",
+        "",
+    ),
+    (
+        "next terms in a row of 128 bytes misplaced",
+        0,
+        "&sB[s][k * 16]",
+        "&sB[s][k * 8]",
+        "",
+    ),
+];
+
 /// Together these find every bug; none does alone.
 const CONFIGURATIONS: [(&str, &str); 4] = [
     ("forward", "late"),
@@ -147,13 +221,11 @@ fn mutate(source: &str, nth: usize, from: &str, to: &str) -> String {
     mutated
 }
 
-/// The first configuration that notices, and what it says.
-fn find(kernels: &Path) -> Option<String> {
+/// The first configuration in which the program notices, and what it says.
+fn find(program: &[&str], kernels: &Path) -> Option<String> {
     CONFIGURATIONS.iter().find_map(|(order, timing)| {
-        let mut command = sample(env!("CARGO_BIN_EXE_kernels"));
-        command
-            .args(["basic", "128"])
-            .env("SAMPLE_KERNELS", kernels);
+        let mut command = sample(program[0]);
+        command.args(&program[1..]).env("SAMPLE_KERNELS", kernels);
         command
             .env("PTX_EMU_ORDER", order)
             .env("PTX_EMU_ASYNC", timing);
@@ -162,18 +234,17 @@ fn find(kernels: &Path) -> Option<String> {
     })
 }
 
-#[test]
-fn every_planted_bug_is_found() {
+/// Plants each bug in a kernel file, and runs the program that uses it.
+fn check(program: &[&str], (file, source): (&str, &str), bugs: &[Bug]) {
     if without_nvrtc() {
         return;
     }
-    let source = include_str!("../../kernels/basic.cu");
     let mut missed = Vec::new();
-    for (index, (name, nth, from, to, expected)) in BUGS.into_iter().enumerate() {
-        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("bug{index}"));
+    for (index, &(name, nth, from, to, expected)) in bugs.iter().enumerate() {
+        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{file}-{index}"));
         std::fs::create_dir_all(&dir).expect("directory");
-        std::fs::write(dir.join("basic.cu"), mutate(source, nth, from, to)).expect("file");
-        match find(&dir) {
+        std::fs::write(dir.join(file), mutate(source, nth, from, to)).expect("file");
+        match find(program, &dir) {
             Some(text) if text.contains(expected) => {
                 let line = text
                     .lines()
@@ -186,4 +257,18 @@ fn every_planted_bug_is_found() {
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+#[test]
+fn every_bug_in_basic_kernels_is_found() {
+    let program = [env!("CARGO_BIN_EXE_kernels"), "basic", "128"];
+    let source = include_str!("../../kernels/basic.cu");
+    check(&program, ("basic.cu", source), &BASIC);
+}
+
+#[test]
+fn every_bug_in_hopper_kernels_is_found() {
+    let program = [env!("CARGO_BIN_EXE_hopper")];
+    let source = include_str!("../../kernels/hopper.cu");
+    check(&program, ("hopper.cu", source), &HOPPER);
 }
