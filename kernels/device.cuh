@@ -147,13 +147,17 @@ struct Row {
     }
 };
 
+__device__ __forceinline__ unsigned shared_address(const void* pointer) {
+    return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
+
 // Copies BYTES, 4 or 16, from global to shared memory, or writes as many zeros where `from` is null.
 // Visible after `copies_arrive` and a barrier. Below 8.0 an ordinary copy through registers.
 template <int BYTES>
 __device__ __forceinline__ void copy_async(void* to, const void* from) {
     static_assert(BYTES == 4 || BYTES == 16);
 #if __CUDA_ARCH__ >= 800
-    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+    const unsigned address = shared_address(to);
     const unsigned bytes = from ? BYTES : 0;
     if constexpr (BYTES == 16) {
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
@@ -194,6 +198,29 @@ struct F32 {};
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                   \
     }
 
+// The same by a warpgroup, four warps, which is of 9.0 alone: starts to multiply 64 rows of A by 128 columns
+// of B, 16 terms that stand where `group_operand` says, and to add the products to `sum`, or to zero where
+// `adds` is 0. A thread has the sums of two rows, 8 apart, and there of pairs of columns, 8 apart.
+#define SUMS_OF_8(sum, j) \
+    "+f"(sum[0][j]), "+f"(sum[0][j + 1]), "+f"(sum[1][j]), "+f"(sum[1][j + 1]), \
+    "+f"(sum[0][j + 2]), "+f"(sum[0][j + 3]), "+f"(sum[1][j + 2]), "+f"(sum[1][j + 3])
+#define ALL_SUMS(sum) \
+    SUMS_OF_8(sum, 0), SUMS_OF_8(sum, 4), SUMS_OF_8(sum, 8), SUMS_OF_8(sum, 12), SUMS_OF_8(sum, 16), \
+    SUMS_OF_8(sum, 20), SUMS_OF_8(sum, 24), SUMS_OF_8(sum, 28)
+#define GROUP_MULTIPLY_ADD(type)                                                                        \
+    static __device__ __forceinline__ void group_multiply_add(float (&sum)[2][32], size_t a, size_t b,  \
+                                                              int adds) {                               \
+        asm volatile("{\n.reg .pred adds;\nsetp.ne.s32 adds, %66, 0;\n"                                 \
+                     "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {"                  \
+                     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
+                     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, " \
+                     "%64, %65, adds, 1, 1, 0, 0;\n}"                                                   \
+                     : ALL_SUMS(sum)                                                                    \
+                     : "l"(a), "l"(b), "r"(adds));                                                      \
+    }
+
 // To nearest, ties away from zero: tensor cores would cut off.
 struct Tf32 {
     using Bits = unsigned;
@@ -216,6 +243,7 @@ struct Bf16 {
         return bits;
     }
     MULTIPLY_ADD("m16n8k16", "bf16")
+    GROUP_MULTIPLY_ADD("bf16")
 };
 
 // To nearest, ties to even; from 65520 on to infinity.
@@ -228,6 +256,7 @@ struct F16 {
         return bits;
     }
     MULTIPLY_ADD("m16n8k16", "f16")
+    GROUP_MULTIPLY_ADD("f16")
 };
 
 // Four matrices of 8 rows of 16 bytes in shared memory; lane 8 * i + r says where row r of matrix i is,
@@ -235,7 +264,7 @@ struct F16 {
 // 16 bits, and a lane gets two numbers of a column.
 template <bool TRANSPOSED>
 __device__ __forceinline__ void load_matrices(unsigned (&to)[4], const void* row) {
-    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+    const unsigned address = shared_address(row);
     if constexpr (TRANSPOSED) {
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
@@ -247,4 +276,79 @@ __device__ __forceinline__ void load_matrices(unsigned (&to)[4], const void* row
                      : "r"(address)
                      : "memory");
     }
+}
+
+// Asynchronous copies of tiles and products of warpgroups: of 9.0 alone (TMA, mbarrier, wgmma).
+
+// Made by the driver: where a matrix lies, and the tile of it that a copy takes.
+struct alignas(64) TensorMap {
+    size_t words[16];
+};
+
+// Completes a phase when it has seen its number of arrivals, and all bytes that were announced.
+struct Barrier {
+    size_t state;
+
+    // By one thread, before `barriers_are_ready` and a barrier for all.
+    __device__ __forceinline__ void start(unsigned arrivals) {
+        asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(this)), "r"(arrivals) : "memory");
+    }
+    __device__ __forceinline__ void arrive() {
+        asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(this)) : "memory");
+    }
+    // Arrives, and announces bytes of copies.
+    __device__ __forceinline__ void arrive_and_expect(unsigned bytes) {
+        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(this)), "r"(bytes)
+                     : "memory");
+    }
+    // Until the phase with this parity is complete; the phase before the first has parity 1.
+    __device__ __forceinline__ void wait(unsigned parity) {
+        unsigned is_complete;
+        do {
+            asm volatile("{\n.reg .pred complete;\n"
+                         "mbarrier.try_wait.parity.shared.b64 complete, [%1], %2;\n"
+                         "selp.u32 %0, 1, 0, complete;\n}"
+                         : "=r"(is_complete)
+                         : "r"(shared_address(this)), "r"(parity)
+                         : "memory");
+        } while (!is_complete);
+    }
+};
+
+__device__ __forceinline__ void barriers_are_ready() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// Starts to copy a tile from `column` and `row` on; what lies outside the matrix is zero. Its bytes arrive
+// at `barrier`. Rows of 128 bytes have their eight chunks of 16 exchanged as tensor cores want it.
+__device__ __forceinline__ void copy_tile(void* to, const TensorMap& map, size_t column, size_t row,
+                                          Barrier& barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%3, %4}], [%2];" ::"r"(shared_address(to)),
+                 "l"(&map), "r"(shared_address(&barrier)), "r"(static_cast<int>(column)),
+                 "r"(static_cast<int>(row))
+                 : "memory");
+}
+
+// What `group_multiply_add` is told of an operand: rows of 128 bytes that `copy_tile` has brought to a
+// multiple of 1024 bytes, in which eight rows follow one another. Adding 2 to it goes on by 16 terms.
+__device__ __forceinline__ size_t group_operand(const void* first) {
+    constexpr size_t ROWS_OF_128_BYTES = 1ull << 62, BETWEEN_EIGHTS = 1024 / 16, UNUSED = 1;
+    return ROWS_OF_128_BYTES | BETWEEN_EIGHTS << 32 | UNUSED << 16 | (shared_address(first) & 0x3ffff) / 16;
+}
+
+// Before a product of a warpgroup whose sums something else has touched.
+__device__ __forceinline__ void sums_are_ready() {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+// Makes one group of the products that were started since the last.
+__device__ __forceinline__ void close_group() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+// Waits for all groups of products but the last `RUNNING`. Sums may be touched when none is running.
+template <int RUNNING>
+__device__ __forceinline__ void groups_are_done(float (&sum)[2][32]) {
+    asm volatile("wgmma.wait_group.sync.aligned %64;" : ALL_SUMS(sum) : "n"(RUNNING) : "memory");
 }

@@ -164,8 +164,8 @@ __device__ __forceinline__ void store(const float (&total)[T::THREAD_ROWS][T::TH
     }
 }
 
-// Which tile of C a block computes: down GROUP rows of tiles before the next column, so that blocks
-// that run together share what they read.
+// Where the tile with this number is in C: they go down GROUP rows of tiles before the next column, so
+// that blocks that run together share what they read.
 struct Place {
     size_t row, column;
 };
@@ -178,10 +178,10 @@ __device__ __forceinline__ size_t tile_columns(size_t columns) {
     return (columns + T::COLUMNS - 1) / T::COLUMNS;
 }
 template <class T>
-__device__ __forceinline__ Place place_of(size_t rows, size_t columns) {
+__device__ __forceinline__ Place place_of(size_t tile, size_t rows, size_t columns) {
     constexpr size_t GROUP = 8;
     size_t row_tiles = tile_rows<T>(rows), column_tiles = tile_columns<T>(columns);
-    size_t group = blockIdx.x / (GROUP * column_tiles), in_group = blockIdx.x % (GROUP * column_tiles);
+    size_t group = tile / (GROUP * column_tiles), in_group = tile % (GROUP * column_tiles);
     size_t height = min(GROUP, row_tiles - group * GROUP);
     return {(group * GROUP + in_group % height) * T::ROWS, in_group / height * T::COLUMNS};
 }
@@ -223,7 +223,7 @@ template <class T, bool IS_A_STRAIGHT, bool IS_B_STRAIGHT, class A, class B, cla
 __device__ __forceinline__ void compute_tile(const Product& product, const A& a, const B& b,
                                              const float* bias, float* c, RowStart row_start) {
     __shared__ Shared<T, IS_A_STRAIGHT, IS_B_STRAIGHT> shared;
-    const Place place = place_of<T>(product.m, product.n);
+    const Place place = place_of<T>(blockIdx.x, product.m, product.n);
     float total[T::THREAD_ROWS][T::THREAD_COLUMNS];
     Stager<IS_A_STRAIGHT, T::THREADS, StagedA<T, IS_A_STRAIGHT>, A> stage_a(a, place.row);
     Stager<IS_B_STRAIGHT, T::THREADS, StagedB<T, IS_B_STRAIGHT>, B> stage_b(b, place.column);

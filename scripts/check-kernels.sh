@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compiles every kernel to machine code for compute capabilities 8.0, 9.0 and 10.0 with the real
 # compiler, which needs no GPU, and prints a table for each: threads of a block, registers of a
-# thread, static shared memory of a block in bytes, stack and spills in bytes, blocks and warps that
+# thread, shared memory of a block in bytes, stack and spills in bytes, blocks and warps that
 # a multiprocessor runs at a time, and for products how many instructions of which unit (FFMA; HMMA
 # and HGMMA are the tensor cores').
 #

@@ -18,6 +18,7 @@ mod fences;
 mod doctor;
 mod fixed_point;
 mod graphs;
+mod hopper;
 mod lookup;
 mod loss;
 mod matmul;

@@ -15,7 +15,7 @@ use crate::twins::{
 
 const ROUNDED: [Precision; 3] = [Precision::Tf32, Precision::Bf16, Precision::F16];
 
-fn gpu(precision: Precision) -> Cuda {
+pub(crate) fn gpu(precision: Precision) -> Cuda {
     cuda().with_precision(precision).unwrap()
 }
 
@@ -31,7 +31,7 @@ fn rounded(precision: Precision, x: f32) -> f32 {
     }
 }
 
-fn all_rounded(precision: Precision, values: &[f32]) -> Vec<f32> {
+pub(crate) fn all_rounded(precision: Precision, values: &[f32]) -> Vec<f32> {
     values.iter().map(|&x| rounded(precision, x)).collect()
 }
 
@@ -45,7 +45,7 @@ fn rounding_error(precision: Precision) -> f64 {
 }
 
 /// Both ways to write, against `f64`.
-fn check(precision: Precision, cuda: &mut Cuda, shape: MatmulShape) {
+pub(crate) fn check(precision: Precision, cuda: &mut Cuda, shape: MatmulShape) {
     let (a, b) = operands(7, shape);
     let (a_rounded, b_rounded) = (all_rounded(precision, &a), all_rounded(precision, &b));
     let start = normals(9, shape.m * shape.n);
@@ -122,42 +122,74 @@ fn every_tile_in_every_form() {
     }
 }
 
+/// `activation(a · b + bias)`.
+pub(crate) fn activated<B: Matmul>(
+    backend: &mut B,
+    shape: MatmulShape,
+    (a, b): (&[f32], &[f32]),
+    bias: Option<&[f32]>,
+    activation: Activation,
+) -> Vec<f32> {
+    let (a, b) = (upload(backend, a), upload(backend, b));
+    let bias = bias.map(|bias| upload(backend, bias));
+    let mut c = upload(backend, &vec![f32::NAN; shape.m * shape.n]);
+    let (a, b, bias) = (B::view(&a), B::view(&b), bias.as_ref().map(B::view));
+    backend.matmul_bias_activation(shape, a, b, bias, activation, B::view_mut(&mut c));
+    download(backend, &c)
+}
+
+/// With and without a bias, every activation, against the CPU.
+pub(crate) fn check_activations(precision: Precision, cuda: &mut Cuda, shape: MatmulShape) {
+    let mut cpu = Cpu::new();
+    let (mut a, b) = operands(11, shape);
+    let scale = (shape.k as f32).sqrt();
+    a.iter_mut().for_each(|a| *a /= scale);
+    let (a_rounded, b_rounded) = (all_rounded(precision, &a), all_rounded(precision, &b));
+    // Of neither sum nor bias is anything rounded.
+    let bias = normals(13, shape.n);
+    for activation in ACTIVATIONS {
+        for bias in [Some(&*bias), None] {
+            let expected = (&*a_rounded, &*b_rounded);
+            let expected = activated(&mut cpu, shape, expected, bias, activation);
+            let actual = activated(cuda, shape, (&a, &b), bias, activation);
+            assert_close(&expected, &actual, F32_ERROR);
+        }
+    }
+}
+
 #[test]
 fn a_bias_and_every_activation() {
-    fn body<B: Matmul>(
-        backend: &mut B,
-        shape: MatmulShape,
-        (a, b): (&[f32], &[f32]),
-        bias: Option<&[f32]>,
-        activation: Activation,
-    ) -> Vec<f32> {
-        let (a, b) = (upload(backend, a), upload(backend, b));
-        let bias = bias.map(|bias| upload(backend, bias));
-        let mut c = upload(backend, &vec![f32::NAN; shape.m * shape.n]);
-        let (a, b, bias) = (B::view(&a), B::view(&b), bias.as_ref().map(B::view));
-        backend.matmul_bias_activation(shape, a, b, bias, activation, B::view_mut(&mut c));
-        download(backend, &c)
-    }
-    let mut cpu = Cpu::new();
     for precision in ROUNDED {
         let mut cuda = gpu(precision);
         // In one piece, in slices, with odd rows.
         for [m, n, k] in [[35, 44, 20], [5, 12, 300], [9, 7, 261]] {
-            let shape = MatmulShape::nn(m, n, k);
-            let (mut a, b) = operands(11, shape);
-            a.iter_mut().for_each(|a| *a /= (k as f32).sqrt());
-            let (a_rounded, b_rounded) = (all_rounded(precision, &a), all_rounded(precision, &b));
-            // Of neither sum nor bias is anything rounded.
-            let bias = normals(13, n);
-            for activation in ACTIVATIONS {
-                for bias in [Some(&*bias), None] {
-                    let expected = (&*a_rounded, &*b_rounded);
-                    let expected = body(&mut cpu, shape, expected, bias, activation);
-                    let actual = body(&mut cuda, shape, (&a, &b), bias, activation);
-                    assert_close(&expected, &actual, F32_ERROR);
-                }
-            }
+            check_activations(precision, &mut cuda, MatmulShape::nn(m, n, k));
         }
+    }
+}
+
+/// What is not finite in the last term of the last row, which is not the last of anything that is staged,
+/// reaches that row alone.
+pub(crate) fn check_what_is_not_finite(cuda: &mut Cuda, form: Form, k: usize) {
+    let (m, n) = (34, 37);
+    let shape = MatmulShape { form, m, n, k };
+    let (row, term) = (m - 1, k - 1);
+    let (at, zero) = match form {
+        Form::NN => (row * k + term, term * n + 3),
+        Form::NT => (row * k + term, 3 * k + term),
+        Form::TN => (term * m + row, term * n + 3),
+    };
+    for poison in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let (mut a, mut b) = operands(5, shape);
+        a[at] = poison;
+        // A zero in B makes NaN of an infinity.
+        b[zero] = 0.0;
+        let start = vec![0.0; m * n];
+        let c = multiply(cuda, shape, (&a, &b), &start, Accumulate::Set);
+        let (clean, dirty) = c.split_at(row * n);
+        assert!(clean.iter().all(|x| x.is_finite()));
+        assert!(dirty.iter().all(|x| !x.is_finite()));
+        assert!(dirty[3].is_nan());
     }
 }
 
@@ -166,26 +198,7 @@ fn what_is_not_finite_reaches_every_element_it_takes_part_in() {
     for precision in ROUNDED {
         let mut cuda = gpu(precision);
         for form in FORMS {
-            let (m, n, k) = (34, 37, 300);
-            let shape = MatmulShape { form, m, n, k };
-            let (row, term) = (33, k - 1);
-            let (at, zero) = match form {
-                Form::NN => (row * k + term, term * n + 3),
-                Form::NT => (row * k + term, 3 * k + term),
-                Form::TN => (term * m + row, term * n + 3),
-            };
-            for poison in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                let (mut a, mut b) = operands(5, shape);
-                a[at] = poison;
-                // A zero in B makes NaN of an infinity.
-                b[zero] = 0.0;
-                let start = vec![0.0; m * n];
-                let c = multiply(&mut cuda, shape, (&a, &b), &start, Accumulate::Set);
-                let (clean, dirty) = c.split_at(row * n);
-                assert!(clean.iter().all(|x| x.is_finite()));
-                assert!(dirty.iter().all(|x| !x.is_finite()));
-                assert!(dirty[3].is_nan());
-            }
+            check_what_is_not_finite(&mut cuda, form, 300);
         }
     }
 }

@@ -20,7 +20,7 @@ use ringstep::backend::Precision;
 use ringstep::backend::cuda::{Capability, Compilation, compile_every_kernel};
 
 use occupancy::Multiprocessor;
-use ptxas::{UNITS, bound_of_threads, count_units, entries, read_log, unit_of};
+use ptxas::{UNITS, Usage, bound_of_threads, count_units, entries, read_log, unit_of};
 
 /// Threads of a block where the kernel does not bound them: see `src/backend/cuda/launch.rs`.
 const THREADS: u32 = 256;
@@ -81,13 +81,17 @@ fn rows(
     let listing = precision.map(|precision| disassemble(compilation, precision, capability));
     let listing = listing.unwrap_or_default();
     let units = count_units(&listing);
-    for kernel in &compilation.kernels {
+    for (kernel, dynamic) in &compilation.kernels {
         let (Some(usage), Some(body)) = (usages.get(kernel), entries.get(kernel)) else {
             problems.push(format!("{file}: the compiler says nothing of {kernel}"));
             continue;
         };
+        let usage = Usage {
+            shared: usage.shared + dynamic,
+            ..*usage
+        };
         let threads = bound_of_threads(body).unwrap_or(THREADS);
-        let (blocks, warps) = Multiprocessor::of(capability).occupancy(*usage, threads);
+        let (blocks, warps) = Multiprocessor::of(capability).occupancy(usage, threads);
         let mut unit = String::new();
         let mut label = (*kernel).to_owned();
         if let Some(precision) = precision {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Usage {
     /// Registers of a thread.
     pub(crate) registers: u32,
-    /// Static shared memory of a block, in bytes.
+    /// Shared memory of a block, in bytes: in a log, what is static.
     pub(crate) shared: u32,
     /// Stack of a thread, in bytes.
     pub(crate) stack: u32,

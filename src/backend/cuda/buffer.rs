@@ -70,7 +70,13 @@ impl<T> Drop for Buffer<T> {
     }
 }
 
-fn failed(device: &Device, what: &'static str, bytes: usize, error: DriverError) -> BackendError {
+/// Why there is no memory of `bytes` bytes for `what` on the device, whose context is bound.
+pub(super) fn failed(
+    device: &Device,
+    what: &'static str,
+    bytes: usize,
+    error: DriverError,
+) -> BackendError {
     match (error.0, result::mem_get_info()) {
         (CUresult::CUDA_ERROR_OUT_OF_MEMORY, Ok((free, total))) => {
             BackendError::OutOfDeviceMemory {

@@ -8,6 +8,7 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUevent_flags, CUresult};
 
 use super::kernels::Functions;
+use super::packed::Room;
 use super::pinned::Staging;
 use super::queue::Queue;
 use crate::backend::{BackendError, Fence};
@@ -34,6 +35,8 @@ pub(super) struct Device {
     pub(super) staging: Mutex<Staging>,
     /// [`SCRATCH_BYTES`] of memory for the compute stream.
     pub(super) scratch: sys::CUdeviceptr,
+    /// For packed operands of one product on the compute stream.
+    pub(super) room: Mutex<Room>,
     /// Number of fences so far.
     released: AtomicU64,
     /// Fence `n` is the last recording of event `n % FENCES`, or lies before it.
@@ -136,6 +139,7 @@ impl Device {
             // SAFETY: the context is current; whoever uses the memory writes it first.
             scratch: unsafe { result::malloc_sync(SCRATCH_BYTES) }
                 .map_err(during("cuMemAlloc of 32 MiB for scratch"))?,
+            room: Mutex::new(Room::new()),
             released: AtomicU64::new(0),
             fences,
             reduced: event()?,
@@ -268,6 +272,9 @@ impl Drop for Device {
                 staging.free();
             }
             let _ = result::free_sync(self.scratch);
+            if let Ok(room) = self.room.get_mut() {
+                room.free();
+            }
             for event in self.fences.into_iter().chain([self.reduced]) {
                 let _ = result::event::destroy(event);
             }

@@ -3,24 +3,55 @@
 use std::ffi::CString;
 use std::sync::OnceLock;
 
-use cudarc::driver::{result, sys};
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys;
 
 use super::compile::{Source, load};
-use super::device::{Device, describe};
+use super::device::{Capability, Device, describe};
+use super::hopper::{self, HOPPER};
 use crate::backend::{BackendError, Precision};
 
 /// A kernel file and what is in it.
 pub(super) struct File {
     pub(super) source: Source,
-    /// Whether it makes products, and so is built for each precision.
-    pub(super) by_precision: bool,
+    pub(super) variants: Variants,
     pub(super) kernels: &'static [Kernel],
 }
 
+/// How often a file is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Variants {
+    /// Once.
+    One,
+    /// For each precision: it makes products.
+    Precisions,
+    /// For each precision of 16 bits, and for compute capability 9.0 alone.
+    HopperPrecisions,
+}
+
+impl Variants {
+    /// What the file's products are rounded to in each of its variants for GPUs of this capability.
+    pub(super) fn on(self, capability: Capability) -> &'static [Option<Precision>] {
+        const ALL: [Option<Precision>; PRECISIONS] = [
+            Some(Precision::F32),
+            Some(Precision::Tf32),
+            Some(Precision::Bf16),
+            Some(Precision::F16),
+        ];
+        const HALVES: [Option<Precision>; 2] = [Some(Precision::Bf16), Some(Precision::F16)];
+        match self {
+            Self::One => &[None],
+            Self::Precisions => &ALL,
+            Self::HopperPrecisions if capability == HOPPER => &HALVES,
+            Self::HopperPrecisions => &[],
+        }
+    }
+}
+
 /// Makes [`Kernel`] and [`FILES`] from `"file" => { Variant = "function", .. }`, where a file of products
-/// is marked: `"file" by precision => { .. }`.
+/// is marked: `"file" by precision => { .. }`, or `by hopper_precision`.
 macro_rules! kernels {
-    ($($file:literal $(by $precision:ident)? => { $($kernel:ident = $name:literal),* $(,)? })*) => {
+    ($($file:literal $(by $variants:ident)? => { $($kernel:ident = $name:literal),* $(,)? })*) => {
         /// A `__global__` function.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(super) enum Kernel { $($($kernel),*),* }
@@ -38,19 +69,22 @@ macro_rules! kernels {
         /// Every file.
         pub(super) const FILES: &[File] = &[$(File {
             source: source!($file),
-            by_precision: by_precision!($($precision)?),
+            variants: variants!($($variants)?),
             kernels: &[$(Kernel::$kernel),*],
         }),*];
     };
 }
 
-/// Whether a file has the mark.
-macro_rules! by_precision {
+/// What a file's mark says.
+macro_rules! variants {
     () => {
-        false
+        Variants::One
     };
     (precision) => {
-        true
+        Variants::Precisions
+    };
+    (hopper_precision) => {
+        Variants::HopperPrecisions
     };
 }
 
@@ -107,6 +141,7 @@ kernels! {
         MoveAverage = "move_average",
     }
     "fold.cu" => { Fold = "fold" }
+    "hopper.cu" by hopper_precision => { MatmulGrouped = "matmul_grouped_128x128" }
     "lookup.cu" => { GatherRows = "gather_rows", ScatterRows = "scatter_rows" }
     "loss.cu" => {
         SoftmaxCrossEntropy = "softmax_cross_entropy",
@@ -146,6 +181,7 @@ kernels! {
         NormalizeRows = "normalize_rows",
         NormalizeRowsBackward = "normalize_rows_backward",
     }
+    "pack.cu" => { PackBf16 = "pack_bf16", PackF16 = "pack_f16" }
     "peak.cu" => { MultiplyAdd = "multiply_add" }
     "pooling.cu" => {
         MaxPool = "max_pool",
@@ -196,6 +232,16 @@ unsafe impl Send for Module {}
 // SAFETY: as above.
 unsafe impl Sync for Module {}
 
+impl Kernel {
+    /// Shared memory of a block beside what the kernel declares, which is at most 48 KiB; in bytes.
+    pub(super) fn dynamic_shared_bytes(self) -> u32 {
+        match self {
+            Self::MatmulGrouped => hopper::RING_BYTES,
+            _ => 0,
+        }
+    }
+}
+
 impl Functions {
     pub(super) fn new() -> Self {
         Self {
@@ -221,11 +267,9 @@ impl Functions {
         let number = FILES.iter().position(|file| file.kernels.contains(&kernel));
         let number = number.expect("every kernel is in a file");
         let File {
-            source,
-            by_precision,
-            ..
+            source, variants, ..
         } = &FILES[number];
-        let precision = by_precision.then_some(precision);
+        let precision = (*variants != Variants::One).then_some(precision);
         let module = &self.modules[precision.unwrap_or_default() as usize][number];
         let module = module.get_or_init(|| match load(device, source, precision) {
             Ok(module) => Some(Module(module)),
@@ -237,7 +281,12 @@ impl Functions {
         let Module(module) = (*module)?;
         let name = CString::new(kernel.name()).expect("names have no zero byte");
         // SAFETY: the module is loaded.
-        match unsafe { result::module::get_function(module, name) } {
+        let function = unsafe { result::module::get_function(module, name) };
+        let function = function.and_then(|function| {
+            allow_shared(function, kernel.dynamic_shared_bytes())?;
+            Ok(function)
+        });
+        match function {
             Ok(function) => Some(Function(function)),
             Err(error) => {
                 device.fail(BackendError::Kernels {
@@ -262,4 +311,14 @@ impl Functions {
             }
         }
     }
+}
+
+/// Lets blocks of a kernel have so much dynamic shared memory.
+fn allow_shared(function: sys::CUfunction, bytes: u32) -> Result<(), DriverError> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    // SAFETY: the function is loaded; the bytes are those of a constant, far below 2^31.
+    unsafe { result::function::set_function_attribute(function, attribute, bytes as i32) }
 }

@@ -49,6 +49,16 @@ impl Cuda {
             bias.is_none_or(|bias| bias.len == n),
             "matmul: length of the bias differs from {shape:?}"
         );
+        if self.takes_packed(k) {
+            let output = Output {
+                c,
+                columns: n,
+                bias,
+                write,
+                activation,
+            };
+            return self.multiply_packed(shape, (a, b), output);
+        }
         let slices = Slices::of(k, self.precision);
         let plan = Plan::of(m, n, slices.count, self.precision);
         let (a_row, b_row) = match form {

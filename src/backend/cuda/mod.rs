@@ -10,12 +10,14 @@ mod compile;
 mod convolution;
 mod device;
 mod fixed_point;
+mod hopper;
 mod kernels;
 mod launch;
 mod lookup;
 mod loss;
 mod matmul;
 mod normalization;
+mod packed;
 mod peak;
 mod pinned;
 mod pooling;
@@ -53,6 +55,8 @@ const TENSOR_CORES: Capability = Capability { major: 8, minor: 0 };
 pub struct Cuda {
     device: Arc<Device>,
     precision: Precision,
+    /// Whether products may take the way of `hopper`.
+    takes_wgmma: bool,
 }
 
 impl Cuda {
@@ -63,8 +67,11 @@ impl Cuda {
     /// where it cannot be used.
     pub fn new(ordinal: usize) -> Result<Self, BackendError> {
         let device = Device::open(ordinal)?;
-        let precision = Precision::F32;
-        Ok(Self { device, precision })
+        Ok(Self {
+            precision: Precision::F32,
+            takes_wgmma: hopper::is_possible(device.capability),
+            device,
+        })
     }
 
     /// The same GPU with products of operands that are rounded to `precision`, by tensor cores.
@@ -87,6 +94,17 @@ impl Cuda {
             });
         }
         Ok(Self { precision, ..self })
+    }
+
+    /// The same GPU with all products by instructions that other GPUs have too. Without it, those of many
+    /// terms, rounded to 16 bits, are computed by wgmma where there is compute capability 9.0, which gives
+    /// other bits.
+    #[must_use]
+    pub fn without_wgmma(self) -> Self {
+        Self {
+            takes_wgmma: false,
+            ..self
+        }
     }
 
     /// Number of GPUs that the process sees.

@@ -28,7 +28,7 @@ const SLICE: usize = 256;
 const MOST_SLICES: usize = 64;
 
 /// Multiprocessors for which tiles are chosen: those of an H100 or H200, whatever is at hand.
-const PROCESSORS: usize = 132;
+pub(super) const PROCESSORS: usize = 132;
 
 /// How the terms of every sum are cut. A function of their number and the precision alone: it decides
 /// bits.
@@ -46,8 +46,12 @@ impl Slices {
 
     /// For sums of which each slice should have a table, and `most` tables have room.
     pub(super) fn at_most(most: usize, terms: usize, precision: Precision) -> Self {
-        let step = step(precision);
-        let count = terms.div_ceil(SLICE).min(MOST_SLICES).min(most).max(1);
+        Self::cut(terms, SLICE, MOST_SLICES.min(most), step(precision))
+    }
+
+    /// At most `most`, of at least `fewest` terms each where there are so many, and of a multiple of `step`.
+    pub(super) fn cut(terms: usize, fewest: usize, most: usize, step: usize) -> Self {
+        let count = terms.div_ceil(fewest).min(most).max(1);
         let each = terms.div_ceil(count).next_multiple_of(step).max(step);
         Self {
             terms: each,

@@ -247,8 +247,7 @@ impl Batch {
             blockDimX: threads_x,
             blockDimY: threads_y,
             blockDimZ: threads_z,
-            // Kernels know the size of what they share.
-            sharedMemBytes: 0,
+            sharedMemBytes: launch.kernel.dynamic_shared_bytes(),
             kernelParams: values.as_mut_ptr(),
             extra: std::ptr::null_mut(),
             kern: std::ptr::null_mut(),

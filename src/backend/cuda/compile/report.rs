@@ -12,8 +12,8 @@ pub struct Compilation {
     pub file: &'static str,
     /// What the operands of its products are rounded to, where it makes products.
     pub precision: Option<Precision>,
-    /// Names of its kernels.
-    pub kernels: Vec<&'static str>,
+    /// Names of its kernels, and the dynamic shared memory that each is launched with, in bytes.
+    pub kernels: Vec<(&'static str, u32)>,
     /// Warnings, and for each kernel its registers, shared memory and spills as `ptxas -v` has them.
     pub log: String,
     /// What the machine code was made of.
@@ -22,8 +22,8 @@ pub struct Compilation {
     pub code: Vec<u8>,
 }
 
-/// Compiles every file of kernels, those of products in every precision, for GPUs of this capability,
-/// past the cache; needs NVRTC, but neither a driver nor a GPU.
+/// Compiles every file of kernels that is built for GPUs of this capability, those of products in every
+/// precision, past the cache; needs NVRTC, but neither a driver nor a GPU.
 ///
 /// # Errors
 /// If there is no NVRTC, or a file does not compile: the compiler's words.
@@ -37,10 +37,12 @@ pub fn compile_every_kernel(capability: Capability) -> Result<Vec<Compilation>, 
         let program = compiler.compile(&file.source, &options).map_err(failed)?;
         let refused = |error| failed(compiler.failure(error));
         let code = |target| program.code(target).map_err(refused);
+        let kernels = file.kernels.iter();
+        let kernels = kernels.map(|kernel| (kernel.name(), kernel.dynamic_shared_bytes()));
         Ok(Compilation {
             file: file.source.name,
             precision,
-            kernels: file.kernels.iter().map(|kernel| kernel.name()).collect(),
+            kernels: kernels.collect(),
             log: program.log(),
             ptx: String::from_utf8_lossy(&code(Target::Portable(capability))?).into_owned(),
             code: code(target)?,
@@ -48,11 +50,7 @@ pub fn compile_every_kernel(capability: Capability) -> Result<Vec<Compilation>, 
     };
     let mut compilations = Vec::new();
     for file in FILES {
-        let precisions = match file.by_precision {
-            true => &Precision::ALL.map(Some)[..],
-            false => &[None],
-        };
-        for &precision in precisions {
+        for &precision in file.variants.on(capability) {
             compilations.push(compile(file, precision)?);
         }
     }
