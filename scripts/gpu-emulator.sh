@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a command on the GPU emulator of tests/gpu-emulator: its libcuda.so and libnccl.so, and a real
-# NVRTC, stand first in LD_LIBRARY_PATH. Builds and installs them when they are missing or old.
+# Runs a command on the GPU emulator of tests/gpu-emulator: its libcuda.so, libnccl.so and libcublasLt.so,
+# and a real NVRTC, stand first in LD_LIBRARY_PATH. Builds and installs them when they are missing or old.
 #
 #   scripts/gpu-emulator.sh COMMAND...             run COMMAND
 #   scripts/gpu-emulator.sh --as NAME COMMAND...   run it in one of the configurations below
@@ -72,7 +72,7 @@ esac
 
 # From its own folder: cargo reads the workspace's configuration there.
 (cd "$workspace" && cargo build --quiet --locked --release --target-dir "$build" \
-    -p fake-cuda -p fake-nccl)
+    -p fake-cuda -p fake-nccl -p fake-cublaslt)
 path=$libraries
 if [[ ${GPU_EMULATOR_WITHOUT_NVRTC:-0} != 1 ]]; then
     nvrtc=$("$root/scripts/install-cuda-libraries.sh")
@@ -81,6 +81,7 @@ fi
 mkdir -p "$libraries"
 install_library libfake_cuda.so libcuda.so.1 libcuda.so
 install_library libfake_nccl.so libnccl.so.2 libnccl.so
+install_library libfake_cublaslt.so libcublasLt.so.13 libcublasLt.so
 
 if [[ $# -eq 0 ]]; then
     printf '%s\n' "$path"

@@ -7,7 +7,8 @@ use super::{Accumulate, Memory, View, ViewMut};
 pub(super) const BLOCK: usize = 64;
 
 /// An element-wise function that follows a layer's sum.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// `x`
     Linear,

@@ -26,7 +26,7 @@ pub use convolution::{ConvGeometry, Convolution, Convolve, Padding};
 pub use fixed_point::FixedPoint;
 pub use lookup::Lookup;
 pub use loss::{Compared, Loss, Losses};
-pub use matmul::{Form, Matmul, MatmulShape};
+pub use matmul::{Form, Matmul, MatmulCall, MatmulChoice, MatmulShape, TimedMatmul};
 pub use memory::{BackendError, Element, Fence, Memory, Region, RegionOwner};
 pub use normalization::{Affine, Normalize, Normalized};
 pub use pooling::{Pool, PoolGeometry, Pooling};
@@ -57,7 +57,8 @@ impl<B> Backend for B where
 }
 
 /// How a kernel writes an output that other contributions may share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Accumulate {
     /// `output = value`
     Set,

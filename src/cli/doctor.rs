@@ -215,6 +215,21 @@ fn gpus(device: DeviceChoice) -> Vec<Finding> {
         (Ok(compiler), _) => Finding::new(Level::Fine, "NVRTC", found(compiler)),
         (Err(error), _) => Finding::new(Level::Note, "NVRTC", error.clone()),
     });
+    findings.push(match cuda::cublaslt() {
+        Ok(library) => {
+            let path = library.path.as_ref();
+            let path = path.map_or_else(String::new, |path| format!(" at {}", path.display()));
+            Finding::new(
+                Level::Fine,
+                "cuBLASLt",
+                format!("{}{path}", library.version),
+            )
+        }
+        Err(error) => {
+            let says = format!("{error}; own kernels multiply");
+            Finding::new(Level::Note, "cuBLASLt", says)
+        }
+    });
     findings.push(match nccl::load(NcclAlgorithm::Auto) {
         Ok(library) => {
             let says = format!("{} at {}", library.version(), library.path().display());

@@ -41,6 +41,7 @@ fn every_gpu_is_listed_once_it_has_run_a_kernel() {
     for library in [
         "CUDA driver    CUDA 1",
         "NVRTC          CUDA 1",
+        "cuBLASLt       1",
         "kernel cache",
     ] {
         assert!(said.contains(library), "{library} in\n{said}");

@@ -14,6 +14,7 @@ mod block_sums;
 #[path = "../collectives/mod.rs"]
 mod collectives;
 mod convolution;
+mod cublaslt;
 mod fences;
 mod doctor;
 mod fixed_point;

@@ -10,24 +10,11 @@ use crate::backend::{Accumulate, Activate, Activation, DropoutKey, Memory};
 impl Activate for Cuda {
     fn activate(&mut self, activation: Activation, x: View<'_, f32>, y: ViewMut<'_, f32>) {
         assert_eq!(x.len, y.len, "activate: lengths differ");
-        let (kind, parameter) = kind(activation);
-        let arguments = [
-            (&kind).into(),
-            (&parameter).into(),
-            (&y.len).into(),
-            (&x).into(),
-            (&y).into(),
-        ];
-        self.launch(Kernel::Activate, Grid::quads(y.len), &arguments);
+        self.apply(activation, x, &y);
     }
 
     fn activate_in_place(&mut self, activation: Activation, y: ViewMut<'_, f32>) {
-        if activation == Activation::Linear {
-            return;
-        }
-        // A thread reads its elements before it writes them.
-        let x = View::new(y.pointer, y.len);
-        self.activate(activation, x, y);
+        self.apply_in_place(activation, &y);
     }
 
     fn activate_backward(
@@ -166,6 +153,27 @@ struct Groups {
 }
 
 impl Cuda {
+    /// `y = activation(x)`, of equal lengths.
+    fn apply(&self, activation: Activation, x: View<'_, f32>, y: &ViewMut<'_, f32>) {
+        let (kind, parameter) = kind(activation);
+        let arguments = [
+            (&kind).into(),
+            (&parameter).into(),
+            (&y.len).into(),
+            (&x).into(),
+            y.into(),
+        ];
+        self.launch(Kernel::Activate, Grid::quads(y.len), &arguments);
+    }
+
+    /// `y = activation(y)`
+    pub(super) fn apply_in_place(&self, activation: Activation, y: &ViewMut<'_, f32>) {
+        if activation != Activation::Linear {
+            // A thread reads its elements before it writes them.
+            self.apply(activation, View::new(y.pointer, y.len), y);
+        }
+    }
+
     /// A kernel of `softmax.cu`: a team for each row.
     fn over_rows(&self, kernel: Kernel, columns: usize, from: View<'_, f32>, to: ViewMut<'_, f32>) {
         let (rows, width) = (from.len / columns, team_width(columns));

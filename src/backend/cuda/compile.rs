@@ -17,8 +17,8 @@ pub use report::{Compilation, compile_every_kernel};
 use super::cache;
 use super::device::{Capability, Device, describe};
 use super::kernels::HEADERS;
+use super::survey;
 use crate::backend::{BackendError, Precision};
-use crate::installed::in_python;
 
 /// A kernel file, or what one includes.
 pub(super) struct Source {
@@ -166,27 +166,16 @@ fn build(
     Ok(code)
 }
 
-/// Whether NVRTC can be opened by its name; opens that of the active Python environment where not,
-/// which has the name from then on.
+/// Whether there is NVRTC, open by its name from then on.
 fn is_there() -> bool {
+    const IN_PACKAGES: [&str; 2] = [
+        "nvidia/cu13/lib/libnvrtc.so.13",
+        "nvidia/cuda_nvrtc/lib/libnvrtc.so.12",
+    ];
     static FOUND: OnceLock<bool> = OnceLock::new();
     // SAFETY: loads NVRTC's library, which only sets itself up.
     let has_name = || unsafe { nvrtc_sys::is_culib_present() };
-    *FOUND.get_or_init(|| {
-        if has_name() {
-            return true;
-        }
-        let newer = in_python("nvidia/cu13/lib/libnvrtc.so.13");
-        let older = in_python("nvidia/cuda_nvrtc/lib/libnvrtc.so.12");
-        for path in newer.into_iter().chain(older) {
-            // SAFETY: as above.
-            if let Ok(library) = unsafe { libloading::Library::new(path) } {
-                // It stays open, for else the name would be lost.
-                std::mem::forget(library);
-            }
-        }
-        has_name()
-    })
+    *FOUND.get_or_init(|| survey::is_there(has_name, IN_PACKAGES))
 }
 
 /// NVRTC as it was found.

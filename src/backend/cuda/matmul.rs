@@ -3,7 +3,7 @@
 use super::kernels::Kernel;
 use super::product::{Output, Plan, Product, Slices, is_wide};
 use super::{Cuda, View, ViewMut};
-use crate::backend::{Accumulate, Activation, Form, Matmul, MatmulShape};
+use crate::backend::{Accumulate, Activation, Form, Matmul, MatmulCall, MatmulShape};
 
 impl Matmul for Cuda {
     fn matmul(
@@ -31,7 +31,7 @@ impl Matmul for Cuda {
 }
 
 impl Cuda {
-    fn multiply(
+    pub(super) fn multiply(
         &self,
         shape: MatmulShape,
         (a, b): (View<'_, f32>, View<'_, f32>),
@@ -49,6 +49,15 @@ impl Cuda {
             bias.is_none_or(|bias| bias.len == n),
             "matmul: length of the bias differs from {shape:?}"
         );
+        let call = MatmulCall {
+            shape,
+            write,
+            bias: bias.is_some(),
+            activation,
+        };
+        if self.multiply_by_library(call, (a, b), bias, &c) {
+            return;
+        }
         if self.takes_packed(k) {
             let output = Output {
                 c,

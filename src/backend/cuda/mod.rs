@@ -8,6 +8,7 @@ mod buffer;
 mod cache;
 mod compile;
 mod convolution;
+mod cublaslt;
 mod device;
 mod fixed_point;
 mod hopper;
@@ -36,12 +37,14 @@ use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
 pub use buffer::Buffer;
 pub use compile::{Compilation, compile_every_kernel};
+pub use cublaslt::{Library as Cublaslt, find as cublaslt};
 pub use device::Capability;
 pub use queue::GraphCounts;
 pub use survey::{Found, compiler, driver, kernel_cache};
 pub(crate) use transfer::Mirrored;
 pub use view::{View, ViewMut};
 
+use self::cublaslt::Products;
 use self::device::{Device, SCRATCH_BYTES};
 use self::kernels::Kernel;
 use self::launch::Grid;
@@ -57,6 +60,8 @@ pub struct Cuda {
     precision: Precision,
     /// Whether products may take the way of `hopper`.
     takes_wgmma: bool,
+    /// What multiplies beside own kernels; one for all clones.
+    library: Option<Arc<Products>>,
 }
 
 impl Cuda {
@@ -70,6 +75,7 @@ impl Cuda {
         Ok(Self {
             precision: Precision::F32,
             takes_wgmma: hopper::is_possible(device.capability),
+            library: None,
             device,
         })
     }
@@ -320,6 +326,11 @@ impl Memory for Cuda {
             Ok((major, minor)) => format!("NVRTC {major}.{minor}"),
             Err(_) => "no NVRTC".to_owned(),
         };
-        format!("cuda {} {compiler}", self.device.capability)
+        let library = self
+            .library
+            .as_ref()
+            .and_then(|library| library.is_asked_for());
+        let library = library.map_or_else(String::new, |version| format!(" cuBLASLt {version}"));
+        format!("cuda {} {compiler}{library}", self.device.capability)
     }
 }

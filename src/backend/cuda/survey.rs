@@ -7,6 +7,7 @@ use cudarc::driver::sys;
 
 use super::{Cuda, cache, compile, device};
 use crate::backend::{BackendError, Memory};
+use crate::installed::in_python;
 
 /// A library that was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub fn kernel_cache() -> Option<PathBuf> {
 }
 
 /// The file of an open library whose name begins like this.
-fn mapped(name: &str) -> Option<PathBuf> {
+pub(super) fn mapped(name: &str) -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let files = maps
         .lines()
@@ -66,6 +67,22 @@ fn mapped(name: &str) -> Option<PathBuf> {
         path.file_name()
             .is_some_and(|file| file.to_string_lossy().starts_with(name))
     })
+}
+
+/// Whether a library can be opened by its name; opens those of the active Python environment where not,
+/// newest first, which have the name from then on.
+pub(super) fn is_there(has_name: impl Fn() -> bool, in_packages: [&str; 2]) -> bool {
+    if has_name() {
+        return true;
+    }
+    for path in in_packages.into_iter().flat_map(in_python) {
+        // SAFETY: a library of CUDA only sets itself up when it is opened.
+        if let Ok(library) = unsafe { libloading::Library::new(path) } {
+            // It stays open, for else the name would be lost.
+            std::mem::forget(library);
+        }
+    }
+    has_name()
 }
 
 impl Cuda {

@@ -46,7 +46,7 @@ unsafe fn symbol<F: Copy>(library: *mut c_void, name: &CStr) -> Option<F> {
 unsafe fn load() -> Option<Driver> {
     let library = library();
     let version: unsafe extern "C" fn() -> c_int = symbol(library, c"fake_cuda_interface_version")?;
-    if version() != 1 {
+    if version() != 2 {
         return None;
     }
     Some(Driver {

@@ -1,4 +1,4 @@
-//! The private interface for other fake libraries (fake-nccl). Not part of CUDA.
+//! The private interface for other fake libraries (fake-nccl, fake-cublaslt). Not part of CUDA.
 
 use std::ffi::{c_char, c_int, c_void, CStr};
 
@@ -9,7 +9,7 @@ use crate::state::{lock, Handle};
 /// Changes whenever this interface does.
 #[no_mangle]
 pub(super) extern "C" fn fake_cuda_interface_version() -> c_int {
-    1
+    2
 }
 
 /// Returns 0 when done, 1 when it must be called again, -1 to give up with an error.
@@ -29,7 +29,7 @@ impl Drop for Data {
     }
 }
 
-/// Enqueues `step(data)` on a stream; `release(data)` is called when it is no longer needed.
+/// Enqueues a part of a collective, `step(data)`, on a stream; `release(data)` is called when it is no longer needed.
 ///
 /// Returns 0, or a CUDA error. On a capturing stream the function may run any number of times.
 ///
@@ -42,10 +42,31 @@ pub(super) unsafe extern "C" fn fake_cuda_enqueue_host(
     release: Release,
     data: *mut c_void,
 ) -> c_int {
-    let data = Data {
-        pointer: data as usize,
-        release,
-    };
+    let pointer = data as usize;
+    enqueue(stream, step, Data { pointer, release }, "collective")
+}
+
+/// The same of a kernel of a library's, which is done when it has run.
+///
+/// # Safety
+/// As above.
+#[no_mangle]
+pub(super) unsafe extern "C" fn fake_cuda_enqueue_kernel(
+    stream: Handle,
+    step: Step,
+    release: Release,
+    data: *mut c_void,
+) -> c_int {
+    let pointer = data as usize;
+    enqueue(
+        stream,
+        step,
+        Data { pointer, release },
+        "a library's kernel",
+    )
+}
+
+fn enqueue(stream: Handle, step: Step, data: Data, label: &'static str) -> c_int {
     let mut state = lock();
     let handle = match state.stream(stream) {
         Ok(handle) => handle,
@@ -57,12 +78,12 @@ pub(super) unsafe extern "C" fn fake_cuda_enqueue_host(
         match unsafe { step(data.pointer as *mut c_void) } {
             0 => Outcome::Done,
             1 => Outcome::NotReady,
-            _ => Outcome::Failed(error::LAUNCH_FAILED, "a collective failed".into()),
+            _ => Outcome::Failed(error::LAUNCH_FAILED, format!("{label} failed")),
         }
     };
     let operation = Operation {
-        collective: true,
-        ..Operation::new("collective", work)
+        collective: label == "collective",
+        ..Operation::new(label, work)
     };
     match state.enqueue(handle, operation) {
         Ok(_) => {

@@ -1,0 +1,216 @@
+//! Products by NVIDIA's cuBLASLt: which of them, and how they are handed over.
+
+mod library;
+mod plan;
+mod timing;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use library::{Library, find};
+
+use self::library::{Handle, said};
+use self::plan::{ALIGNMENT, Addresses, Plan};
+use super::device::{Device, SCRATCH_BYTES};
+use super::{Cuda, View, ViewMut};
+use crate::backend::{BackendError, MatmulCall, MatmulChoice, Precision, TimedMatmul};
+
+/// What multiplies beside own kernels, for all clones of a handle on a GPU.
+pub(super) struct Products {
+    library: &'static Library,
+    state: Mutex<State>,
+    // Outlives the plans, which are fields before it.
+    handle: Handle,
+    device: Arc<Device>,
+}
+
+struct State {
+    rule: Rule,
+    /// `None` where the library has no algorithm.
+    plans: Vec<(MatmulCall, Precision, Option<Plan>)>,
+}
+
+/// Which products the library computes.
+enum Rule {
+    /// All.
+    All,
+    /// None, while those that are asked for are noted.
+    Seen(Vec<MatmulCall>),
+    /// These.
+    Chosen(Vec<MatmulCall>),
+}
+
+// SAFETY: the handle may be used from any thread; everything else is behind the mutex or is so itself.
+unsafe impl Send for Products {}
+// SAFETY: as above.
+unsafe impl Sync for Products {}
+
+impl Products {
+    fn new(device: &Arc<Device>, rule: Rule) -> Result<Arc<Self>, String> {
+        let library = find()?;
+        device.bind();
+        let handle = Handle::new().map_err(|problem| {
+            format!(
+                "{library} does not start on GPU {}: {problem}; it may be newer than the driver",
+                device.ordinal
+            )
+        })?;
+        let plans = Vec::new();
+        Ok(Arc::new(Self {
+            library,
+            state: Mutex::new(State { rule, plans }),
+            handle,
+            device: Arc::clone(device),
+        }))
+    }
+
+    /// Its version, where it computes everything it can because it was asked for by name.
+    pub(super) fn is_asked_for(&self) -> Option<&'static str> {
+        matches!(self.state().rule, Rule::All).then_some(&self.library.version)
+    }
+
+    /// Whether the library is to compute a product; takes note of it where that is still open.
+    fn takes(&self, call: MatmulCall) -> bool {
+        match &mut self.state().rule {
+            Rule::All => true,
+            Rule::Chosen(calls) => calls.contains(&call),
+            Rule::Seen(calls) => {
+                if !calls.contains(&call) {
+                    calls.push(call);
+                }
+                false
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The plan for a product, made where there is none yet.
+    fn plan(
+        &mut self,
+        handle: &Handle,
+        call: MatmulCall,
+        precision: Precision,
+        addresses: &Addresses,
+    ) -> Result<Option<&Plan>, String> {
+        let known =
+            |(of, rounded, _): &(MatmulCall, Precision, _)| *of == call && *rounded == precision;
+        let at = match self.plans.iter().position(known) {
+            Some(at) => at,
+            None => {
+                let plan = Plan::new(handle, call, precision, addresses).map_err(said)?;
+                self.plans.push((call, precision, plan));
+                self.plans.len() - 1
+            }
+        };
+        Ok(self.plans[at].2.as_ref())
+    }
+}
+
+impl fmt::Debug for Products {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.library)
+    }
+}
+
+impl Drop for Products {
+    fn drop(&mut self) {
+        // What is queued may use what the handle holds.
+        self.device.synchronize();
+    }
+}
+
+impl Cuda {
+    /// The same GPU with products by `choice`. By `Auto` own kernels multiply, and what they are asked for
+    /// is noted, until [`Cuda::choose_products`] is told what was quicker; without cuBLASLt they always do.
+    /// Convolutions are always own kernels', and so are products without terms or with addresses that are
+    /// not aligned to 16 bytes.
+    ///
+    /// # Errors
+    /// [`BackendError::NoDevice`] where cuBLASLt is asked for and cannot be used.
+    pub fn with_matmul(self, choice: MatmulChoice) -> Result<Self, BackendError> {
+        let library = match choice {
+            MatmulChoice::Kernels => None,
+            MatmulChoice::Auto => Products::new(&self.device, Rule::Seen(Vec::new())).ok(),
+            MatmulChoice::Cublaslt => {
+                let products = Products::new(&self.device, Rule::All);
+                Some(products.map_err(|problem| BackendError::NoDevice {
+                    problem,
+                    remedy: "or use `--matmul kernels`",
+                })?)
+            }
+        };
+        Ok(Self { library, ..self })
+    }
+
+    /// Whether there is a cuBLASLt to choose, once it was asked for.
+    pub fn has_library(&self) -> bool {
+        self.library.is_some()
+    }
+
+    /// Fixes what computes each product: what was chosen for it, and own kernels for all others.
+    pub fn choose_products(&mut self, timed: &[TimedMatmul]) {
+        if let Some(products) = &self.library {
+            let by_library = timed
+                .iter()
+                .filter(|timed| timed.chosen == MatmulChoice::Cublaslt);
+            products.state().rule = Rule::Chosen(by_library.map(|timed| timed.call).collect());
+        }
+    }
+
+    /// Hands a product to the library where it is the library's to compute; whether it did.
+    pub(super) fn multiply_by_library(
+        &self,
+        call: MatmulCall,
+        operands: (View<'_, f32>, View<'_, f32>),
+        bias: Option<View<'_, f32>>,
+        c: &ViewMut<'_, f32>,
+    ) -> bool {
+        let Some(products) = &self.library else {
+            return false;
+        };
+        products.takes(call) && self.hand_over(products, call, operands, bias, c)
+    }
+
+    /// The same without asking whose it is.
+    fn hand_over(
+        &self,
+        products: &Products,
+        call: MatmulCall,
+        (a, b): (View<'_, f32>, View<'_, f32>),
+        bias: Option<View<'_, f32>>,
+        c: &ViewMut<'_, f32>,
+    ) -> bool {
+        let addresses = Addresses {
+            a: a.pointer,
+            b: b.pointer,
+            bias: View::or_null(bias).pointer,
+            c: c.pointer,
+            workspace: (self.device.scratch, SCRATCH_BYTES),
+        };
+        let pointers = [addresses.a, addresses.b, addresses.bias, addresses.c];
+        let is_aligned = pointers
+            .iter()
+            .all(|pointer| pointer.is_multiple_of(ALIGNMENT as u64));
+        let has_terms = ![call.shape.m, call.shape.n, call.shape.k].contains(&0);
+        if !is_aligned || !has_terms {
+            return false;
+        }
+        let mut rest = None;
+        self.call_library("cublasLtMatmul", |stream| {
+            let mut state = products.state();
+            let plan = state.plan(&products.handle, call, self.precision, &addresses)?;
+            let Some(plan) = plan else { return Ok(()) };
+            rest = Some(plan.rest);
+            // SAFETY: `multiply` has compared the lengths; the scratch belongs to what is queued next.
+            unsafe { plan.run(&products.handle, &addresses, stream) }.map_err(said)
+        });
+        let Some(rest) = rest else { return false };
+        self.apply_in_place(rest, c);
+        true
+    }
+}
