@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::FileRecord;
+use crate::backend::TimedMatmul;
 use crate::data::Description;
 use crate::optim::LossScale;
 
@@ -35,6 +36,9 @@ pub struct Facts {
     pub fingerprint: BTreeMap<String, String>,
     /// Power-of-two scales of exact sums, by tensor name.
     pub exponents: BTreeMap<String, i32>,
+    /// What computes which products of matrices, once that was chosen by timing them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matmul: Option<Vec<TimedMatmul>>,
     /// What the loss is multiplied by under `f16`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<LossScale>,
@@ -92,6 +96,7 @@ pub(super) fn parse_step(folder: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::{Accumulate, Activation, MatmulCall, MatmulChoice, MatmulShape};
 
     #[test]
     fn only_folders_of_steps_are_checkpoints() {
@@ -117,6 +122,17 @@ mod tests {
                 seed: u64::MAX - 1,
                 config: "a = \"b\"\n".to_owned(),
                 exponents: [("dense/kernel".to_owned(), -126)].into(),
+                matmul: Some(vec![TimedMatmul {
+                    call: MatmulCall {
+                        shape: MatmulShape::tn(3, 4, 5),
+                        write: Accumulate::Add,
+                        bias: true,
+                        activation: Activation::LeakyRelu { slope: 0.1 },
+                    },
+                    kernels_us: 0.1 + 0.2,
+                    cublaslt_us: None,
+                    chosen: MatmulChoice::Kernels,
+                }]),
                 loss_scale: Some(LossScale::default()),
                 skipped_steps: 2,
                 metrics: [("loss".to_owned(), 0.1 + 0.2), ("accuracy".to_owned(), 1.0)].into(),

@@ -164,7 +164,7 @@ fn metrics(records: &[Record]) -> String {
         match record {
             Record::Train(record) => trained = Some(record),
             Record::Evaluate(record) => evaluations.push(record),
-            Record::Start(_) | Record::Unknown => {}
+            Record::Start(_) | Record::Matmul(_) | Record::Unknown => {}
         }
     }
     let mut text = match trained {

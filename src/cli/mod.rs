@@ -19,7 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::Level;
 
 use self::bench::BenchCommand;
-use crate::backend::{DeviceChoice, Precision};
+use crate::backend::{DeviceChoice, MatmulChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, launcher};
 use crate::config::{CustomModels, Override};
@@ -86,8 +86,8 @@ pub struct TrainArguments {
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
     /// With --resume: goes on although this machine's arithmetic, values in the data (as many rows
-    /// still), train.reduce or train.precision are not what they were, so that the result has other
-    /// bits than without the break.
+    /// still), train.reduce, train.precision or train.matmul are not what they were, so that the result
+    /// has other bits than without the break.
     #[arg(long, requires = "resume")]
     pub allow_different_bits: bool,
     /// Starts anew where the folder holds a run already; its checkpoints are lost.
@@ -99,6 +99,9 @@ pub struct TrainArguments {
     /// What operands of products are rounded to: f32, tf32, bf16 or f16; sets train.precision.
     #[arg(long, value_name = "NAME")]
     pub precision: Option<Precision>,
+    /// What multiplies matrices on GPUs: auto, kernels or cublaslt; sets train.matmul.
+    #[arg(long, value_name = "NAME")]
+    pub matmul: Option<MatmulChoice>,
     /// Size of a bucket of gradients in MiB; sets train.bucket_mib.
     #[arg(long, value_name = "MIB")]
     pub bucket_mib: Option<f64>,
@@ -142,6 +145,7 @@ impl TrainArguments {
             ("ranks", self.ranks.map(|ranks| ranks.to_string())),
             ("device", self.device.map(|device| device.to_string())),
             ("precision", self.precision.map(|name| name.to_string())),
+            ("matmul", self.matmul.map(|choice| choice.to_string())),
             (
                 "bucket_mib",
                 self.bucket_mib.map(|size| format!("{size:?}")),
@@ -353,7 +357,7 @@ mod tests {
     fn flags_become_overrides_behind_those_of_set() {
         let arguments = parse_train(
             "ringstep train run.toml --ranks 4 --set train.ranks=2 --set model.layers.1.units=64 \
-             --device cuda:1 --precision bf16 --bucket-mib 1 --collective ring --zero 1 --overwrite -q",
+             --device cuda:1 --precision bf16 --matmul cublaslt --bucket-mib 1 --collective ring --zero 1 --overwrite -q",
         );
         let expected = [
             Override::set("train.ranks=2"),
@@ -361,6 +365,7 @@ mod tests {
             Override::flag("--ranks 4", "train.ranks=4"),
             Override::flag("--device cuda:1", "train.device=cuda:1"),
             Override::flag("--precision bf16", "train.precision=bf16"),
+            Override::flag("--matmul cublaslt", "train.matmul=cublaslt"),
             Override::flag("--bucket-mib 1.0", "train.bucket_mib=1.0"),
             Override::flag("--collective ring", "train.collective=ring"),
             Override::flag("--zero 1", "train.zero=1"),
@@ -391,6 +396,10 @@ mod tests {
             (
                 "ringstep train run.toml --precision fp16",
                 "unknown precision 'fp16': choose one of f32, tf32, bf16, f16",
+            ),
+            (
+                "ringstep train run.toml --matmul cublas",
+                "unknown matmul 'cublas': choose one of auto, kernels, cublaslt",
             ),
             (
                 "ringstep train run.toml --collective rings",

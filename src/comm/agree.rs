@@ -113,6 +113,18 @@ pub fn gather(communicator: &mut dyn Communicator, values: &[i64]) -> Result<Vec
     Ok(unsafe { region.slice(0..world * len) }.to_vec())
 }
 
+/// What rank 0 says, on every rank. Collective; allocates.
+///
+/// # Errors
+/// If there is no memory, or another rank fails.
+pub fn tell(communicator: &mut dyn Communicator, text: &str) -> Result<String, CommError> {
+    let lengths = gather(communicator, &[text.chars().count() as i64])?;
+    match lengths[0] {
+        0 => Ok(String::new()),
+        length => text_of(communicator, 0, text, length as usize),
+    }
+}
+
 /// The first lines that differ, without what is around them.
 fn first_difference(left: &str, right: &str) -> (String, String) {
     let (mut lefts, mut rights) = (left.lines(), right.lines());
@@ -184,6 +196,22 @@ mod tests {
             }
         });
         errors.into_iter().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn what_rank_0_says_is_heard_by_all() {
+        for said in ["", "été", "a longer text than the others have"] {
+            let heard = testing::world(3, &Options::default(), |communicator| {
+                let text = match communicator.rank() {
+                    0 => said,
+                    _ => "something else",
+                };
+                tell(communicator, text)
+            });
+            for heard in heard {
+                assert_eq!(heard.unwrap(), said);
+            }
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ mod wait;
 use std::ops::Range;
 use std::time::Duration;
 
-pub use agree::{Disagreement, agree, gather};
+pub use agree::{Disagreement, agree, gather, tell};
 pub use options::{CollectiveChoice, Options};
 pub use sim::{Fault, Faulty, Link};
 pub use staged::Staged;

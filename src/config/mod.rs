@@ -19,7 +19,7 @@ pub use document::Override;
 pub use error::ConfigError;
 pub use model_section::{Custom, CustomModels};
 
-use crate::backend::{Backend, DeviceChoice, Precision};
+use crate::backend::{Backend, DeviceChoice, MatmulChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::data::{self, DataConfig, DataError, Description, Sampler, Split, Table, Task};
@@ -105,6 +105,8 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// Whether a GPU's kernels are launched together, as CUDA graphs.
     pub graphs: bool,
+    /// What multiplies matrices on GPUs.
+    pub matmul: MatmulChoice,
     /// How rows' losses become one number.
     pub loss_reduction: LossReduction,
     /// The update rule.
@@ -245,6 +247,18 @@ impl TrainConfig {
         })
     }
 
+    /// What multiplies matrices on the device as it is chosen: own kernels unless it is said where sums are
+    /// exact, for the bits of cuBLASLt depend on its version.
+    pub fn matmul(&self) -> MatmulChoice {
+        let is_cuda = matches!(self.device, DeviceChoice::Cuda(_));
+        match self.matmul {
+            MatmulChoice::Auto if !is_cuda || self.reduce() == ReduceMode::Exact => {
+                MatmulChoice::Kernels
+            }
+            choice => choice,
+        }
+    }
+
     /// Size of a gradient bucket in bytes, at least 4.
     pub fn bucket_bytes(&self) -> usize {
         ((self.bucket_mib * f64::from(1 << 20)) as usize).max(4)
@@ -282,10 +296,15 @@ impl RunConfig {
     }
 
     /// The configuration with all that depends on this machine decided: on which device, and how
-    /// gradients are added there.
+    /// gradients are added there. On GPUs that decides whether there is a choice of what multiplies; CPUs
+    /// have none, so that a run keeps its own for the GPUs that it may go on on.
     pub fn resolve(mut self) -> Self {
-        self.train.device = self.train.device.resolve();
-        self.train.reduce = Some(self.train.reduce());
+        let train = &mut self.train;
+        train.device = train.device.resolve();
+        train.reduce = Some(train.reduce());
+        if let DeviceChoice::Cuda(_) = train.device {
+            train.matmul = train.matmul();
+        }
         self
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file::{Problem, at_least_one, invalid};
 use super::{BestMetric, Cadence, Length, TrainConfig};
-use crate::backend::{DeviceChoice, Precision};
+use crate::backend::{DeviceChoice, MatmulChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::models::LossReduction;
@@ -36,6 +36,8 @@ pub(super) struct TrainSection {
     precision: Option<Precision>,
     #[serde(skip_serializing_if = "Option::is_none")]
     graphs: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matmul: Option<MatmulChoice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     loss_reduction: Option<LossReduction>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,6 +136,7 @@ impl TrainSection {
             reduce: self.reduce,
             precision: self.precision.unwrap_or_default(),
             graphs: self.graphs.unwrap_or(true),
+            matmul: self.matmul.unwrap_or_default(),
             loss_reduction: self.loss_reduction.unwrap_or_default(),
             optimizer: self.optimizer,
             schedule,
@@ -171,6 +174,7 @@ impl From<TrainConfig> for TrainSection {
             reduce: train.reduce,
             precision: Some(train.precision),
             graphs: Some(train.graphs),
+            matmul: Some(train.matmul),
             loss_reduction: Some(train.loss_reduction),
             scale_rate_with_ranks: Some(train.scale_rate_with_ranks),
             zero: Some(train.sharded.into()),

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::devices::Devices;
 use super::evaluate::Evaluation;
 use super::{
-    EvaluateRecord, MetricsWriter, Progress, Record, RunFolder, StartRecord, StepReport, Tick,
-    TrainError, TrainRecord, Trainer,
+    EvaluateRecord, MatmulRecord, MetricsWriter, Progress, Record, RunFolder, StartRecord,
+    StepReport, Tick, TrainError, TrainRecord, Trainer,
 };
-use crate::backend::Backend;
+use crate::backend::{Backend, MatmulChoice, TimedMatmul};
 use crate::checkpoint::{Best, Checkpoint, Facts, Goal, Retention};
 use crate::config::{BestMetric, RunConfig};
 use crate::data::{Prefetch, Table, Targets};
@@ -22,6 +23,8 @@ pub(super) struct Fit<'a, B: Backend, M: Model<B>> {
     pub(super) train: Arc<Table>,
     pub(super) test: Option<Arc<Table>>,
     pub(super) folder: &'a RunFolder,
+    /// The devices of all ranks.
+    pub(super) devices: &'a dyn Devices<B>,
     /// What every checkpoint notes; completed with the place in the run.
     pub(super) facts: Facts,
     /// What only rank 0 has: where people and files are told.
@@ -108,6 +111,10 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             let report = self.trainer.step(&share, rate)?;
             window.add(&report, prefetch.take_waited());
             self.tell_of_overflow(&report);
+            if train.matmul() == MatmulChoice::Auto && self.facts.matmul.is_none() {
+                // Now it is known which products there are.
+                self.choose_products(None)?;
+            }
             prefetch.recycle(share);
             let done = step + 1;
             outcome.step = done;
@@ -141,7 +148,34 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
 
     /// Goes on from a checkpoint.
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        self.trainer.restore(checkpoint)
+        self.trainer.restore(checkpoint)?;
+        match (self.config.train.matmul(), &checkpoint.facts().matmul) {
+            (MatmulChoice::Auto, Some(pinned)) => self.choose_products(Some(pinned)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets the devices choose what computes which products, unless it is known; collective.
+    fn choose_products(&mut self, pinned: Option<&[TimedMatmul]>) -> Result<(), TrainError> {
+        let (backend, reducer) = self.trainer.device();
+        let products = self.devices.choose_products(backend, reducer, pinned)?;
+        if let Some(log) = &mut self.log {
+            let is_library = |timed: &&TimedMatmul| timed.chosen == MatmulChoice::Cublaslt;
+            tracing::info!(
+                "matmul: cublaslt for {} of {} products",
+                products.iter().filter(is_library).count(),
+                products.len()
+            );
+            if pinned.is_none() {
+                log.metrics.write(&Record::Matmul(MatmulRecord {
+                    step: self.trainer.global_step(),
+                    products: products.clone(),
+                }))?;
+            }
+        }
+        // What was pinned stays so, also where a rank cannot do it today.
+        self.facts.matmul = Some(pinned.map_or(products, <[TimedMatmul]>::to_vec));
+        Ok(())
     }
 
     fn log_start(&mut self) -> Result<(), TrainError> {
@@ -158,9 +192,10 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             };
             let through = if staged { " through the host" } else { "" };
             tracing::info!(
-                "ranks: {world}, device: {device}, precision: {}, collective: {}{through}, reduce: \
-                 {}, zero: {}{scaled}",
+                "ranks: {world}, device: {device}, precision: {}, matmul: {}, collective: \
+                 {}{through}, reduce: {}, zero: {}{scaled}",
                 train.precision,
+                train.matmul(),
                 collective,
                 train.reduce(),
                 u8::from(train.sharded),
@@ -173,6 +208,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 device,
                 reduce: train.reduce(),
                 precision: train.precision,
+                matmul: train.matmul(),
             }))?;
         }
         Ok(())

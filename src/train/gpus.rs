@@ -1,16 +1,19 @@
 //! Ranks on GPUs: which one each computes on, and what sums between them.
 
-use super::{TrainError, Wrap};
-use crate::backend::BackendError;
-use crate::backend::cuda::Cuda;
-use crate::comm::nccl::{self, Library, LoadError, Nccl, NcclAlgorithm};
-use crate::comm::{CollectiveChoice, CommError, Communicator, Staged};
+use super::devices::Devices;
+use super::{Reducer, TrainError, Wrap};
+use crate::backend::cuda::{self, Cuda};
+use crate::backend::{BackendError, MatmulChoice, TimedMatmul};
+use crate::comm::nccl::{self, Library, LoadError, Nccl};
+use crate::comm::{CollectiveChoice, CommError, Communicator, Staged, gather, tell};
+use crate::config::TrainConfig;
 
 /// The GPUs of a process, and how they are summed.
 pub(super) struct Gpus {
     /// The GPU of all ranks, where one was asked for.
     number: Option<usize>,
     sums: Sums,
+    train: TrainConfig,
 }
 
 /// What sums between GPUs.
@@ -25,41 +28,53 @@ enum Sums {
 }
 
 impl Gpus {
-    /// Looks for NCCL, where `collective` may use it. To be called before threads are started.
+    /// Looks for NCCL, where what `train` says of sums may use it. To be called before threads are started.
     ///
     /// # Errors
     /// If there is no GPU or nothing to compile its kernels, or NCCL is what was asked for and cannot be
     /// used.
-    pub(super) fn find(
-        number: Option<usize>,
-        collective: CollectiveChoice,
-        algorithm: NcclAlgorithm,
-    ) -> Result<Self, TrainError> {
+    pub(super) fn find(number: Option<usize>, train: &TrainConfig) -> Result<Self, TrainError> {
         use CollectiveChoice::{Auto, Direct, Hierarchical, Nccl, Ring, Staged};
         Cuda::find()?;
-        let sums = match collective {
-            Auto => Sums::Best(nccl::load(algorithm)),
-            Nccl => Sums::Nccl(nccl::load(algorithm)?),
+        let sums = match train.collective {
+            Auto => Sums::Best(nccl::load(train.nccl_algo)),
+            Nccl => Sums::Nccl(nccl::load(train.nccl_algo)?),
             Direct | Hierarchical | Ring | Staged => Sums::Host,
         };
-        Ok(Self { number, sums })
+        match (train.matmul, cuda::cublaslt()) {
+            (MatmulChoice::Kernels, _) => {}
+            (_, Ok(library)) => tracing::info!("{library}"),
+            // Where it is asked for, `open` says so.
+            (_, Err(problem)) => tracing::info!("own kernels multiply: {problem}"),
+        }
+        Ok(Self {
+            number,
+            sums,
+            train: train.clone(),
+        })
     }
 
-    /// The GPU of the rank with this number on its host.
+    /// The GPU of the rank with this number on its host, which multiplies as it is configured.
     ///
     /// # Errors
-    /// If it is not there, or cannot be used.
+    /// If it is not there, or cannot be used, or cuBLASLt is asked for and cannot.
     pub(super) fn open(&self, local_rank: usize) -> Result<Cuda, BackendError> {
         let cuda = match self.number {
             Some(number) => Cuda::new(number)?,
             None => gpu_of_rank(local_rank)?,
         };
         tracing::info!("GPU {}: {}", cuda.ordinal(), cuda.name());
-        Ok(cuda)
+        let cuda = cuda
+            .with_precision(self.train.precision)?
+            .with_matmul(self.train.matmul)?;
+        Ok(match self.train.graphs {
+            true => cuda.with_graphs(),
+            false => cuda,
+        })
     }
 
     /// Makes the communicator between the GPUs, around that of the hosts.
-    pub(super) fn connect(&self, cuda: &Cuda) -> Wrap {
+    fn connect(&self, cuda: &Cuda) -> Wrap {
         let (cuda, sums) = (cuda.clone(), self.sums.clone());
         Box::new(move |mut host| {
             let library = match sums {
@@ -78,6 +93,51 @@ impl Gpus {
             Ok(Box::new(nccl))
         })
     }
+}
+
+impl Devices<Cuda> for Gpus {
+    fn join(&self, cuda: &Cuda, reducer: &mut Reducer) -> Result<(), CommError> {
+        reducer.wrap(self.connect(cuda))
+    }
+
+    fn choose_products(
+        &self,
+        cuda: &mut Cuda,
+        reducer: &mut Reducer,
+        pinned: Option<&[TimedMatmul]>,
+    ) -> Result<Vec<TimedMatmul>, TrainError> {
+        let mut products = Vec::new();
+        if all_have_library(cuda, reducer)? {
+            products = match pinned {
+                Some(pinned) => pinned.to_vec(),
+                None => timed_by_rank_0(cuda, reducer)?,
+            };
+        }
+        cuda.choose_products(&products);
+        Ok(products)
+    }
+}
+
+/// What rank 0 finds when it times all products. Collective.
+fn timed_by_rank_0(cuda: &mut Cuda, reducer: &mut Reducer) -> Result<Vec<TimedMatmul>, TrainError> {
+    let timed = match reducer.rank() {
+        0 => cuda.time_products()?,
+        _ => Vec::new(),
+    };
+    let timed = serde_json::to_string(&timed).expect("numbers and names are JSON");
+    let timed = reducer.call(move |communicator| tell(communicator, &timed))?;
+    Ok(serde_json::from_str(&timed).expect("rank 0 is of this version"))
+}
+
+/// Whether every rank has cuBLASLt; where some have not, rank 0 says so. Collective.
+fn all_have_library(cuda: &Cuda, reducer: &mut Reducer) -> Result<bool, CommError> {
+    let has_library = cuda.has_library();
+    let all = reducer.call(move |communicator| gather(communicator, &[has_library.into()]))?;
+    let without = all.iter().position(|&has| has == 0);
+    if let (Some(without), 0) = (without, reducer.rank()) {
+        tracing::info!("matmul: own kernels, for rank {without} has no cuBLASLt");
+    }
+    Ok(without.is_none())
 }
 
 /// The GPU of the rank with this number on its host: one for each, and around again where there are more

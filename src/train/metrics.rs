@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::backend::Precision;
+use crate::backend::{MatmulChoice, Precision, TimedMatmul};
 use crate::checkpoint::{FileError, write_atomically};
 use crate::comm::{Algorithm, ReduceMode};
 
@@ -15,6 +15,8 @@ use crate::comm::{Algorithm, ReduceMode};
 pub enum Record {
     /// Training began or went on.
     Start(StartRecord),
+    /// What computes products of matrices, as timed.
+    Matmul(MatmulRecord),
     /// A logged step.
     Train(TrainRecord),
     /// An evaluation.
@@ -45,6 +47,18 @@ pub struct StartRecord {
     /// What operands of products are rounded to.
     #[serde(default)]
     pub precision: Precision,
+    /// What multiplies matrices on GPUs.
+    #[serde(default)]
+    pub matmul: MatmulChoice,
+}
+
+/// What computes products of matrices from here on, where that is chosen by timing them.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct MatmulRecord {
+    /// Global steps taken before.
+    pub step: u64,
+    /// Each product that the steps before asked for; any other is computed by own kernels.
+    pub products: Vec<TimedMatmul>,
 }
 
 /// A logged step. Times are those of one step, averaged since the line before.
@@ -246,6 +260,7 @@ mod tests {
             device: "cpu avx2".to_owned(),
             reduce: ReduceMode::F32,
             precision: Precision::Bf16,
+            matmul: MatmulChoice::Kernels,
         });
         let records = [start, train(10, 0.5), evaluate(10)];
         let mut writer = MetricsWriter::append(&path).unwrap();

@@ -1,6 +1,7 @@
 //! Training: ranks and their reducer threads, the one step, and what runs around it.
 
 mod board;
+mod devices;
 mod error;
 mod evaluate;
 mod exact;
@@ -29,7 +30,9 @@ pub use fit::Outcome;
 pub(crate) use gpus::gpu_of_rank;
 pub use inference::Inference;
 pub use launch::{Connect, RankError, connect_mpi, connect_threads, run_rank, run_threads};
-pub use metrics::{EvaluateRecord, MetricsWriter, Record, StartRecord, TrainRecord, read_metrics};
+pub use metrics::{
+    EvaluateRecord, MatmulRecord, MetricsWriter, Record, StartRecord, TrainRecord, read_metrics,
+};
 pub use progress::{Console, Progress, Tick};
 pub use reducer::{Call, Connection, Job, Reducer, Wrap};
 pub use reduction::{Reduction, ReductionOptions};

@@ -43,7 +43,7 @@ const FREE: &[&str] = &[
 ];
 
 /// The keys that change bits, and nothing else that a run is made of.
-const ARITHMETIC: [&str; 2] = ["train.precision", "train.reduce"];
+const ARITHMETIC: [&str; 3] = ["train.matmul", "train.precision", "train.reduce"];
 
 /// Fields of the fingerprint on which the bits of exact sums depend.
 const EXACT_FIELDS: [&str; 2] = ["arithmetic", "training data"];

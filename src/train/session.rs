@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::devices::{Cpus, Devices};
 use super::fit::{Fit, Log, Outcome};
 use super::gpus::Gpus;
 use super::resume::compare;
@@ -11,11 +12,10 @@ use super::{
     Trainer, TrainerOptions, connect_mpi, connect_threads, run_rank, run_threads,
 };
 use crate::backend::cpu::Cpu;
-use crate::backend::cuda::Cuda;
-use crate::backend::{Backend, DeviceChoice, Precision};
+use crate::backend::{Backend, BackendError, DeviceChoice, MatmulChoice, Precision};
 use crate::checkpoint::{Checkpoint, Facts};
 use crate::comm::launcher::Launcher;
-use crate::comm::{CommError, Options, agree};
+use crate::comm::{Options, agree};
 use crate::config::RunConfig;
 use crate::data::{Description, Split, Table};
 use crate::layers::Build;
@@ -94,28 +94,28 @@ impl Session {
 
     /// Trains on the device that the configuration says.
     fn train_resolved(&self) -> Result<Outcome, TrainError> {
+        let train = &self.config.train;
+        let is_cpu = !matches!(train.device, DeviceChoice::Cuda(_));
+        if is_cpu && train.matmul == MatmulChoice::Cublaslt {
+            return Err(TrainError::Backend(BackendError::NoDevice {
+                problem: "cuBLASLt multiplies on GPUs, and ranks compute on CPUs".to_owned(),
+                remedy: "use `--device cuda`, or `--matmul auto`",
+            }));
+        }
         let data = self.load()?;
-        let collective = self.config.train.collective;
-        let DeviceChoice::Cuda(number) = self.config.train.device else {
-            let join = |_: &Cpu, _: &mut Reducer| Ok(());
+        let collective = train.collective;
+        let DeviceChoice::Cuda(number) = train.device else {
             let body = |reducer: Reducer| {
-                let cpu = Cpu::new().with_precision(self.config.train.precision);
-                self.rank(cpu, reducer, &data, join)
+                let cpu = Cpu::new().with_precision(train.precision);
+                self.rank(cpu, reducer, &data, &Cpus)
             };
             let options = self.comm.clone().with_collective(collective);
             return self.run(&options, body);
         };
-        let gpus = Gpus::find(number, collective, self.config.train.nccl_algo)?;
-        let join = |cuda: &Cuda, reducer: &mut Reducer| reducer.wrap(gpus.connect(cuda));
+        let gpus = Gpus::find(number, train)?;
         let body = |mut reducer: Reducer| {
             let local = reducer.call(|communicator| Ok(communicator.local_rank()))?;
-            let mut cuda = gpus
-                .open(local)?
-                .with_precision(self.config.train.precision)?;
-            if self.config.train.graphs {
-                cuda = cuda.with_graphs();
-            }
-            self.rank(cuda, reducer, &data, join)
+            self.rank(gpus.open(local)?, reducer, &data, &gpus)
         };
         let options = Options {
             collective: collective.of_hosts(),
@@ -165,14 +165,13 @@ impl Session {
         })
     }
 
-    /// What one rank does. `join` brings it together with the devices of the others, once all are known
-    /// to be set up alike.
+    /// What one rank does.
     fn rank<B: Backend>(
         &self,
         mut backend: B,
         mut reducer: Reducer,
         data: &RunData,
-        join: impl FnOnce(&B, &mut Reducer) -> Result<(), CommError>,
+        devices: &dyn Devices<B>,
     ) -> Result<Outcome, TrainError>
     where
         dyn BuildAnywhere: BuildOn<B>,
@@ -183,7 +182,7 @@ impl Session {
         let fingerprint = self.fingerprint(&backend, &model, data);
         let fields = fingerprint.clone();
         reducer.call(move |communicator| Ok(agree(communicator, &fields)))??;
-        join(&backend, &mut reducer)?;
+        devices.join(&backend, &mut reducer)?;
         let facts = self.facts(fingerprint, data);
         let (rank, world) = (reducer.rank(), reducer.world());
         let options = TrainerOptions {
@@ -225,6 +224,7 @@ impl Session {
             train: Arc::clone(&data.train),
             test: data.test.clone(),
             folder: &folder,
+            devices,
             facts,
             log,
         };

@@ -475,6 +475,11 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         self.reduction.reducer()
     }
 
+    /// What this rank computes on, and the way to the other ranks.
+    pub(super) fn device(&mut self) -> (&mut B, &mut Reducer) {
+        (&mut self.backend, self.reduction.reducer())
+    }
+
     /// Global step: how many have been taken.
     pub fn global_step(&self) -> u64 {
         self.step

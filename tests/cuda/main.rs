@@ -11,6 +11,7 @@
 mod activation;
 mod bench;
 mod block_sums;
+mod choice;
 #[path = "../collectives/mod.rs"]
 mod collectives;
 mod convolution;

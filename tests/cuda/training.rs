@@ -17,7 +17,7 @@ pub(crate) const CNN: &str = r#"[
     "flatten",{kind="dense",units=8,activation="relu"},{kind="dropout",rate=0.2},{kind="dense",units=3}
 ]"#;
 
-const MLP: &str = r#"[
+pub(crate) const MLP: &str = r#"[
     "flatten",{kind="dense",units=16,activation="tanh"},"layer_normalization",
     {kind="residual",layers=[{kind="dense",units=16,activation="gelu"}]},
     {kind="dense",units=3,activation="softmax"}
@@ -53,7 +53,7 @@ pub(crate) fn model(layers: &str) -> String {
     format!("model.layers={}", layers.replace('\n', " "))
 }
 
-fn session(folder: &Path, ranks: usize, overrides: &[&str]) -> Session {
+pub(crate) fn session(folder: &Path, ranks: usize, overrides: &[&str]) -> Session {
     let overrides: Vec<_> = overrides.iter().map(|text| Override::set(text)).collect();
     let config = RunConfig::load(&folder.join("run.toml"), &overrides).unwrap();
     let begin = Begin::New(Existing::Replace);
@@ -64,7 +64,7 @@ fn session(folder: &Path, ranks: usize, overrides: &[&str]) -> Session {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Result {
     pub(crate) losses: Vec<f64>,
-    test: Vec<f64>,
+    pub(crate) test: Vec<f64>,
     pub(crate) weights: String,
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn train(folder: &Path, ranks: usize, overrides: &[&str]) -> Result {
     finish(&session(folder, ranks, overrides))
 }
 
-fn finish(session: &Session) -> Result {
+pub(crate) fn finish(session: &Session) -> Result {
     let outcome = session.train().unwrap();
     let records = read_metrics(&session.folder.join("metrics.jsonl")).unwrap();
     let loss = |record: &Record| match record {
@@ -94,7 +94,7 @@ fn finish(session: &Session) -> Result {
 }
 
 #[track_caller]
-fn assert_near(expected: &Result, actual: &Result, what: &str) {
+pub(crate) fn assert_near(expected: &Result, actual: &Result, what: &str) {
     assert_eq!(expected.losses.len(), 20);
     let pairs = [
         (&expected.losses, &actual.losses),

@@ -178,7 +178,10 @@ fn what_runs_is_said_at_the_start() {
     let said = String::from_utf8_lossy(&output.stderr);
     let expected = ", collective: direct, reduce: exact, zero: 1, learning rate times";
     assert!(said.contains("ranks: 3, device: cpu "), "{said}");
-    assert!(said.contains(", precision: f32, collective"), "{said}");
+    assert!(
+        said.contains(", precision: f32, matmul: kernels, collective"),
+        "{said}"
+    );
     assert!(said.contains(expected), "{said}");
     let metrics = fs::read_to_string(folder.path().join("said/metrics.jsonl")).unwrap();
     let lines = metrics

@@ -123,6 +123,7 @@ fn finish(
         },
         fingerprint: [("layout".to_owned(), "abc".to_owned())].into(),
         exponents: [("dense/kernel".to_owned(), -17)].into(),
+        matmul: None,
         loss_scale: Some(LossScale::default()),
         skipped_steps: 3,
         metrics: metrics

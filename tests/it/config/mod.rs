@@ -5,7 +5,7 @@ mod ranges;
 
 use std::fs;
 
-use ringstep::backend::{DeviceChoice, Precision};
+use ringstep::backend::{DeviceChoice, MatmulChoice, Precision};
 use ringstep::comm::ReduceMode;
 use ringstep::config::{Architecture, BestMetric, Cadence, Length, Override, RunConfig};
 use ringstep::data::Source;
@@ -91,6 +91,7 @@ fn defaults_are_filled_in() {
     assert_eq!((train.length, train.seed), (Length::Epochs(3), 0));
     assert_eq!((train.device, train.reduce), (DeviceChoice::Auto, None));
     assert_eq!(train.precision, Precision::F32);
+    assert_eq!(train.matmul, MatmulChoice::Auto);
     assert_eq!(train.loss_reduction, LossReduction::Mean);
     assert_eq!(train.bucket_bytes(), 25 << 20);
     assert_eq!((train.sharded, train.scale_rate_with_ranks), (false, false));
