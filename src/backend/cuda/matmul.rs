@@ -58,14 +58,14 @@ impl Cuda {
         if self.multiply_by_library(call, (a, b), bias, &c) {
             return;
         }
+        let output = Output {
+            c,
+            columns: n,
+            bias,
+            write,
+            activation,
+        };
         if self.takes_packed(k) {
-            let output = Output {
-                c,
-                columns: n,
-                bias,
-                write,
-                activation,
-            };
             return self.multiply_packed(shape, (a, b), output);
         }
         let slices = Slices::of(k, self.precision);
@@ -76,13 +76,6 @@ impl Cuda {
             Form::TN => (m, n),
         };
         let wide = [is_wide(a.pointer, a_row), is_wide(b.pointer, b_row)];
-        let output = Output {
-            c,
-            columns: n,
-            bias,
-            write,
-            activation,
-        };
         self.write_sums(plan, slices, output, |target| {
             let product = Product::new([m, n, k], slices, wide, &target);
             let arguments = [
