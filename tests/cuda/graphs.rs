@@ -1,7 +1,9 @@
 //! Kernels in CUDA graphs: what is computed is what is computed without.
 
 use ringstep::backend::cuda::{Cuda, GraphCounts};
-use ringstep::backend::{Activate, Activation, Memory};
+use ringstep::backend::{
+    Accumulate, Activate, Activation, Matmul, MatmulChoice, MatmulShape, Memory,
+};
 
 use crate::training::{BUCKETS, CNN, CUDA, NCCL, STAGED, can_sum, folder, model, train};
 use crate::twins::{alone, cuda, download, upload};
@@ -64,6 +66,39 @@ fn kernels_do_not_wait_for_ever() {
     assert_eq!((counts.graphs, counts.launches), (2, 6));
 }
 
+#[test]
+fn products_of_the_library_go_in_graphs() {
+    let shape = MatmulShape::nn(16, 8, 4);
+    let run = |cuda: Cuda| {
+        let mut cuda = cuda.with_matmul(MatmulChoice::Cublaslt).unwrap();
+        let [a, b] = [64, 32].map(|len| {
+            let values: Vec<f32> = (0..len).map(|at| at as f32 * 0.1 - 2.0).collect();
+            upload(&mut cuda, &values)
+        });
+        let mut c = cuda.allocate("test", 128).unwrap();
+        let mut seen = Vec::new();
+        for round in 0..4 {
+            cuda.fill(Cuda::view_mut(&mut c), round as f32);
+            let (a, b) = (Cuda::view(&a), Cuda::view(&b));
+            cuda.matmul(shape, a, b, Cuda::view_mut(&mut c), Accumulate::Add);
+            cuda.activate_in_place(Activation::Relu, Cuda::view_mut(&mut c));
+            seen.extend(download(&mut cuda, &c));
+        }
+        cuda.synchronize().unwrap();
+        (seen, cuda.graph_counts())
+    };
+    let ((plain, none), (together, counts)) = (run(cuda()), run(cuda().with_graphs()));
+    assert_eq!(plain, together);
+    assert_eq!(none.launches, 0);
+    // Round 1 makes the graph; 2 and 3 change a number.
+    let expected = GraphCounts {
+        graphs: 1,
+        launches: 3,
+        updates: 2,
+    };
+    assert_eq!(counts, expected);
+}
+
 /// Twenty steps with a schedule; two micro-batches that are not as long as one another, and in every tenth
 /// step one.
 const STEPS: [&str; 4] = [
@@ -80,6 +115,7 @@ fn runs_have_the_same_bits_with_graphs_and_without() {
     let model = &*model(CNN);
     for (ranks, more) in [
         (1, [STAGED, "train.precision=f16", "train.reduce=f32"]),
+        (1, [STAGED, "train.matmul=cublaslt", "train.reduce=f32"]),
         (2, [STAGED, BUCKETS, "train.reduce=exact"]),
         (2, [NCCL, BUCKETS, "train.precision=f16"]),
     ] {

@@ -178,6 +178,15 @@ impl Device {
         result.is_ok()
     }
 
+    /// Keeps what cuBLASLt said when it did not take a product.
+    pub(super) fn fail_library(&self, problem: String) {
+        self.fail(BackendError::Device {
+            device: self.ordinal,
+            operation: "cublasLtMatmul",
+            problem,
+        });
+    }
+
     pub(super) fn failure(&self, operation: &'static str, error: DriverError) -> BackendError {
         BackendError::Device {
             device: self.ordinal,

@@ -3,12 +3,11 @@
 use std::ops::Range;
 
 use bytemuck::NoUninit;
-use cudarc::driver::sys::CUstream;
 
 use super::Cuda;
 use super::kernels::Kernel;
 use super::view::{View, ViewMut};
-use crate::backend::{BackendError, Element};
+use crate::backend::Element;
 
 /// Threads of a block of an element-wise kernel.
 const ELEMENT_THREADS: u32 = 256;
@@ -142,24 +141,6 @@ impl Cuda {
         };
         let mut queue = device.queue();
         queue.push(device, (kernel, function), grid, arguments);
-    }
-
-    /// Queues by `call`, which is given the compute stream, what a library computes, behind all that was
-    /// queued before. A failure is kept for `synchronize`.
-    pub(super) fn call_library(
-        &self,
-        operation: &'static str,
-        call: impl FnOnce(CUstream) -> Result<(), String>,
-    ) {
-        let device = &*self.device;
-        device.flush();
-        if let Err(problem) = call(device.compute) {
-            device.fail(BackendError::Device {
-                device: device.ordinal,
-                operation,
-                problem,
-            });
-        }
     }
 }
 

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use library::{Library, find};
 
+use cudarc::driver::sys::CUstream;
+
 use self::library::{Handle, said};
 use self::plan::{ALIGNMENT, Addresses, Plan};
 use super::device::{Device, SCRATCH_BYTES};
 use super::{Cuda, View, ViewMut};
-use crate::backend::{BackendError, MatmulCall, MatmulChoice, Precision, TimedMatmul};
+use crate::backend::{Activation, BackendError, MatmulCall, MatmulChoice, Precision, TimedMatmul};
 
 /// What multiplies beside own kernels, for all clones of a handle on a GPU.
 pub(super) struct Products {
@@ -21,7 +23,14 @@ pub(super) struct Products {
     state: Mutex<State>,
     // Outlives the plans, which are fields before it.
     handle: Handle,
-    device: Arc<Device>,
+}
+
+/// A product as the library is handed it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Planned {
+    /// The number of its plan.
+    plan: usize,
+    addresses: Addresses,
 }
 
 struct State {
@@ -60,7 +69,6 @@ impl Products {
             library,
             state: Mutex::new(State { rule, plans }),
             handle,
-            device: Arc::clone(device),
         }))
     }
 
@@ -83,20 +91,31 @@ impl Products {
         }
     }
 
+    /// Queues a product on `stream` of the device whose context is bound.
+    ///
+    /// # Errors
+    /// In the library's words.
+    pub(super) fn run(&self, planned: &Planned, stream: CUstream) -> Result<(), String> {
+        let (_, _, plan) = &self.state().plans[planned.plan];
+        let plan = plan.as_ref().expect("it was planned");
+        // SAFETY: `multiply` has compared the lengths; the scratch belongs to what is queued next.
+        unsafe { plan.run(&self.handle, &planned.addresses, stream) }.map_err(said)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// The plan for a product, made where there is none yet.
+    /// The number of the plan for a product, made where there is none yet, and what it leaves to be done.
     fn plan(
         &mut self,
         handle: &Handle,
         call: MatmulCall,
         precision: Precision,
         addresses: &Addresses,
-    ) -> Result<Option<&Plan>, String> {
+    ) -> Result<Option<(usize, Activation)>, String> {
         let known =
             |(of, rounded, _): &(MatmulCall, Precision, _)| *of == call && *rounded == precision;
         let at = match self.plans.iter().position(known) {
@@ -107,20 +126,14 @@ impl State {
                 self.plans.len() - 1
             }
         };
-        Ok(self.plans[at].2.as_ref())
+        let (_, _, plan) = &self.plans[at];
+        Ok(plan.as_ref().map(|plan| (at, plan.rest)))
     }
 }
 
 impl fmt::Debug for Products {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.library)
-    }
-}
-
-impl Drop for Products {
-    fn drop(&mut self) {
-        // What is queued may use what the handle holds.
-        self.device.synchronize();
     }
 }
 
@@ -179,7 +192,7 @@ impl Cuda {
     /// The same without asking whose it is.
     fn hand_over(
         &self,
-        products: &Products,
+        products: &Arc<Products>,
         call: MatmulCall,
         (a, b): (View<'_, f32>, View<'_, f32>),
         bias: Option<View<'_, f32>>,
@@ -200,16 +213,21 @@ impl Cuda {
         if !is_aligned || !has_terms {
             return false;
         }
-        let mut rest = None;
-        self.call_library("cublasLtMatmul", |stream| {
-            let mut state = products.state();
-            let plan = state.plan(&products.handle, call, self.precision, &addresses)?;
-            let Some(plan) = plan else { return Ok(()) };
-            rest = Some(plan.rest);
-            // SAFETY: `multiply` has compared the lengths; the scratch belongs to what is queued next.
-            unsafe { plan.run(&products.handle, &addresses, stream) }.map_err(said)
-        });
-        let Some(rest) = rest else { return false };
+        let device = &*self.device;
+        device.bind();
+        let planned = products
+            .state()
+            .plan(&products.handle, call, self.precision, &addresses);
+        let (plan, rest) = match planned {
+            Ok(Some(planned)) => planned,
+            Ok(None) => return false,
+            Err(problem) => {
+                device.fail_library(problem);
+                return false;
+            }
+        };
+        let planned = Planned { plan, addresses };
+        device.queue().push_product(device, products, planned);
         self.apply_in_place(rest, c);
         true
     }

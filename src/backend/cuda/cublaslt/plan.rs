@@ -33,6 +33,7 @@ pub(super) struct Plan {
 }
 
 /// Where a product's arrays lie.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Addresses {
     pub(super) a: CUdeviceptr,
     pub(super) b: CUdeviceptr,

@@ -1,5 +1,7 @@
 //! Which is quicker for each product that was asked for: own kernels or cuBLASLt.
 
+use std::sync::Arc;
+
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{CUevent, CUevent_flags};
 
@@ -30,9 +32,21 @@ impl Cuda {
             Rule::Seen(calls) => calls.clone(),
             Rule::All | Rule::Chosen(_) => Vec::new(),
         };
+        // The graphs that are remembered shall be those of steps.
+        let with_graphs = std::mem::take(&mut self.device.queue().with_graphs);
+        let timed = self.time_each(&products, seen);
+        self.device.queue().with_graphs = with_graphs;
+        timed
+    }
+
+    fn time_each(
+        &mut self,
+        products: &Arc<Products>,
+        calls: Vec<MatmulCall>,
+    ) -> Result<Vec<TimedMatmul>, BackendError> {
         let mut timed = Vec::new();
-        for call in seen {
-            match self.time_product(&products, call) {
+        for call in calls {
+            match self.time_product(products, call) {
                 Ok(product) => timed.push(product),
                 Err(error @ BackendError::OutOfDeviceMemory { .. }) => {
                     tracing::warn!("{call:?} is not timed, and computed by own kernels: {error}");
@@ -45,7 +59,7 @@ impl Cuda {
 
     fn time_product(
         &mut self,
-        products: &Products,
+        products: &Arc<Products>,
         call: MatmulCall,
     ) -> Result<TimedMatmul, BackendError> {
         let [m, n, k] = [call.shape.m, call.shape.n, call.shape.k];
