@@ -26,6 +26,8 @@ pub(super) struct Device {
     pub(super) ordinal: usize,
     pub(super) name: String,
     pub(super) capability: Capability,
+    /// Number of multiprocessors.
+    pub(super) processors: usize,
     pub(super) compute: sys::CUstream,
     /// The communicator's stream.
     pub(super) reduce: sys::CUstream,
@@ -105,6 +107,7 @@ impl Device {
             major: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             minor: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         };
+        let processors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize;
         let name = result::device::get_name(device).map_err(during("cuDeviceGetName"))?;
         // SAFETY: the device exists; released when the last handle is dropped.
         let context = unsafe { result::primary_ctx::retain(device) }
@@ -130,6 +133,7 @@ impl Device {
             ordinal,
             name,
             capability,
+            processors,
             compute: stream(0)?,
             // What other ranks wait for goes first.
             reduce: stream(greatest)?,

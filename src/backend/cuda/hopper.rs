@@ -27,7 +27,7 @@ pub(super) const HOPPER: Capability = Capability { major: 9, minor: 0 };
 /// loses is many terms with few rows: up to twice the time, where reading B takes all of it.
 const FEWEST_TERMS: usize = 1024;
 
-/// Fewest terms of a slice.
+/// Terms of a slice, where there are not too many: or somewhat less, so that slices have as many each.
 const SLICE: usize = 512;
 
 /// Most slices.
@@ -94,15 +94,9 @@ impl Cuda {
             tile: Tile::Large,
             is_split: 2 * tiles <= PROCESSORS && slices.count * m * n <= TABLE_ELEMENTS,
         };
-        let blocks = [
-            tiles.min(PROCESSORS) as u32,
-            if plan.is_split {
-                slices.count as u32
-            } else {
-                1
-            },
-            1,
-        ];
+        // As many blocks as run at a time, each of which computes tile after tile.
+        let blocks = tiles.min(self.device.processors) as u32;
+        let tables = if plan.is_split { slices.count } else { 1 };
         self.write_sums(plan, slices, output, |target| {
             let product = Product::new([m, n, k], slices, [false; 2], &target);
             let arguments = [
@@ -112,7 +106,8 @@ impl Cuda {
                 (&target.bias).into(),
                 (&target.c).into(),
             ];
-            let grid = Grid::new(blocks, [THREADS, 1, 1]);
+            // At most `MOST_SLICES` tables.
+            let grid = Grid::new([blocks, tables as u32, 1], [THREADS, 1, 1]);
             self.launch(Kernel::MatmulGrouped, grid, &arguments);
         });
     }
@@ -178,7 +173,7 @@ mod tests {
         for terms in [1024, 1025, 4096, 8191, 12_544, 1 << 20] {
             let slices = slices(terms);
             assert!(slices.terms.is_multiple_of(STEP as usize));
-            assert!(slices.terms >= SLICE.min(terms / 2) && slices.count <= MOST_SLICES);
+            assert!(slices.terms > SLICE / 2 && slices.count <= MOST_SLICES);
             assert!(slices.terms * (slices.count - 1) < terms);
             assert!(slices.terms * slices.count >= terms);
         }
