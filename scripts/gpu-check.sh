@@ -212,7 +212,7 @@ if [[ $emulated == 1 ]]; then
     sums=(--sizes "1KiB,64KiB" --repeats 2) products=(--divide 256 --seconds 0.0001)
     digits_options='--set train.steps=3' batch=4 extent=8 rows=64 steps=2 every=1
 else
-    sums=() products=(--seconds 0.05)
+    sums=() products=(--seconds 0.03)
     digits_options='' batch=64 extent=28 rows=4096 steps=1500 every=250
 fi
 export work digits_options batch steps every
@@ -241,7 +241,10 @@ if [[ ${#skipped[@]} -gt 0 ]]; then
     skip "CUDA tests: ${skipped[*]}" "they need the emulator, or more GPUs than $gpus"
 fi
 part 'bench all-reduce' 45 "$RINGSTEP" bench all-reduce "${sums[@]}"
-part 'bench matmul' $((45 + 45 * emulated)) "$RINGSTEP" bench matmul --device cuda "${products[@]}"
+for precision in f32 bf16; do
+    part "bench matmul, $precision" $((40 + 50 * emulated)) \
+        "$RINGSTEP" bench matmul --device cuda --precision $precision "${products[@]}"
+done
 part 'digits, GPU against CPU' 60 bash -c digits
 for model in mlp cnn; do
     part "training: $model" 30 bash -c "throughput $model"

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use ringstep::backend::cuda::cublaslt;
+
 use crate::twins::program;
 
 fn output(arguments: &[&str]) -> String {
@@ -37,17 +39,35 @@ fn sums_through_the_host_work_on_any_number_of_gpus() {
     );
 }
 
+/// The table of products in a precision, all extents divided.
+fn products(precision: &str, divide: &str) -> String {
+    let arguments = ["matmul", "--device", "cuda", "--seconds", "0.0001"];
+    let more = ["--precision", precision, "--divide", divide];
+    output(&[&arguments[..], &more].concat())
+}
+
 #[test]
 fn the_peak_and_products_are_measured() {
-    let table = output(&[
-        "matmul",
-        "--device",
-        "cuda",
-        "--divide",
-        "256",
-        "--seconds",
-        "0.0001",
-    ]);
+    let table = products("f32", "256");
     assert!(table.starts_with("GPU 0: "), "{table}");
+    assert!(table.contains("peak of f32 multiply-adds"), "{table}");
     assert!(table.contains("gpt down inputs"), "{table}");
+    assert_eq!(
+        table.contains("own/cuBLASLt"),
+        cublaslt().is_ok(),
+        "{table}"
+    );
+}
+
+#[test]
+fn tensor_cores_have_a_peak_of_their_own() {
+    let table = products("bf16", "512");
+    assert!(table.contains("peak of bf16 mma.sync"), "{table}");
+    let row = |name: &str| table.lines().find(|line| line.starts_with(name));
+    for name in ["square", "gpt up + bias, gelu", "mlp 1 + bias, relu"] {
+        let row = row(name).unwrap();
+        // Seconds, operations per second and the part of the peak, of both, and how they compare.
+        let shares = row.matches(" %").count();
+        assert_eq!(shares, if cublaslt().is_ok() { 3 } else { 1 }, "{row}");
+    }
 }

@@ -182,7 +182,7 @@ kernels! {
         NormalizeRowsBackward = "normalize_rows_backward",
     }
     "pack.cu" => { PackBf16 = "pack_bf16", PackF16 = "pack_f16" }
-    "peak.cu" => { MultiplyAdd = "multiply_add" }
+    "peak.cu" by precision => { MultiplyAdd = "multiply_add" }
     "pooling.cu" => {
         MaxPool = "max_pool",
         MaxPoolBackward = "max_pool_backward",

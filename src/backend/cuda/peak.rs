@@ -1,23 +1,37 @@
-//! Multiply-adds in registers, as fast as they go.
+//! Multiply-adds in registers, as fast as they go, on the units that products in a precision use.
 
 use super::kernels::Kernel;
 use super::launch::Grid;
 use super::{Cuda, View};
+use crate::backend::Precision;
 
-/// `CHAINS` of `peak.cu`.
-const CHAINS: usize = 16;
+/// Threads of a block, and its warps.
+const THREADS: usize = 256;
+const WARPS: usize = THREADS / 32;
+
+/// Multiply-adds of a block in a round, as `Chains` of `peak.cu` has them: of each thread, or tables of
+/// 16 x 8 sums of each warp, with so many terms as an instruction takes.
+fn of_a_block(precision: Precision) -> usize {
+    let tables = WARPS * 8 * 16 * 8;
+    match precision {
+        Precision::F32 => THREADS * 16,
+        Precision::Tf32 => tables * 8,
+        Precision::Bf16 | Precision::F16 => tables * 16,
+    }
+}
 
 /// Enough blocks of 256 threads for every multiprocessor of the largest GPUs, several times.
 const BLOCKS: u32 = 132 * 8 * 4;
 
 impl Cuda {
-    /// Queues `rounds` rounds of multiply-adds of `f32` that touch no memory, and returns how many
-    /// floating-point operations those are.
+    /// Queues `rounds` rounds of multiply-adds that touch no memory, of `f32` or in rounded precisions by
+    /// tensor cores, and returns how many floating-point operations those are. Tensor cores are given
+    /// `mma.sync`, beside which Hopper has quicker ones.
     pub fn multiply_add(&mut self, rounds: usize) -> f64 {
         let never = View::<f32>::or_null(None);
         let arguments = [(&rounds).into(), (&never).into()];
-        let grid = Grid::new([BLOCKS, 1, 1], [256, 1, 1]);
+        let grid = Grid::new([BLOCKS, 1, 1], [THREADS as u32, 1, 1]);
         self.launch(Kernel::MultiplyAdd, grid, &arguments);
-        2.0 * f64::from(BLOCKS) * 256.0 * (CHAINS * rounds) as f64
+        2.0 * f64::from(BLOCKS) * (of_a_block(self.precision) * rounds) as f64
     }
 }

@@ -6,8 +6,11 @@ use serde::Serialize;
 
 use super::{MatmulArguments, median};
 use crate::backend::cpu::Cpu;
-use crate::backend::cuda::Cuda;
-use crate::backend::{Accumulate, BackendError, DeviceChoice, Form, Matmul, MatmulShape};
+use crate::backend::cuda::{self, Cuda};
+use crate::backend::{
+    Accumulate, Activation, BackendError, DeviceChoice, Form, Matmul, MatmulChoice, MatmulShape,
+    Precision,
+};
 use crate::cli::table::{Align, Table};
 use crate::cli::{Failure, show};
 
@@ -17,8 +20,8 @@ const ROUNDS: usize = 7;
 /// Rows of a transformer's activations: tokens of a step on one device.
 const TOKENS: usize = 4096;
 
-/// Extents of square products.
-const SQUARES: [usize; 3] = [1024, 2048, 4096];
+/// Extents of square products; the last for tensor cores only.
+const SQUARES: [usize; 4] = [1024, 2048, 4096, 8192];
 
 /// What a processor gets of `TOKENS` and `SQUARES`.
 const CPU_TOKENS: usize = 256;
@@ -26,28 +29,96 @@ const CPU_SQUARE: usize = 1024;
 
 /// Measures the products of training on the device that was asked for.
 pub(super) fn run(arguments: &MatmulArguments) -> Result<(), Failure> {
+    let precision = arguments.precision;
     let report = match arguments.device.resolve() {
         DeviceChoice::Cuda(number) => {
-            let mut cuda = Cuda::new(number.unwrap_or(0))?;
+            let mut cuda = Cuda::new(number.unwrap_or(0))?.with_precision(precision)?;
+            let found = cuda::cublaslt().map(ToString::to_string);
+            let mut library = match &found {
+                Ok(_) => Some(cuda.clone().with_matmul(MatmulChoice::Cublaslt)?),
+                Err(_) => None,
+            };
+            let squares = match precision {
+                Precision::F32 => &SQUARES[..3],
+                _ => &SQUARES,
+            };
+            let mut products = products(TOKENS);
+            products.extend(squares.iter().map(|&extent| square(extent)));
             let name = format!("GPU {}: {}", cuda.ordinal(), cuda.name());
-            let mut products = training_products();
-            products.extend(transformer_products(TOKENS));
-            products.extend(SQUARES.map(square));
-            measure(&mut cuda, Cuda::multiply_add, name, products, arguments)?
+            let peak = peak(&mut cuda, Cuda::multiply_add, arguments)?;
+            Report {
+                device: name,
+                precision,
+                peak,
+                library: Some(found.unwrap_or_else(|problem| problem)),
+                products: measure(&mut cuda, library.as_mut(), peak, products, arguments)?,
+            }
         }
         _ => {
-            let mut cpu = Cpu::new();
+            let mut cpu = Cpu::new().with_precision(precision);
             let name = format!("CPU, one thread, {}", cpu.instructions().name());
-            let mut products = training_products();
-            products.extend(transformer_products(CPU_TOKENS));
+            let mut products = products(CPU_TOKENS);
             products.push(square(CPU_SQUARE));
-            measure(&mut cpu, Cpu::multiply_add, name, products, arguments)?
+            let peak = peak(&mut cpu, Cpu::multiply_add, arguments)?;
+            Report {
+                device: name,
+                precision,
+                peak,
+                library: None,
+                products: measure(&mut cpu, None, peak, products, arguments)?,
+            }
         }
     };
     match arguments.json {
         true => show(serde_json::to_string_pretty(&report)? + "\n"),
         false => show(report.table()),
     }
+}
+
+/// What is multiplied, and what becomes of the sums: plain, or with a bias and a function.
+struct Product {
+    name: String,
+    shape: MatmulShape,
+    epilogue: Option<Activation>,
+}
+
+/// Those of training, those of a transformer with so many tokens, and some of both with their epilogues.
+fn products(tokens: usize) -> Vec<Product> {
+    let plain = |(name, shape): (String, MatmulShape)| Product {
+        name,
+        shape,
+        epilogue: None,
+    };
+    let with_epilogue = |(name, shape, epilogue): (&str, _, _)| Product {
+        name: name.to_owned(),
+        shape,
+        epilogue: Some(epilogue),
+    };
+    let (relu, gelu) = (Activation::Relu, Activation::GeluTanh);
+    let epilogues = [
+        ("mlp 1 + bias, relu", MatmulShape::nn(64, 512, 784), relu),
+        ("mlp 2 + bias, relu", MatmulShape::nn(64, 512, 512), relu),
+        (
+            "cnn dense 1 + bias, relu",
+            MatmulShape::nn(64, 128, 9216),
+            relu,
+        ),
+        (
+            "gpt up + bias, relu",
+            MatmulShape::nn(tokens, 3072, 768),
+            relu,
+        ),
+        (
+            "gpt up + bias, gelu",
+            MatmulShape::nn(tokens, 3072, 768),
+            gelu,
+        ),
+    ];
+    let all = training_products()
+        .into_iter()
+        .chain(transformer_products(tokens));
+    let all = all.map(plain);
+    all.chain(epilogues.map(with_epilogue)).collect()
 }
 
 /// Layers' products in training, by name: forward, the weights' gradient and, where there is one,
@@ -102,16 +173,24 @@ fn layer(
     products
 }
 
-fn square(extent: usize) -> (String, MatmulShape) {
-    ("square".to_owned(), MatmulShape::nn(extent, extent, extent))
+fn square(extent: usize) -> Product {
+    Product {
+        name: "square".to_owned(),
+        shape: MatmulShape::nn(extent, extent, extent),
+        epilogue: None,
+    }
 }
 
 /// What came out.
 #[derive(Debug, Serialize)]
 struct Report {
     device: String,
+    /// What operands are rounded to.
+    precision: Precision,
     /// GFLOP/s of multiply-adds that touch no memory.
     peak: f64,
+    /// cuBLASLt, or why it is not measured; nothing on CPUs.
+    library: Option<String>,
     products: Vec<Measured>,
 }
 
@@ -122,16 +201,27 @@ struct Measured {
     m: usize,
     n: usize,
     k: usize,
-    /// Of one product, the median.
+    /// Of one product by own kernels, the median.
     seconds: f64,
     gigaflops: f64,
     /// Part of the peak.
     share: f64,
+    /// The same of cuBLASLt.
+    library: Option<OfLibrary>,
+}
+
+#[derive(Debug, Serialize)]
+struct OfLibrary {
+    seconds: f64,
+    gigaflops: f64,
+    share: f64,
+    /// How fast own kernels are for it: its seconds by theirs.
+    ratio: f64,
 }
 
 impl Report {
     fn table(&self) -> String {
-        let mut table = Table::new([
+        let columns = [
             ("product", Align::Left),
             ("form", Align::Left),
             ("m", Align::Right),
@@ -140,9 +230,17 @@ impl Report {
             ("us", Align::Right),
             ("GFLOP/s", Align::Right),
             ("of peak", Align::Right),
-        ]);
+            ("cuBLASLt us", Align::Right),
+            ("GFLOP/s", Align::Right),
+            ("of peak", Align::Right),
+            ("own/cuBLASLt", Align::Right),
+        ];
+        let is_compared = self.products.iter().any(|row| row.library.is_some());
+        let shown = if is_compared { columns.len() } else { 8 };
+        let percent = |part: f64| format!("{:.0} %", part * 100.0);
+        let mut table = Table::with_columns(columns.into_iter().take(shown));
         for measured in &self.products {
-            table.row([
+            let mut row = vec![
                 measured.product.clone(),
                 measured.form.clone(),
                 measured.m.to_string(),
@@ -150,103 +248,178 @@ impl Report {
                 measured.k.to_string(),
                 format!("{:.1}", measured.seconds * 1e6),
                 format!("{:.1}", measured.gigaflops),
-                format!("{:.0} %", measured.share * 100.0),
-            ]);
+                percent(measured.share),
+            ];
+            if let Some(library) = &measured.library {
+                row.extend([
+                    format!("{:.1}", library.seconds * 1e6),
+                    format!("{:.1}", library.gigaflops),
+                    percent(library.share),
+                    percent(library.ratio),
+                ]);
+            }
+            table.row(row);
         }
-        let Self { device, peak, .. } = self;
-        format!("{device}; peak of f32 multiply-adds as measured: {peak:.0} GFLOP/s\n\n{table}")
+        let Self {
+            device,
+            precision,
+            peak,
+            library,
+            ..
+        } = self;
+        let units = match (library, precision) {
+            (None, _) | (_, Precision::F32) => "f32 multiply-adds".to_owned(),
+            (Some(_), precision) => format!("{precision} mma.sync"),
+        };
+        let library = library
+            .as_ref()
+            .map_or(String::new(), |library| format!("\n{library}"));
+        format!(
+            "{device}; products in {precision}; peak of {units} as measured: {peak:.0} GFLOP/s\
+             {library}\n\n{table}"
+        )
     }
 }
 
-fn measure<B: Matmul>(
+/// GFLOP/s of the backend's multiply-adds.
+fn peak<B: Matmul>(
     backend: &mut B,
     multiply_add: impl Fn(&mut B, usize) -> f64,
-    device: String,
-    products: Vec<(String, MatmulShape)>,
     arguments: &MatmulArguments,
-) -> Result<Report, BackendError> {
+) -> Result<f64, BackendError> {
     let divide = arguments.divide as usize;
     let rounds = (16_384 / (divide * divide)).max(1);
     let operations = multiply_add(backend, rounds);
     let mut call = |backend: &mut B| {
         multiply_add(backend, rounds);
     };
-    let peak = operations / time(backend, arguments.seconds, &mut call)? / 1e9;
-    let mut measured = Vec::new();
-    for (product, shape) in products {
-        let divided = |extent: usize| extent.div_ceil(divide);
-        let MatmulShape { form, m, n, k } = shape;
-        let shape = MatmulShape {
-            form,
-            m: divided(m),
-            n: divided(n),
-            k: divided(k),
+    Ok(operations / time(backend, arguments.seconds, &mut call)? / 1e9)
+}
+
+/// Measures every product by own kernels and by the library, where there is one.
+fn measure<B: Matmul>(
+    own: &mut B,
+    mut library: Option<&mut B>,
+    peak: f64,
+    products: Vec<Product>,
+    arguments: &MatmulArguments,
+) -> Result<Vec<Measured>, BackendError> {
+    let divided = |extent: usize| extent.div_ceil(arguments.divide as usize);
+    let mut rows = Vec::new();
+    for mut product in products {
+        let MatmulShape { form, m, n, k } = product.shape;
+        let [m, n, k] = [m, n, k].map(divided);
+        product.shape = MatmulShape { form, m, n, k };
+        let operands = Operands::of(&product);
+        let seconds = operands.seconds(own, arguments.seconds)?;
+        let gigaflops = |seconds: f64| 2.0 * (m * n * k) as f64 / seconds / 1e9;
+        let library = match &mut library {
+            Some(library) => Some(operands.seconds(*library, arguments.seconds)?),
+            None => None,
         };
-        let seconds = product_seconds(backend, shape, arguments.seconds)?;
-        let MatmulShape { m, n, k, .. } = shape;
-        let gigaflops = 2.0 * (m * n * k) as f64 / seconds / 1e9;
-        measured.push(Measured {
-            product,
+        rows.push(Measured {
             form: format!("{form:?}"),
             m,
             n,
             k,
             seconds,
-            gigaflops,
-            share: gigaflops / peak,
+            gigaflops: gigaflops(seconds),
+            share: gigaflops(seconds) / peak,
+            library: library.map(|its| OfLibrary {
+                seconds: its,
+                gigaflops: gigaflops(its),
+                share: gigaflops(its) / peak,
+                ratio: its / seconds,
+            }),
+            product: product.name,
         });
     }
-    Ok(Report {
-        device,
-        peak,
-        products: measured,
-    })
+    Ok(rows)
 }
 
-/// Seconds of a product, once its sums are seen to be right.
-fn product_seconds<B: Matmul>(
-    backend: &mut B,
-    shape: MatmulShape,
-    least: f64,
-) -> Result<f64, BackendError> {
-    let MatmulShape { form, m, n, k } = shape;
-    let values = |len: usize, step: f32| -> Vec<f32> {
-        (0..len).map(|index| (index as f32 * step).sin()).collect()
-    };
-    let (host_a, host_b) = (values(m * k, 0.7), values(k * n, 1.3));
-    let mut a = backend.allocate("a factor", m * k)?;
-    let mut b = backend.allocate("a factor", k * n)?;
-    let mut c = backend.allocate("a product", m * n)?;
-    backend.upload(&host_a, B::view_mut(&mut a));
-    backend.upload(&host_b, B::view_mut(&mut b));
-    let mut multiply = |backend: &mut B| {
-        let c = B::view_mut(&mut c);
-        backend.matmul(shape, B::view(&a), B::view(&b), c, Accumulate::Set);
-    };
-    let seconds = time(backend, least, &mut multiply)?;
-    let mut last = [0.0];
-    backend.download(B::slice(B::view(&c), m * n - 1..m * n), &mut last);
-    let term = |index: usize| {
-        let x = match form {
-            Form::TN => host_a[index * m + m - 1],
-            Form::NN | Form::NT => host_a[(m - 1) * k + index],
+/// A product and numbers for it.
+struct Operands<'a> {
+    product: &'a Product,
+    a: Vec<f32>,
+    b: Vec<f32>,
+}
+
+/// Each element of the bias.
+const BIAS: f32 = 0.25;
+
+impl<'a> Operands<'a> {
+    fn of(product: &'a Product) -> Self {
+        let MatmulShape { m, n, k, .. } = product.shape;
+        let values = |len: usize, step: f32| -> Vec<f32> {
+            (0..len).map(|index| (index as f32 * step).sin()).collect()
         };
-        let y = match form {
-            Form::NT => host_b[(n - 1) * k + index],
-            Form::NN | Form::TN => host_b[index * n + n - 1],
+        let (a, b) = (values(m * k, 0.7), values(k * n, 1.3));
+        Self { product, a, b }
+    }
+
+    /// Seconds of the product, once its last element is seen to be right.
+    fn seconds<B: Matmul>(&self, backend: &mut B, least: f64) -> Result<f64, BackendError> {
+        let Product {
+            shape, epilogue, ..
+        } = *self.product;
+        let MatmulShape { m, n, .. } = shape;
+        let mut a = backend.allocate("a factor", self.a.len())?;
+        let mut b = backend.allocate("a factor", self.b.len())?;
+        let mut bias = backend.allocate("a bias", n)?;
+        let mut c = backend.allocate("a product", m * n)?;
+        backend.upload(&self.a, B::view_mut(&mut a));
+        backend.upload(&self.b, B::view_mut(&mut b));
+        backend.fill(B::view_mut(&mut bias), BIAS);
+        let mut multiply = |backend: &mut B| {
+            let (a, b, c) = (B::view(&a), B::view(&b), B::view_mut(&mut c));
+            match epilogue {
+                None => backend.matmul(shape, a, b, c, Accumulate::Set),
+                Some(activation) => {
+                    let bias = Some(B::view(&bias));
+                    backend.matmul_bias_activation(shape, a, b, bias, activation, c);
+                }
+            }
         };
-        f64::from(x) * f64::from(y)
-    };
-    let expected: f64 = (0..k).map(term).sum();
-    let size: f64 = (0..k).map(|index| term(index).abs()).sum();
-    // Written so that a NaN is wrong.
-    let right = (f64::from(last[0]) - expected).abs() <= 1e-2 * size;
-    assert!(
-        right,
-        "{shape:?}: the last sum is {}, not {expected}",
-        last[0]
-    );
-    Ok(seconds)
+        let seconds = time(backend, least, &mut multiply)?;
+        let mut last = [0.0];
+        backend.download(B::slice(B::view(&c), m * n - 1..m * n), &mut last);
+        self.check(last[0]);
+        Ok(seconds)
+    }
+
+    /// Stops where the last element of C is wrong.
+    fn check(&self, last: f32) {
+        let MatmulShape { form, m, n, k } = self.product.shape;
+        let term = |index: usize| {
+            let x = match form {
+                Form::TN => self.a[index * m + m - 1],
+                Form::NN | Form::NT => self.a[(m - 1) * k + index],
+            };
+            let y = match form {
+                Form::NT => self.b[(n - 1) * k + index],
+                Form::NN | Form::TN => self.b[index * n + n - 1],
+            };
+            f64::from(x) * f64::from(y)
+        };
+        let sum: f64 = (0..k).map(term).sum();
+        let biased = sum + f64::from(BIAS);
+        let expected = match self.product.epilogue {
+            None => sum,
+            Some(Activation::Relu) => biased.max(0.0),
+            Some(_) => {
+                let inner = (2.0 / std::f64::consts::PI).sqrt();
+                0.5 * biased * (1.0 + (inner * (biased + 0.044_715 * biased.powi(3))).tanh())
+            }
+        };
+        let size: f64 = (0..k).map(|index| term(index).abs()).sum();
+        // Written so that a NaN is wrong.
+        let right = (f64::from(last) - expected).abs() <= 1e-2 * size;
+        assert!(
+            right,
+            "{} {:?}: the last element is {last}, not {expected}",
+            self.product.name, self.product.shape
+        );
+    }
 }
 
 /// Seconds of a call that is queued: the median over rounds of as many as take long enough.

@@ -6,7 +6,7 @@ mod matmul;
 use clap::{Args, Subcommand};
 
 use super::Failure;
-use crate::backend::DeviceChoice;
+use crate::backend::{DeviceChoice, Precision};
 use crate::comm::CollectiveChoice;
 
 pub use matmul::training_products;
@@ -17,7 +17,8 @@ pub enum BenchCommand {
     /// Sums over ranks, with the algorithm and bus bandwidths of nccl-tests: by every collective of
     /// threads, between GPUs where there are any, and of processes under mpirun.
     AllReduce(AllReduceArguments),
-    /// Matrix products of training, and how much of the peak of multiply-adds they reach.
+    /// Matrix products of training by own kernels and by cuBLASLt, and how much of the peak of
+    /// multiply-adds they reach.
     Matmul(MatmulArguments),
 }
 
@@ -49,6 +50,9 @@ pub struct MatmulArguments {
     /// What multiplies: auto, cpu, cuda or cuda:N.
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub device: DeviceChoice,
+    /// What operands are rounded to: f32, tf32, bf16 or f16.
+    #[arg(long, value_name = "NAME", default_value = "f32")]
+    pub precision: Precision,
     /// Least seconds for each product.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.1)]
     pub seconds: f64,
