@@ -188,7 +188,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let body = |reducer: Reducer| train(&arguments, &table, reducer);
     let mut measured = match launcher::here() {
         Some(launcher) if cfg!(feature = "mpi") => {
-            run_rank(0, connect_mpi(&options, Some(launcher)), &body)?
+            run_rank(connect_mpi(&options, Some(launcher)), &body)?
         }
         launcher => {
             launcher.map_or(Ok(()), |launcher| launcher.refuse_without_mpi())?;

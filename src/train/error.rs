@@ -12,9 +12,19 @@ use crate::optim::StepError;
 /// Why training stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The device failed.
+    /// A device failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The same, of a rank: kernels are queued, so it may have failed a step before it was noticed.
+    #[error("rank {rank}{}: {source}", after(*.step))]
+    Device {
+        /// The rank.
+        rank: usize,
+        /// Steps that had been taken, where it was training.
+        step: Option<u64>,
+        /// What failed.
+        source: BackendError,
+    },
     /// NCCL was asked for, and cannot be used.
     #[error(transparent)]
     Nccl(#[from] LoadError),
@@ -107,6 +117,23 @@ pub enum TrainError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl TrainError {
+    /// What a rank says that has taken so many steps: a device does not know whose it is.
+    pub(super) fn on_rank(self, rank: usize, step: Option<u64>) -> Self {
+        match self {
+            Self::Backend(source)
+            | Self::Comm(CommError::Backend(source))
+            | Self::Layer(LayerError::Backend(source)) => Self::Device { rank, step, source },
+            other => other,
+        }
+    }
+}
+
+/// `, after step 3`
+fn after(step: Option<u64>) -> String {
+    step.map_or_else(String::new, |step| format!(", after step {step}"))
 }
 
 impl From<StepError> for TrainError {

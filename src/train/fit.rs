@@ -65,6 +65,12 @@ struct Window {
 impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
     /// Trains to the end of the run; collective.
     pub(super) fn run(mut self) -> Result<Outcome, TrainError> {
+        let outcome = self.train_to_end();
+        let step = Some(self.trainer.global_step());
+        outcome.map_err(|error| error.on_rank(self.trainer.reducer().rank(), step))
+    }
+
+    fn train_to_end(&mut self) -> Result<Outcome, TrainError> {
         let train = &self.config.train;
         let sampler = self.config.sampler(self.train.rows);
         let per_epoch = sampler.steps_per_epoch();
@@ -140,7 +146,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             }
             since += paused.elapsed();
         }
-        if let Some(log) = self.log {
+        if let Some(log) = self.log.take() {
             log.progress.finish();
         }
         Ok(outcome)

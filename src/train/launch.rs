@@ -66,7 +66,7 @@ where
             .enumerate()
             .map(|(rank, connect)| {
                 let builder = thread::Builder::new().name(format!("rank-{rank}"));
-                builder.spawn_scoped(scope, move || run_rank(rank, connect, body))
+                builder.spawn_scoped(scope, move || run_rank(connect, body))
             })
             .collect();
         let join = |(rank, spawned): (usize, std::io::Result<thread::ScopedJoinHandle<'_, _>>)| {
@@ -94,15 +94,17 @@ where
 /// Runs `body` as the one rank of this process.
 ///
 /// # Errors
-/// Its error; the other ranks have been told.
-pub fn run_rank<R, E, F>(rank: usize, connect: Connect, body: &F) -> Result<R, E>
+/// Its error, which names the rank where a device failed; the other ranks have been told.
+pub fn run_rank<R, E, F>(connect: Connect, body: &F) -> Result<R, E>
 where
     E: RankError,
     F: Fn(Reducer) -> Result<R, E>,
 {
     let (reducer, connection) = Reducer::start(connect).map_err(TrainError::from)?;
+    let rank = reducer.rank();
     let result = catch_unwind(AssertUnwindSafe(|| body(reducer)))
         .unwrap_or_else(|panic| Err(panicked(rank, &*panic)));
+    let result = result.map_err(|error: E| error.on_rank(rank));
     let failure = result
         .as_ref()
         .err()
@@ -116,11 +118,21 @@ where
 pub trait RankError: std::error::Error + From<TrainError> + Send {
     /// Whether this only says that another rank stopped.
     fn is_echo(&self) -> bool;
+
+    /// The same as this rank's, where it does not say whose it is.
+    #[must_use]
+    fn on_rank(self, _rank: usize) -> Self {
+        self
+    }
 }
 
 impl RankError for TrainError {
     fn is_echo(&self) -> bool {
         matches!(self, Self::Comm(CommError::Aborted { .. }))
+    }
+
+    fn on_rank(self, rank: usize) -> Self {
+        self.on_rank(rank, None)
     }
 }
 

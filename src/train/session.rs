@@ -137,7 +137,7 @@ impl Session {
                 let mut outcomes = run_threads(connects, body)?;
                 Ok(outcomes.swap_remove(0))
             }
-            Ranks::Mpi(launcher) => run_rank(0, connect_mpi(options, launcher.clone()), &body),
+            Ranks::Mpi(launcher) => run_rank(connect_mpi(options, launcher.clone()), &body),
         }
     }
 

@@ -150,7 +150,7 @@ fn run<T>(
         assert_eq!(choice == CollectiveChoice::Ring, is_ring);
         body(reducer).map(|outcome| (rank, world, outcome))
     };
-    run_rank(0, connect, &body).unwrap()
+    run_rank(connect, &body).unwrap()
 }
 
 fn patient() -> Options {

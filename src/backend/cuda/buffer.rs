@@ -3,10 +3,10 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{CUdeviceptr, CUresult};
+use cudarc::driver::result;
+use cudarc::driver::sys::CUdeviceptr;
 
-use super::device::{Device, describe};
+use super::device::{Device, allocate};
 use super::view::{View, ViewMut};
 use crate::backend::{BackendError, Element, RegionOwner};
 
@@ -31,9 +31,7 @@ impl<T: Element> Buffer<T> {
         let bytes = len.saturating_mul(size_of::<T>());
         let mut pointer = 0;
         if bytes > 0 {
-            // SAFETY: a context is bound; memory is zeroed before anything reads it.
-            pointer = unsafe { result::malloc_sync(bytes) }
-                .map_err(|error| failed(device, what, bytes, error))?;
+            pointer = allocate(device.ordinal, what, bytes)?;
             // SAFETY: the memory was just allocated, with this size.
             device.check("cuMemsetD8Async", unsafe {
                 result::memset_d8_async(pointer, 0, bytes, device.compute)
@@ -67,30 +65,5 @@ impl<T> Drop for Buffer<T> {
             self.device
                 .check("cuMemFree", unsafe { result::free_sync(self.pointer) });
         }
-    }
-}
-
-/// Why there is no memory of `bytes` bytes for `what` on the device, whose context is bound.
-pub(super) fn failed(
-    device: &Device,
-    what: &'static str,
-    bytes: usize,
-    error: DriverError,
-) -> BackendError {
-    match (error.0, result::mem_get_info()) {
-        (CUresult::CUDA_ERROR_OUT_OF_MEMORY, Ok((free, total))) => {
-            BackendError::OutOfDeviceMemory {
-                what,
-                device: device.ordinal,
-                bytes,
-                free,
-                total,
-            }
-        }
-        _ => BackendError::Device {
-            device: device.ordinal,
-            operation: "cuMemAlloc",
-            problem: describe(error),
-        },
     }
 }

@@ -17,7 +17,7 @@ pub use report::{Compilation, compile_every_kernel};
 use super::cache;
 use super::device::{Capability, Device, describe};
 use super::kernels::HEADERS;
-use super::survey;
+use super::survey::{self, driver, mapped};
 use crate::backend::{BackendError, Precision};
 
 /// A kernel file, or what one includes.
@@ -35,7 +35,9 @@ const OPTIONS: &[&str] = &["--std=c++17", "--fmad=false", "-lineinfo"];
 enum Target {
     /// Machine code for one architecture.
     MachineCode(Capability),
-    /// Portable code for it and its successors.
+    /// PTX for it alone.
+    Ptx(Capability),
+    /// PTX for it and its successors.
     Portable(Capability),
 }
 
@@ -47,13 +49,14 @@ impl Target {
             Self::MachineCode(Capability { major: 9, minor: 0 }) => {
                 "--gpu-architecture=sm_90a".to_owned()
             }
-            Self::Portable(Capability { major: 9, minor: 0 }) => {
+            Self::Ptx(Capability { major: 9, minor: 0 }) => {
                 "--gpu-architecture=compute_90a".to_owned()
             }
             Self::MachineCode(Capability { major, minor }) => {
                 format!("--gpu-architecture=sm_{major}{minor}")
             }
-            Self::Portable(Capability { major, minor }) => {
+            Self::Ptx(Capability { major, minor })
+            | Self::Portable(Capability { major, minor }) => {
                 format!("--gpu-architecture=compute_{major}{minor}")
             }
         }
@@ -63,7 +66,7 @@ impl Target {
     fn extension(self) -> &'static str {
         match self {
             Self::MachineCode(_) => "cubin",
-            Self::Portable(_) => "ptx",
+            Self::Ptx(_) | Self::Portable(_) => "ptx",
         }
     }
 }
@@ -120,11 +123,20 @@ pub(super) fn load(
             break;
         }
     }
-    Err(failed(format!(
-        "{}; NVRTC {} may be newer than the driver: install one that is not",
-        describe(refusal),
-        compiler.version()
-    )))
+    Err(failed(compiler.refused(refusal)))
+}
+
+/// Fails where NVRTC knows nothing that runs on such a device; one that is missing is looked for when it
+/// is needed.
+pub(super) fn check(device: Capability) -> Result<(), BackendError> {
+    let Ok(compiler) = Compiler::find() else {
+        return Ok(());
+    };
+    let targets = compiler.targets(device).map(drop);
+    targets.map_err(|problem| BackendError::NoDevice {
+        problem,
+        remedy: "or use `--device cpu`",
+    })
 }
 
 /// Major and minor version of NVRTC, or why there is none.
@@ -208,24 +220,60 @@ impl Compiler {
         format!("{}.{}", self.major, self.minor)
     }
 
+    /// Which one it is, for whoever has to replace it.
+    fn name(&self) -> String {
+        let path = mapped("libnvrtc.so").map(|path| format!(" ({})", path.display()));
+        format!("NVRTC {}{}", self.version(), path.unwrap_or_default())
+    }
+
     /// What to try for a device, best first.
     fn targets(&self, device: Capability) -> Result<Vec<Target>, String> {
         let known = self.capabilities()?;
-        // Portable code for an older architecture runs on a newer one.
-        let portable = known.iter().filter(|known| **known <= device).max();
-        let portable = portable.ok_or_else(|| {
-            format!(
-                "NVRTC {} knows no compute capability up to the GPU's {device}; install an older one",
-                self.version()
-            )
-        })?;
-        let exact = known
-            .contains(&device)
-            .then_some(Target::MachineCode(device));
-        Ok(exact
-            .into_iter()
-            .chain([Target::Portable(*portable)])
-            .collect())
+        if known.contains(&device) {
+            return Ok(vec![Target::MachineCode(device), Target::Ptx(device)]);
+        }
+        // The driver compiles portable code of an older architecture for a newer one.
+        let older = known.iter().filter(|known| **known < device).max();
+        let oldest = known.iter().min();
+        match (older, oldest) {
+            (Some(&older), _) => Ok(vec![Target::Portable(older)]),
+            (None, Some(oldest)) => Err(format!(
+                "{} compiles for compute capability {oldest} and above, and the GPU has {device}; \
+                 install an older one in its place (`pip install nvidia-cuda-nvrtc-cu12` has 5.0 and \
+                 above)",
+                self.name()
+            )),
+            (None, None) => Err(format!("{} knows no compute capability", self.name())),
+        }
+    }
+
+    /// Why the driver took none of the code that was made, and what to do about it.
+    fn refused(&self, error: DriverError) -> String {
+        let is_of_another_version = matches!(
+            error.0,
+            CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
+        );
+        match driver() {
+            Ok(driver) if is_of_another_version && driver.version < (self.major, self.minor) => {
+                let (major, minor) = driver.version;
+                let package = match major {
+                    ..13 => format!("nvidia-cuda-nvrtc-cu{major}"),
+                    _ => "nvidia-cuda-nvrtc".to_owned(),
+                };
+                format!(
+                    "{} makes code that the driver, which is of CUDA {major}.{minor}, does not take: \
+                     {}; install a newer driver, or an NVRTC that is not newer in its place (`pip \
+                     install '{package}=={major}.{minor}.*'`)",
+                    self.name(),
+                    describe(error)
+                )
+            }
+            _ => format!(
+                "the driver does not take what {} made: {}",
+                self.name(),
+                describe(error)
+            ),
+        }
     }
 
     /// The compute capabilities NVRTC knows.
@@ -306,7 +354,9 @@ impl Program {
     fn code(&self, target: Target) -> Result<Vec<u8>, nvrtc::NvrtcError> {
         let (size_of, copy): (AskSize, CopyCode) = match target {
             Target::MachineCode(_) => (nvrtc_sys::nvrtcGetCUBINSize, nvrtc_sys::nvrtcGetCUBIN),
-            Target::Portable(_) => (nvrtc_sys::nvrtcGetPTXSize, nvrtc_sys::nvrtcGetPTX),
+            Target::Ptx(_) | Target::Portable(_) => {
+                (nvrtc_sys::nvrtcGetPTXSize, nvrtc_sys::nvrtcGetPTX)
+            }
         };
         let mut size = 0;
         // SAFETY: the program is compiled; as many bytes are written as it said.

@@ -86,15 +86,11 @@ impl Device {
                 remedy: "`nvidia-smi -L` lists them; CUDA_VISIBLE_DEVICES hides some",
             });
         }
-        Self::open_existing(ordinal).map_err(|(operation, error)| BackendError::Device {
-            device: ordinal,
-            operation,
-            problem: describe(error),
-        })
+        Self::open_existing(ordinal)
     }
 
-    fn open_existing(ordinal: usize) -> Result<Arc<Self>, (&'static str, DriverError)> {
-        let during = |operation| move |error| (operation, error);
+    fn open_existing(ordinal: usize) -> Result<Arc<Self>, BackendError> {
+        let during = |operation| move |error| failure(ordinal, operation, error);
         // A device number is below the count, which is an `i32`.
         let device = result::device::get(ordinal as i32).map_err(during("cuDeviceGet"))?;
         let attribute = |attribute| {
@@ -140,9 +136,7 @@ impl Device {
             functions: Functions::new(),
             queue: Mutex::new(Queue::new()),
             staging: Mutex::new(Staging::new()),
-            // SAFETY: the context is current; whoever uses the memory writes it first.
-            scratch: unsafe { result::malloc_sync(SCRATCH_BYTES) }
-                .map_err(during("cuMemAlloc of 32 MiB for scratch"))?,
+            scratch: allocate(ordinal, "scratch", SCRATCH_BYTES)?,
             room: Mutex::new(Room::new()),
             released: AtomicU64::new(0),
             fences,
@@ -192,11 +186,7 @@ impl Device {
     }
 
     pub(super) fn failure(&self, operation: &'static str, error: DriverError) -> BackendError {
-        BackendError::Device {
-            device: self.ordinal,
-            operation,
-            problem: describe(error),
-        }
+        failure(self.ordinal, operation, error)
     }
 
     /// Keeps `failure` unless there was one before.
@@ -298,6 +288,35 @@ impl Drop for Device {
     }
 }
 
+/// So many bytes, with any content, of the GPU whose context is bound; `what` names them in an error.
+pub(super) fn allocate(
+    ordinal: usize,
+    what: &'static str,
+    bytes: usize,
+) -> Result<sys::CUdeviceptr, BackendError> {
+    // SAFETY: a context is bound; whoever reads the memory has written it.
+    unsafe { result::malloc_sync(bytes) }.map_err(|error| match (error.0, result::mem_get_info()) {
+        (CUresult::CUDA_ERROR_OUT_OF_MEMORY, Ok((free, total))) => {
+            BackendError::OutOfDeviceMemory {
+                what,
+                device: ordinal,
+                bytes,
+                free,
+                total,
+            }
+        }
+        _ => failure(ordinal, "cuMemAlloc", error),
+    })
+}
+
+fn failure(device: usize, operation: &'static str, error: DriverError) -> BackendError {
+    BackendError::Device {
+        device,
+        operation,
+        problem: describe(error),
+    }
+}
+
 fn wait_event(stream: sys::CUstream, event: sys::CUevent) -> Result<(), DriverError> {
     let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
     // SAFETY: both belong to the device at hand, which the caller keeps.
@@ -361,5 +380,5 @@ pub(super) fn describe(error: DriverError) -> String {
         }
         _ => "",
     };
-    format!("{name}: {said}{remedy}")
+    format!("{name}: {}{remedy}", said.trim_end_matches('.'))
 }

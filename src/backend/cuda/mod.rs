@@ -68,10 +68,11 @@ impl Cuda {
     /// The GPU with this number among those the process sees.
     ///
     /// # Errors
-    /// [`BackendError::NoDevice`] where there is no driver or no such GPU, [`BackendError::Device`]
-    /// where it cannot be used.
+    /// [`BackendError::NoDevice`] where there is no driver or no such GPU, or NVRTC does not compile for
+    /// it, [`BackendError::Device`] where it cannot be used.
     pub fn new(ordinal: usize) -> Result<Self, BackendError> {
         let device = Device::open(ordinal)?;
+        compile::check(device.capability)?;
         Ok(Self {
             precision: Precision::F32,
             takes_wgmma: hopper::is_possible(device.capability),

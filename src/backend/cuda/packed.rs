@@ -6,8 +6,7 @@ use std::sync::PoisonError;
 use cudarc::driver::result;
 use cudarc::driver::sys::CUdeviceptr;
 
-use super::buffer::failed;
-use super::device::Device;
+use super::device::{Device, allocate};
 use super::kernels::Kernel;
 use super::launch::Grid;
 use super::product::is_wide;
@@ -134,11 +133,10 @@ impl Device {
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         if bytes > room.bytes {
             self.bind();
-            // SAFETY: a context is bound; memory is written before anything reads it.
-            match unsafe { result::malloc_sync(bytes) } {
+            match allocate(self.ordinal, "packed operands of a product", bytes) {
                 Ok(pointer) => room.allocations.push(pointer),
-                Err(error) => {
-                    self.fail(failed(self, "packed operands of a product", bytes, error));
+                Err(failure) => {
+                    self.fail(failure);
                     return None;
                 }
             }

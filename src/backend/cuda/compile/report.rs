@@ -44,7 +44,7 @@ pub fn compile_every_kernel(capability: Capability) -> Result<Vec<Compilation>, 
             precision,
             kernels: kernels.collect(),
             log: program.log(),
-            ptx: String::from_utf8_lossy(&code(Target::Portable(capability))?).into_owned(),
+            ptx: String::from_utf8_lossy(&code(Target::Ptx(capability))?).into_owned(),
             code: code(target)?,
         })
     };

@@ -19,6 +19,8 @@ pub(crate) struct Config {
     /// Physical numbers of the visible devices.
     pub visible: Vec<usize>,
     pub compute: (i32, i32),
+    /// The version of CUDA that the driver is of, where it shall refuse PTX of a later one.
+    pub version: Option<(i32, i32)>,
     /// Bytes of memory per device.
     pub memory: u64,
     pub streams: StreamMode,
@@ -58,13 +60,15 @@ fn visible_devices(count: usize) -> Vec<usize> {
 
 impl Config {
     fn from_env() -> Config {
-        let compute = var("FAKE_CUDA_CC").unwrap_or_else(|| "9.0".into());
-        let compute = compute.split_once('.').and_then(|(major, minor)| {
+        let pair = |name| {
+            let text = var(name)?;
+            let (major, minor) = text.split_once('.')?;
             Some((major.trim().parse().ok()?, minor.trim().parse().ok()?))
-        });
+        };
         Config {
             visible: visible_devices(number("FAKE_CUDA_DEVICES", 1)),
-            compute: compute.unwrap_or((9, 0)),
+            compute: pair("FAKE_CUDA_CC").unwrap_or((9, 0)),
+            version: pair("FAKE_CUDA_VERSION"),
             memory: number("FAKE_CUDA_MEMORY", 16 << 30),
             streams: match var("FAKE_CUDA_STREAMS").as_deref() {
                 None | Some("eager") => StreamMode::Eager,

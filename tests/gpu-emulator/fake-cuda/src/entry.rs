@@ -59,7 +59,12 @@ fn guard(name: &str) -> CuResult {
     }
     drop(state);
     match faults::inject(name) {
-        Some(error) => Err(error),
+        Some(error) => {
+            if let (true, Some(context)) = (error.is_sticky(), current_context()) {
+                state::lock().fail(context, error);
+            }
+            Err(error)
+        }
         None => Ok(()),
     }
 }

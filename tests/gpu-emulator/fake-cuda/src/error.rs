@@ -41,7 +41,9 @@ codes! {
     INVALID_DEVICE = 101: c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal";
     INVALID_CONTEXT = 201: c"CUDA_ERROR_INVALID_CONTEXT", c"invalid device context";
     NO_BINARY_FOR_GPU = 209: c"CUDA_ERROR_NO_BINARY_FOR_GPU", c"no kernel image is available for execution on the device";
+    ECC_UNCORRECTABLE = 214: c"CUDA_ERROR_ECC_UNCORRECTABLE", c"uncorrectable ECC error encountered";
     INVALID_PTX = 218: c"CUDA_ERROR_INVALID_PTX", c"a PTX JIT compilation failed";
+    UNSUPPORTED_PTX_VERSION = 222: c"CUDA_ERROR_UNSUPPORTED_PTX_VERSION", c"the provided PTX was compiled with an unsupported toolchain.";
     FILE_NOT_FOUND = 301: c"CUDA_ERROR_FILE_NOT_FOUND", c"file not found";
     INVALID_HANDLE = 400: c"CUDA_ERROR_INVALID_HANDLE", c"invalid resource handle";
     NOT_FOUND = 500: c"CUDA_ERROR_NOT_FOUND", c"named symbol not found";
@@ -63,6 +65,21 @@ codes! {
     CAPTURED_EVENT = 907: c"CUDA_ERROR_CAPTURED_EVENT", c"operation not permitted on an event last recorded in a capturing stream";
     ILLEGAL_STATE = 401: c"CUDA_ERROR_ILLEGAL_STATE", c"the operation cannot be performed in the present state";
     UNKNOWN = 999: c"CUDA_ERROR_UNKNOWN", c"unknown error";
+}
+
+impl CuError {
+    /// Whether the context is of no use any more: every later call of it fails alike.
+    pub(crate) fn is_sticky(self) -> bool {
+        [
+            ECC_UNCORRECTABLE,
+            ILLEGAL_ADDRESS,
+            LAUNCH_TIMEOUT,
+            ASSERT,
+            MISALIGNED_ADDRESS,
+            LAUNCH_FAILED,
+        ]
+        .contains(&self)
+    }
 }
 
 /// Prints a message of the fake driver.

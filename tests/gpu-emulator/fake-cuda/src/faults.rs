@@ -2,7 +2,8 @@
 //!
 //! `op` is the name of a driver function without its version suffix, or one of the groups `alloc`,
 //! `memcpy`, `launch`, `sync`, `load`. The n-th such call (from 1) fails with `error` (a number or a
-//! name; by default out of memory for allocations, launch failure for launches, unknown else).
+//! name; by default out of memory for allocations, launch failure for launches, unknown else). After an
+//! error of those that end a context every later call of the context fails alike.
 
 use std::sync::{Mutex, OnceLock};
 
@@ -65,7 +66,9 @@ fn matches(op: &str, function: &str) -> bool {
     match op {
         "alloc" => base.starts_with("cuMemAlloc") || base == "cuMemHostAlloc",
         "memcpy" => base.starts_with("cuMemcpy"),
-        "launch" => base.starts_with("cuLaunchK") || base.starts_with("cuLaunchC"),
+        "launch" => ["cuLaunchK", "cuLaunchC", "cuGraphLaunch"]
+            .iter()
+            .any(|start| base.starts_with(start)),
         "sync" => base.ends_with("Synchronize"),
         "load" => base.starts_with("cuModuleLoad"),
         name => base == name || function == name,
