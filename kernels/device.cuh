@@ -186,7 +186,7 @@ __device__ __forceinline__ void copies_arrive() {
 }
 
 // What operands of products are rounded to: `backend::Precision`. Bits of the others stand in shared
-// memory, and are multiplied by tensor cores, DEPTH terms at a time; these need 8.0.
+// memory, and are multiplied by tensor cores, DEPTH terms at a time; these need 8.0, or for f16 7.5.
 struct F32 {};
 
 #define MULTIPLY_ADD(shape, type)                                                                       \
@@ -252,11 +252,34 @@ struct F16 {
     static constexpr int DEPTH = 16;
     static __device__ __forceinline__ unsigned round(float low, float high) {
         unsigned bits;
+#if __CUDA_ARCH__ >= 800
         asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+#else
+        asm("{\n.reg .b16 low, high;\ncvt.rn.f16.f32 low, %1;\ncvt.rn.f16.f32 high, %2;\n"
+            "mov.b32 %0, {low, high};\n}"
+            : "=r"(bits)
+            : "f"(low), "f"(high));
+#endif
         return bits;
     }
+#if __CUDA_ARCH__ >= 800
     MULTIPLY_ADD("m16n8k16", "f16")
     GROUP_MULTIPLY_ADD("f16")
+#else
+    // 8 terms at a time, which are half of each operand's registers.
+    static __device__ __forceinline__ void multiply_add(float& c0, float& c1, float& c2, float& c3,
+                                                        const unsigned (&a)[4], unsigned b0, unsigned b1) {
+        multiply_add_8(c0, c1, c2, c3, a[0], a[1], b0);
+        multiply_add_8(c0, c1, c2, c3, a[2], a[3], b1);
+    }
+    static __device__ __forceinline__ void multiply_add_8(float& c0, float& c1, float& c2, float& c3,
+                                                          unsigned a0, unsigned a1, unsigned b) {
+        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+                     "{%0, %1, %2, %3};"
+                     : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
+                     : "r"(a0), "r"(a1), "r"(b));
+    }
+#endif
 };
 
 // Four matrices of 8 rows of 16 bytes in shared memory; lane 8 * i + r says where row r of matrix i is,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles every kernel to machine code for compute capabilities 8.0, 9.0 and 10.0 with the real
+# Compiles every kernel to machine code for compute capabilities 7.5, 8.0, 9.0 and 10.0 with the real
 # compiler, which needs no GPU, and prints a table for each: threads of a block, registers of a
 # thread, shared memory of a block in bytes, stack and spills in bytes, blocks and warps that
 # a multiprocessor runs at a time, and for products how many instructions of which unit (FFMA; HMMA
@@ -24,7 +24,7 @@ rm -f "$tables"/kernels-*.txt
 status=0
 LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} \
     cargo test --locked --test kernels --quiet -- --test-threads 2 || status=$?
-for capability in 8.0 9.0 10.0; do
+for capability in 7.5 8.0 9.0 10.0; do
     if [[ -e $tables/kernels-$capability.txt ]]; then
         echo
         cat "$tables/kernels-$capability.txt"

@@ -267,10 +267,13 @@ fn devices(device: DeviceChoice) -> Vec<Finding> {
         let look = || {
             let mut gpu = Cuda::new(ordinal)?;
             let (free, total) = gpu.memory()?;
+            let precisions = gpu.capability().precisions();
+            let precisions: Vec<_> = precisions.map(|precision| precision.to_string()).collect();
             let mut says = format!(
-                "{ordinal}: {}, compute capability {}, {} of {} free",
+                "{ordinal}: {}, compute capability {}, products in {}, {} of {} free",
                 gpu.name(),
                 gpu.capability(),
+                precisions.join(", "),
                 gibibytes(free as u64),
                 gibibytes(total as u64)
             );

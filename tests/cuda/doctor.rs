@@ -28,10 +28,13 @@ fn every_gpu_is_listed_once_it_has_run_a_kernel() {
         .filter(|line| line.starts_with("ok       GPU  "));
     let lines: Vec<_> = lines.collect();
     assert_eq!(lines.len(), Cuda::count().unwrap(), "{said}");
+    let precisions = cuda().capability().precisions();
+    let precisions: Vec<_> = precisions.map(|precision| precision.to_string()).collect();
     let first = format!(
-        "0: {}, compute capability {}, ",
+        "0: {}, compute capability {}, products in {}, ",
         cuda().name(),
-        cuda().capability()
+        cuda().capability(),
+        precisions.join(", ")
     );
     assert!(lines[0].contains(&first), "{said}");
     assert!(
@@ -47,6 +50,15 @@ fn every_gpu_is_listed_once_it_has_run_a_kernel() {
         assert!(said.contains(library), "{library} in\n{said}");
     }
     assert!(said.ends_with("the default device is cuda\n"), "{said}");
+}
+
+#[test]
+fn what_an_old_gpu_can_take_products_in_is_said_by_faults() {
+    let said = said(&doctor(&[("FAKE_CUDA_CC", "7.5")]));
+    assert!(
+        said.contains(", compute capability 7.5, products in f32, f16, "),
+        "{said}"
+    );
 }
 
 #[test]

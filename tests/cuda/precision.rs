@@ -15,6 +15,14 @@ use crate::twins::{
 
 const ROUNDED: [Precision; 3] = [Precision::Tf32, Precision::Bf16, Precision::F16];
 
+/// Those of them that the GPU at hand takes.
+fn precisions() -> Vec<Precision> {
+    let taken = cuda().capability().precisions();
+    taken
+        .filter(|precision| ROUNDED.contains(precision))
+        .collect()
+}
+
 pub(crate) fn gpu(precision: Precision) -> Cuda {
     cuda().with_precision(precision).unwrap()
 }
@@ -72,7 +80,7 @@ fn any_extents_in_every_form() {
         [64, 10, 257],
         [65, 68, 600],
     ];
-    for precision in ROUNDED {
+    for precision in precisions() {
         let mut cuda = gpu(precision);
         for form in FORMS {
             for [m, n, k] in extents {
@@ -84,7 +92,7 @@ fn any_extents_in_every_form() {
 
 #[test]
 fn no_terms() {
-    for precision in ROUNDED {
+    for precision in precisions() {
         let mut cuda = gpu(precision);
         let (shape, start) = (MatmulShape::nn(5, 3, 0), normals(2, 15));
         let set = multiply(&mut cuda, shape, (&[], &[]), &start, Accumulate::Set);
@@ -159,7 +167,7 @@ pub(crate) fn check_activations(precision: Precision, cuda: &mut Cuda, shape: Ma
 
 #[test]
 fn a_bias_and_every_activation() {
-    for precision in ROUNDED {
+    for precision in precisions() {
         let mut cuda = gpu(precision);
         // In one piece, in slices, with odd rows.
         for [m, n, k] in [[35, 44, 20], [5, 12, 300], [9, 7, 261]] {
@@ -195,7 +203,7 @@ pub(crate) fn check_what_is_not_finite(cuda: &mut Cuda, form: Form, k: usize) {
 
 #[test]
 fn what_is_not_finite_reaches_every_element_it_takes_part_in() {
-    for precision in ROUNDED {
+    for precision in precisions() {
         let mut cuda = gpu(precision);
         for form in FORMS {
             check_what_is_not_finite(&mut cuda, form, 300);
@@ -238,7 +246,7 @@ fn bits_depend_on_row_column_and_terms_alone() {
         let column = |j| x.iter().skip(j).step_by(columns);
         (0..columns).flat_map(column).copied().collect()
     };
-    for precision in ROUNDED {
+    for precision in precisions() {
         let mut cuda = gpu(precision);
         // Two slices, of 160 terms where 32 are staged at a time, else of 144: those of a few rows are
         // summed by different blocks, those of many by one.
@@ -282,7 +290,7 @@ fn bits_depend_on_row_column_and_terms_alone() {
 
 #[test]
 fn convolutions() {
-    for precision in ROUNDED {
+    for precision in precisions() {
         let mut cuda = gpu(precision);
         // Odd numbers of channels, quads of them, and more than 256 terms.
         for (rows, image, filters, window, strides, padding) in [
@@ -313,7 +321,7 @@ fn convolutions() {
 
 #[test]
 fn an_image_gives_the_same_bits_wherever_it_stands() {
-    for precision in ROUNDED {
+    for precision in precisions() {
         let mut cuda = gpu(precision);
         // Three slices, which blocks of their own sum where there are few images, and one where
         // there are many.
@@ -366,7 +374,7 @@ fn the_dot_product_of_slide_32() {
 }
 
 #[test]
-fn a_gpu_that_is_too_old_is_refused_by_its_capability() {
+fn a_gpu_of_7_5_multiplies_halves_and_refuses_the_rest() {
     let output = alone("precision::on_an_old_gpu", &[("FAKE_CUDA_CC", "7.5")]);
     assert!(output.status.success(), "{output:?}");
 }
@@ -374,10 +382,9 @@ fn a_gpu_that_is_too_old_is_refused_by_its_capability() {
 #[test]
 #[ignore = "a process that another test starts"]
 fn on_an_old_gpu() {
-    let least = Capability { major: 8, minor: 0 };
-    let is_old = cuda().capability() < least;
+    let is_old = cuda().capability() < Capability { major: 8, minor: 0 };
     assert!(is_old || !cuda().name().starts_with("Emulated"));
-    for precision in ROUNDED {
+    for precision in [Precision::Tf32, Precision::Bf16] {
         let result = cuda().with_precision(precision);
         assert_eq!(result.is_err(), is_old);
         if let Err(error) = result {
@@ -389,4 +396,10 @@ fn on_an_old_gpu() {
         }
     }
     cuda().with_precision(Precision::F32).unwrap();
+    assert!(!is_old || precisions() == [Precision::F16]);
+    any_extents_in_every_form();
+    no_terms();
+    a_bias_and_every_activation();
+    convolutions();
+    an_image_gives_the_same_bits_wherever_it_stands();
 }

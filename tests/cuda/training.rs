@@ -204,12 +204,16 @@ fn rounded_products_train_as_on_cpu_ranks_with_the_same_bits_on_any_number_of_gp
         let rounded = [model, &precision, "train.reduce=exact"];
         let cpu = train(folder, 1, &[&rounded[..], &["train.device=cpu"]].concat());
         let one = train(folder, 1, &[&rounded[..], &[CUDA]].concat());
-        let two = train(
-            folder,
-            2,
-            &[&rounded[..], &[CUDA, STAGED, BUCKETS]].concat(),
-        );
-        assert_eq!(one, two, "{precision}");
+        for (ranks, sums) in [
+            (2, [STAGED, BUCKETS]),
+            (2, [NCCL, ONE_BUCKET]),
+            (3, [NCCL, BUCKETS]),
+        ] {
+            if can_sum(ranks, sums[0]) {
+                let several = train(folder, ranks, &[&rounded[..], &[CUDA], &sums].concat());
+                assert_eq!(one, several, "{precision}, {ranks} ranks, {sums:?}");
+            }
+        }
         assert_ne!(
             one.weights, whole.weights,
             "{precision}: nothing was rounded"
@@ -221,6 +225,55 @@ fn rounded_products_train_as_on_cpu_ranks_with_the_same_bits_on_any_number_of_gp
                 (expected - actual).abs() <= 1e-2,
                 "{precision}: {actual} is not {expected} at {step}"
             );
+        }
+    }
+}
+
+/// Numbers of a size that `f16` cannot hold 2^15 times, in few of the micro-batches.
+#[test]
+fn a_step_that_overflows_is_skipped_by_all_ranks_together() {
+    let folder = folder();
+    let folder = folder.path();
+    let mut lines = vec!["a,b,y\n".to_owned()];
+    for row in 0..80 {
+        let [a, b] = [row * 7 % 11, row * 5 % 13].map(|x| f64::from(x) / 5.0 - 1.0);
+        let far = if row % 16 == 3 { 300.0 } else { 1.0 };
+        lines.push(format!("{a},{b},{}\n", far * (a - 0.5 * b)));
+    }
+    fs::write(folder.join("train.csv"), lines.concat()).unwrap();
+    fs::write(
+        folder.join("run.toml"),
+        "[data]\nformat = \"csv\"\ntrain = \"train.csv\"\nlabel = \"y\"\n\
+         [model]\nloss = \"squared_error\"\n\
+         layers = [{ kind = \"dense\", units = 8, activation = \"tanh\" }, { kind = \"dense\", units = 1 }]\n\
+         [train]\nglobal_batch = 8\nmicro_batch = 2\nsteps = 20\nlog_every = 1\n\
+         precision = \"f16\"\noptimizer = { kind = \"adam\", learning_rate = 0.01 }\n",
+    )
+    .unwrap();
+    // What each step lost to the factor, its losses, and the weights.
+    let run = |ranks, overrides: &[&str]| {
+        let session = session(folder, ranks, overrides);
+        let result = finish(&session);
+        let records = read_metrics(&session.folder.join("metrics.jsonl")).unwrap();
+        let skipped = records.iter().filter_map(|record| match record {
+            Record::Train(train) => Some((train.skipped.unwrap(), train.loss_scale.unwrap())),
+            _ => None,
+        });
+        (skipped.collect::<Vec<_>>(), result)
+    };
+    let (expected, _) = run(1, &["train.device=cpu"]);
+    let skipped = expected.iter().filter(|(skipped, _)| *skipped > 0).count();
+    assert!((2..15).contains(&skipped), "{expected:?}");
+    for reduce in ["train.reduce=exact", "train.reduce=f32"] {
+        let one = run(1, &[CUDA, reduce]);
+        assert_eq!(one.0, expected, "{reduce}");
+        for (ranks, collective) in [(2, STAGED), (2, NCCL), (3, NCCL)] {
+            if can_sum(ranks, collective) {
+                let several = run(ranks, &[CUDA, reduce, collective]);
+                let what = format!("{reduce}, {ranks} ranks, {collective}");
+                assert_eq!(several.0, expected, "{what}");
+                assert!(reduce.ends_with("f32") || several == one, "{what}");
+            }
         }
     }
 }

@@ -26,6 +26,11 @@ use ptxas::{UNITS, Usage, bound_of_threads, count_units, entries, read_log, unit
 const THREADS: u32 = 256;
 
 #[test]
+fn kernels_for_7_5() {
+    check(Capability { major: 7, minor: 5 });
+}
+
+#[test]
 fn kernels_for_8_0() {
     check(Capability { major: 8, minor: 0 });
 }

@@ -12,11 +12,6 @@ const WARP: u32 = 32;
 const REGISTER_RUN: u32 = 256;
 /// A multiprocessor has so many parts with registers of their own, and a warp is in one.
 const PARTS: u32 = 4;
-/// Shared memory is given to a block in runs of so many bytes.
-const SHARED_RUN: u32 = 128;
-/// What the system takes of a block's shared memory, in bytes.
-const SHARED_OF_SYSTEM: u32 = 1024;
-
 /// What a multiprocessor has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Multiprocessor {
@@ -25,12 +20,25 @@ pub(crate) struct Multiprocessor {
     registers: u32,
     /// Bytes.
     shared: u32,
+    /// It is given to a block in runs of so many bytes, of which the system takes some.
+    shared_run: u32,
+    shared_of_system: u32,
 }
 
 impl Multiprocessor {
     /// That of GPUs of this capability.
     pub(crate) fn of(capability: Capability) -> Self {
         let shared = match capability {
+            Capability { major: 7, minor: 5 } => {
+                return Self {
+                    blocks: 16,
+                    warps: 32,
+                    registers: 64 << 10,
+                    shared: 64 << 10,
+                    shared_run: 256,
+                    shared_of_system: 0,
+                };
+            }
             Capability { major: 8, minor: 0 } => 164 << 10,
             Capability {
                 major: 9 | 10,
@@ -43,6 +51,8 @@ impl Multiprocessor {
             warps: 64,
             registers: 64 << 10,
             shared,
+            shared_run: 128,
+            shared_of_system: 1024,
         }
     }
 
@@ -54,12 +64,13 @@ impl Multiprocessor {
             0 => self.blocks,
             _ => self.registers / PARTS / registers * PARTS / warps,
         };
-        let shared = (usage.shared + SHARED_OF_SYSTEM).next_multiple_of(SHARED_RUN);
+        let shared = (usage.shared + self.shared_of_system).next_multiple_of(self.shared_run);
+        let by_shared = self.shared.checked_div(shared).unwrap_or(self.blocks);
         let blocks = self
             .blocks
             .min(self.warps / warps)
             .min(by_registers)
-            .min(self.shared / shared);
+            .min(by_shared);
         (blocks, blocks * warps)
     }
 }

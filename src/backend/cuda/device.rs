@@ -11,7 +11,7 @@ use super::kernels::Functions;
 use super::packed::Room;
 use super::pinned::Staging;
 use super::queue::Queue;
-use crate::backend::{BackendError, Fence};
+use crate::backend::{BackendError, Fence, Precision};
 
 /// Memory of a device that kernels use between two launches of one call, in bytes.
 pub(super) const SCRATCH_BYTES: usize = 32 << 20;
@@ -64,6 +64,25 @@ pub struct Capability {
     pub major: u32,
     /// Variant.
     pub minor: u32,
+}
+
+impl Capability {
+    /// What such a GPU can take products in.
+    pub fn precisions(self) -> impl Iterator<Item = Precision> {
+        let all = Precision::ALL.into_iter();
+        all.filter(move |precision| self.lacks(*precision).is_none())
+    }
+
+    /// The least whose tensor cores take operands of `precision`, where that is more than this one.
+    pub(super) fn lacks(self, precision: Precision) -> Option<Self> {
+        let (major, minor) = match precision {
+            Precision::F32 => return None,
+            Precision::F16 => (7, 5),
+            Precision::Tf32 | Precision::Bf16 => (8, 0),
+        };
+        let least = Self { major, minor };
+        (self < least).then_some(least)
+    }
 }
 
 impl std::fmt::Display for Capability {
@@ -381,4 +400,27 @@ pub(super) fn describe(error: DriverError) -> String {
         _ => "",
     };
     format!("{name}: {}{remedy}", said.trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_precision_begins_with_a_capability() {
+        let lacks = |major, minor, precision| {
+            let least = Capability { major, minor }.lacks(precision);
+            least.map_or_else(String::new, |least| least.to_string())
+        };
+        for (precision, expected) in [
+            (Precision::F32, ["", "", "", ""]),
+            (Precision::F16, ["7.5", "", "", ""]),
+            (Precision::Bf16, ["8.0", "8.0", "", ""]),
+            (Precision::Tf32, ["8.0", "8.0", "", ""]),
+        ] {
+            let actual = [(7, 2), (7, 5), (8, 0), (9, 0)];
+            let actual = actual.map(|(major, minor)| lacks(major, minor, precision));
+            assert_eq!(actual, expected, "{precision}");
+        }
+    }
 }

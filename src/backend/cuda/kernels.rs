@@ -25,25 +25,22 @@ pub(super) enum Variants {
     One,
     /// For each precision: it makes products.
     Precisions,
-    /// For each precision of 16 bits, and for compute capability 9.0 alone.
+    /// Once, for compute capability 9.0 alone.
+    Hopper,
+    /// For each precision of 16 bits, there too.
     HopperPrecisions,
 }
 
 impl Variants {
     /// What the file's products are rounded to in each of its variants for GPUs of this capability.
-    pub(super) fn on(self, capability: Capability) -> &'static [Option<Precision>] {
-        const ALL: [Option<Precision>; PRECISIONS] = [
-            Some(Precision::F32),
-            Some(Precision::Tf32),
-            Some(Precision::Bf16),
-            Some(Precision::F16),
-        ];
-        const HALVES: [Option<Precision>; 2] = [Some(Precision::Bf16), Some(Precision::F16)];
+    pub(super) fn on(self, capability: Capability) -> Vec<Option<Precision>> {
+        let precisions = capability.precisions().map(Some);
         match self {
-            Self::One => &[None],
-            Self::Precisions => &ALL,
-            Self::HopperPrecisions if capability == HOPPER => &HALVES,
-            Self::HopperPrecisions => &[],
+            Self::One => vec![None],
+            Self::Precisions => precisions.collect(),
+            _ if capability != HOPPER => Vec::new(),
+            Self::Hopper => vec![None],
+            Self::HopperPrecisions => vec![Some(Precision::Bf16), Some(Precision::F16)],
         }
     }
 }
@@ -82,6 +79,9 @@ macro_rules! variants {
     };
     (precision) => {
         Variants::Precisions
+    };
+    (hopper) => {
+        Variants::Hopper
     };
     (hopper_precision) => {
         Variants::HopperPrecisions
@@ -181,7 +181,7 @@ kernels! {
         NormalizeRows = "normalize_rows",
         NormalizeRowsBackward = "normalize_rows_backward",
     }
-    "pack.cu" => { PackBf16 = "pack_bf16", PackF16 = "pack_f16" }
+    "pack.cu" by hopper => { PackBf16 = "pack_bf16", PackF16 = "pack_f16" }
     "peak.cu" by precision => { MultiplyAdd = "multiply_add" }
     "pooling.cu" => {
         MaxPool = "max_pool",
@@ -269,7 +269,8 @@ impl Functions {
         let File {
             source, variants, ..
         } = &FILES[number];
-        let precision = (*variants != Variants::One).then_some(precision);
+        let is_one = matches!(variants, Variants::One | Variants::Hopper);
+        let precision = (!is_one).then_some(precision);
         let module = &self.modules[precision.unwrap_or_default() as usize][number];
         let module = module.get_or_init(|| match load(device, source, precision) {
             Ok(module) => Some(Module(module)),

@@ -50,9 +50,6 @@ use self::kernels::Kernel;
 use self::launch::Grid;
 use super::{BackendError, Element, Fence, Memory, Precision, Region};
 
-/// The least whose tensor cores take every [`Precision`].
-const TENSOR_CORES: Capability = Capability { major: 8, minor: 0 };
-
 /// A handle on one GPU: its memory and its queue of work.
 #[derive(Debug, Clone)]
 pub struct Cuda {
@@ -91,16 +88,15 @@ impl Cuda {
             capability,
             ..
         } = *self.device;
-        if precision != Precision::F32 && capability < TENSOR_CORES {
-            return Err(BackendError::NoDevice {
+        match capability.lacks(precision) {
+            None => Ok(Self { precision, ..self }),
+            Some(least) => Err(BackendError::NoDevice {
                 problem: format!(
-                    "GPU {ordinal} has compute capability {capability}; products of {precision} need \
-                     {TENSOR_CORES}"
+                    "GPU {ordinal} has compute capability {capability}; products of {precision} need {least}"
                 ),
                 remedy: "use a newer GPU, or `--precision f32`",
-            });
+            }),
         }
-        Ok(Self { precision, ..self })
     }
 
     /// The same GPU with all products by instructions that other GPUs have too. Without it, those of many

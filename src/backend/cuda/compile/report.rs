@@ -23,7 +23,7 @@ pub struct Compilation {
 }
 
 /// Compiles every file of kernels that is built for GPUs of this capability, those of products in every
-/// precision, past the cache; needs NVRTC, but neither a driver nor a GPU.
+/// precision that such GPUs take, past the cache; needs NVRTC, but neither a driver nor a GPU.
 ///
 /// # Errors
 /// If there is no NVRTC, or a file does not compile: the compiler's words.
@@ -50,7 +50,7 @@ pub fn compile_every_kernel(capability: Capability) -> Result<Vec<Compilation>, 
     };
     let mut compilations = Vec::new();
     for file in FILES {
-        for &precision in file.variants.on(capability) {
+        for precision in file.variants.on(capability) {
             compilations.push(compile(file, precision)?);
         }
     }
