@@ -126,9 +126,19 @@ for options in "--collective auto" "--collective ring" "--zero 1" "--bucket-mib 
     done
 done
 
+# Ranks that were given other run files do not begin.
+digits=(train examples/digits/run.toml --quiet --device cpu --set train.global_batch=100 --set train.checkpoint_every=3)
+# shellcheck disable=SC2016 # each rank has its own seed
+output=$(start 2 sh -c 'seed=${OMPI_COMM_WORLD_RANK:-$PMI_RANK}; exec "$@" --set "train.seed=$seed"' \
+    rank "$ringstep" "${digits[@]}" --run-dir "$own/0" --set train.steps=6 2>&1) &&
+    fail "trained although ranks have other seeds: $output"
+grep -q "rank 1 has another configuration than most: 'seed = 1' on rank 1, 'seed = 0' on rank 0" <<<"$output" ||
+    fail "other seeds: $output"
+[ ! -e "$own/0" ] || fail "a run was begun although ranks have other seeds"
+passed=$((passed + 1))
+
 # Ranks that find other checkpoints, each in a folder of its own as on hosts that share no disk, do not
 # go on; they do where the folders hold the same.
-digits=(train examples/digits/run.toml --quiet --device cpu --set train.global_batch=100 --set train.checkpoint_every=3)
 resume() { # STEPS
     # shellcheck disable=SC2016 # each rank finds its own folder
     start 2 sh -c 'folder=$1/${OMPI_COMM_WORLD_RANK:-$PMI_RANK}; shift; exec "$@" --run-dir "$folder"' \

@@ -93,6 +93,18 @@ pub(super) fn parse_step(folder: &str) -> Option<u64> {
     (folder == step_folder(step)).then_some(step)
 }
 
+/// Whether a folder of this name is a step's: its checkpoint, or what an interrupted save or removal of
+/// one has left.
+pub(super) fn is_of_step(folder: &str) -> bool {
+    let hidden = folder.strip_prefix('.').and_then(|name| {
+        let endings = [".partial", ".old", ".removed"].into_iter();
+        endings
+            .filter_map(|ending| name.strip_suffix(ending))
+            .next()
+    });
+    parse_step(hidden.unwrap_or(folder)).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +122,27 @@ mod tests {
             "best",
         ] {
             assert_eq!(parse_step(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_saves_leave_is_known() {
+        for ours in [
+            "step-0",
+            ".step-12.partial",
+            ".step-1.old",
+            ".step-1.removed",
+        ] {
+            assert!(is_of_step(ours), "{ours}");
+        }
+        for other in [
+            "step-1.old",
+            ".step-1",
+            "step-01",
+            ".best.partial",
+            "notes.txt",
+        ] {
+            assert!(!is_of_step(other), "{other}");
         }
     }
 

@@ -35,6 +35,6 @@ pub use error::{CheckpointError, FileError};
 pub use file::{FileRecord, write_atomically};
 pub use manifest::{Facts, Manifest};
 pub use reader::{Checkpoint, Newest, Skipped, Wanted, WantedPiece, list};
-pub use retention::{Best, Goal, Retention};
+pub use retention::{Best, Goal, Retention, remove_checkpoints};
 pub use tensors::{Named, Piece};
 pub use writer::{Writer, write_part};

@@ -1,10 +1,11 @@
 //! Which checkpoints are kept.
 
 use std::fs;
+use std::io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound};
 use std::path::Path;
 
-use super::file::{remove_folder, sync_folder};
-use super::manifest::step_folder;
+use super::file::{names, remove_folder, sync_folder};
+use super::manifest::{is_of_step, step_folder};
 use super::reader::{Checkpoint, list};
 use super::{CheckpointError, FileError};
 
@@ -83,6 +84,25 @@ impl Retention {
             }
         }
         best.map(|(step, _)| step)
+    }
+}
+
+/// Removes every checkpoint, whole or not, and then the folder, unless it holds something else.
+///
+/// # Errors
+/// Where one cannot be removed.
+pub fn remove_checkpoints(checkpoints: &Path) -> Result<(), FileError> {
+    for name in names(checkpoints)? {
+        let path = checkpoints.join(&name);
+        if is_of_step(&name) && path.is_dir() {
+            remove_folder(&path)?;
+        }
+    }
+    match fs::remove_dir(checkpoints) {
+        Err(error) if ![NotFound, DirectoryNotEmpty, NotADirectory].contains(&error.kind()) => {
+            Err(FileError::of("remove", checkpoints)(error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -62,6 +62,19 @@ impl DataSection {
                 "expected dimensions of at least 1",
             ));
         }
+        self.check_paths()?;
+        let mut classes = self.classes.iter().flatten().enumerate();
+        let named_before = |(index, name): &(usize, &String)| {
+            self.classes
+                .iter()
+                .flatten()
+                .take(*index)
+                .any(|other| other == *name)
+        };
+        if let Some((_, name)) = classes.find(named_before) {
+            let text = format!("class '{name}' is named twice");
+            return Err(invalid(&["data", "classes"], text));
+        }
         let shape = self.shape.clone();
         let shuffle = self.shuffle.unwrap_or(true);
         let source = match self.format {
@@ -74,6 +87,28 @@ impl DataSection {
             scale,
             shuffle,
         })
+    }
+
+    fn check_paths(&self) -> Result<(), Problem> {
+        let paths: [(&'static [&'static str], _); 6] = [
+            (&["data", "train"], &self.train),
+            (&["data", "test"], &self.test),
+            (&["data", "train_images"], &self.train_images),
+            (&["data", "train_labels"], &self.train_labels),
+            (&["data", "test_images"], &self.test_images),
+            (&["data", "test_labels"], &self.test_labels),
+        ];
+        let is_empty = |path: &PathBuf| path.as_os_str().is_empty();
+        match paths
+            .into_iter()
+            .find(|(_, path)| path.as_ref().is_some_and(is_empty))
+        {
+            Some((key, _)) => Err(invalid(
+                key,
+                "expected the path of a file, found ''; leave the key out where there is no file",
+            )),
+            None => Ok(()),
+        }
     }
 
     fn csv(self) -> Result<CsvSource, Problem> {

@@ -87,6 +87,10 @@ fn resolve_paths(document: &mut Document, path: &Path) -> Result<(), ConfigError
         let Value::String(text) = &node.value else {
             continue;
         };
+        // No file at all, which is refused where the section is checked.
+        if text.is_empty() {
+            continue;
+        }
         let resolved = if document.is_override(node.at) {
             absolute(Path::new(text))?
         } else {

@@ -1,9 +1,10 @@
 //! The folder a run lives in.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{FileError, write_atomically};
+use crate::checkpoint::{FileError, remove_checkpoints, write_atomically};
 
 /// What becomes of a run that is in the way of a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,11 +82,11 @@ impl RunFolder {
                 path: path.to_owned(),
             });
         }
-        // Nothing but what a run consists of: the folder may be one that holds other things, too.
+        // Nothing but what a run consists of: the folders may be such that hold other things, too.
         // The configuration goes last, so that a folder cut off halfway is still known as a run.
-        for part in parts.iter().rev() {
-            remove(part)?;
-        }
+        remove_checkpoints(&folder.checkpoints())?;
+        remove(&folder.metrics_path())?;
+        remove(&folder.config_path())?;
         write_atomically(&folder.config_path(), config.as_bytes())?;
         Ok(folder)
     }
@@ -152,14 +153,12 @@ impl RunFolder {
     }
 }
 
-/// Removes a file or folder; one that is not there is fine.
+/// Removes a file; one that is not there is fine.
 fn remove(path: &Path) -> Result<(), FileError> {
-    let removed = match fs::symlink_metadata(path) {
-        Err(_) => return Ok(()),
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-    };
-    removed.map_err(FileError::of("remove", path))
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(FileError::of("remove", path)),
+    }
 }
 
 #[cfg(test)]
@@ -188,6 +187,16 @@ mod tests {
         assert_eq!(fs::read(run.config_path()).unwrap(), b"a = 2\n");
         assert!(!run.checkpoints().exists() && !run.metrics_path().exists());
         assert_eq!(fs::read(path.join("notes.txt")).unwrap(), b"mine");
+        let mine = run.checkpoints().join("step-1.kept");
+        drop(run);
+
+        for folder in [&mine, &path.join("checkpoints/.step-2.partial")] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        let run = RunFolder::create(&path, Existing::Replace, "a = 3\n").unwrap();
+        let left = fs::read_dir(run.checkpoints()).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [mine]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod parity;
 mod precision;
 mod pooling;
 mod images;
+mod kill;
 #[path = "../digits/mod.rs"]
 mod digits;
 mod doctor;

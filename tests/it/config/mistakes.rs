@@ -116,6 +116,24 @@ fn broken_toml_is_named_with_line() {
 }
 
 #[test]
+fn files_have_names_and_classes_have_one_each() {
+    let empty = "data.test: expected the path of a file, found ''; leave the key out where there is no file";
+    assert_eq!(
+        error("test = \"test.csv\"", "test = \"\""),
+        format!("run.toml:4: {empty}")
+    );
+    assert_eq!(
+        override_error("data.test=\"\""),
+        format!("--set data.test=\"\": {empty}")
+    );
+    let classes = "label = \"digit\"\nclasses = [\"one\", \"two\", \"one\"]";
+    assert_eq!(
+        error("label = \"digit\"", classes),
+        "run.toml:6: data.classes: class 'one' is named twice"
+    );
+}
+
+#[test]
 fn overrides_are_named_by_their_errors() {
     assert_eq!(
         override_error("train.ranks=0"),
