@@ -107,11 +107,20 @@ impl Devices<Cuda> for Gpus {
         pinned: Option<&[TimedMatmul]>,
     ) -> Result<Vec<TimedMatmul>, TrainError> {
         let mut products = Vec::new();
-        if all_have_library(cuda, reducer)? {
-            products = match pinned {
-                Some(pinned) => pinned.to_vec(),
-                None => timed_by_rank_0(cuda, reducer)?,
-            };
+        let without = first_without_library(cuda, reducer)?;
+        match (without, pinned) {
+            (None, Some(pinned)) => products = pinned.to_vec(),
+            (None, None) => products = timed_by_rank_0(cuda, reducer)?,
+            (Some(rank), Some(pinned)) if reducer.rank() == 0 && is_by_library(pinned) => {
+                tracing::warn!(
+                    "cuBLASLt has multiplied so far, and rank {rank} has none: own kernels go on, and \
+                     round otherwise"
+                );
+            }
+            (Some(rank), _) if reducer.rank() == 0 => {
+                tracing::info!("matmul: own kernels, for rank {rank} has no cuBLASLt");
+            }
+            (Some(_), _) => {}
         }
         cuda.choose_products(&products);
         Ok(products)
@@ -129,15 +138,16 @@ fn timed_by_rank_0(cuda: &mut Cuda, reducer: &mut Reducer) -> Result<Vec<TimedMa
     Ok(serde_json::from_str(&timed).expect("rank 0 is of this version"))
 }
 
-/// Whether every rank has cuBLASLt; where some have not, rank 0 says so. Collective.
-fn all_have_library(cuda: &Cuda, reducer: &mut Reducer) -> Result<bool, CommError> {
+/// The first rank without cuBLASLt. Collective.
+fn first_without_library(cuda: &Cuda, reducer: &mut Reducer) -> Result<Option<usize>, CommError> {
     let has_library = cuda.has_library();
     let all = reducer.call(move |communicator| gather(communicator, &[has_library.into()]))?;
-    let without = all.iter().position(|&has| has == 0);
-    if let (Some(without), 0) = (without, reducer.rank()) {
-        tracing::info!("matmul: own kernels, for rank {without} has no cuBLASLt");
-    }
-    Ok(without.is_none())
+    Ok(all.iter().position(|&has| has == 0))
+}
+
+fn is_by_library(products: &[TimedMatmul]) -> bool {
+    let mut chosen = products.iter().map(|timed| timed.chosen);
+    chosen.any(|chosen| chosen == MatmulChoice::Cublaslt)
 }
 
 /// The GPU of the rank with this number on its host: one for each, and around again where there are more

@@ -30,6 +30,7 @@ const FREE: &[&str] = &[
     "train.device",
     "train.epochs",
     "train.evaluate_every",
+    "train.graphs",
     "train.keep",
     "train.log_every",
     "train.nccl_algo",

@@ -258,6 +258,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             self.adapt();
             self.loss_scaling.applied();
         }
+        // The device begins with the update while the host does what comes between steps.
+        self.backend.release();
         self.step += 1;
         Ok(StepReport {
             totals,

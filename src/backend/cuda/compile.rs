@@ -144,6 +144,12 @@ pub(super) fn compiler_version() -> Result<(u32, u32), String> {
     Compiler::find().map(|Compiler { major, minor }| (major, minor))
 }
 
+/// Whether NVRTC compiles for this very capability, not only for an older one.
+pub(super) fn knows(capability: Capability) -> bool {
+    let known = Compiler::find().and_then(|compiler| compiler.capabilities());
+    known.is_ok_and(|known| known.contains(&capability))
+}
+
 /// The code of `source` for `target`, from the cache where it is there.
 fn build(
     compiler: &Compiler,

@@ -19,6 +19,9 @@ pub(super) const SCRATCH_BYTES: usize = 32 << 20;
 /// Fences that can be outstanding; beyond, a wait for an old one is a wait for a newer one.
 const FENCES: usize = 64;
 
+/// What fails where cuBLASLt does.
+pub(super) const PRODUCT: &str = "a product by cuBLASLt";
+
 /// A GPU as one rank uses it.
 ///
 /// Ranks that share a GPU share its context, and have a `Device` each.
@@ -197,11 +200,15 @@ impl Device {
 
     /// Keeps what cuBLASLt said when it did not take a product.
     pub(super) fn fail_library(&self, problem: String) {
-        self.fail(BackendError::Device {
+        self.fail(self.library_failure(problem));
+    }
+
+    pub(super) fn library_failure(&self, problem: String) -> BackendError {
+        BackendError::Device {
             device: self.ordinal,
-            operation: "cublasLtMatmul",
+            operation: PRODUCT,
             problem,
-        });
+        }
     }
 
     pub(super) fn failure(&self, operation: &'static str, error: DriverError) -> BackendError {

@@ -53,12 +53,12 @@ use super::{BackendError, Element, Fence, Memory, Precision, Region};
 /// A handle on one GPU: its memory and its queue of work.
 #[derive(Debug, Clone)]
 pub struct Cuda {
+    /// What multiplies beside own kernels; one for all clones. Before the device, whose context it ends in.
+    library: Option<Arc<Products>>,
     device: Arc<Device>,
     precision: Precision,
     /// Whether products may take the way of `hopper`.
     takes_wgmma: bool,
-    /// What multiplies beside own kernels; one for all clones.
-    library: Option<Arc<Products>>,
 }
 
 impl Cuda {
@@ -72,7 +72,8 @@ impl Cuda {
         compile::check(device.capability)?;
         Ok(Self {
             precision: Precision::F32,
-            takes_wgmma: hopper::is_possible(device.capability),
+            takes_wgmma: hopper::is_possible(device.capability)
+                && compile::knows(device.capability),
             library: None,
             device,
         })
@@ -327,7 +328,12 @@ impl Memory for Cuda {
             .library
             .as_ref()
             .and_then(|library| library.is_asked_for());
-        let library = library.map_or_else(String::new, |version| format!(" cuBLASLt {version}"));
-        format!("cuda {} {compiler}{library}", self.device.capability)
+        // What it chooses depends on more than the capability.
+        let library = library.map_or_else(String::new, |version| {
+            let multiprocessors = self.device.multiprocessors;
+            format!(" cuBLASLt {version} on {multiprocessors} multiprocessors")
+        });
+        let wgmma = if self.takes_wgmma { " wgmma" } else { "" };
+        format!("cuda {} {compiler}{wgmma}{library}", self.device.capability)
     }
 }

@@ -103,45 +103,46 @@ impl Operand {
 
 /// Device memory that is as large as the largest product so far has needed.
 pub(super) struct Room {
-    /// The last is the largest, and the one in use. Launches that wait in the queue may name others.
-    allocations: Vec<CUdeviceptr>,
-    /// Of the last.
+    /// Null where there is none.
+    pointer: CUdeviceptr,
     bytes: usize,
 }
 
 impl Room {
     pub(super) fn new() -> Self {
         Self {
-            allocations: Vec::new(),
+            pointer: 0,
             bytes: 0,
         }
     }
 
-    /// Gives the memory back; the device's context is bound, and nothing is launched any more.
+    /// Gives the memory back; the device's context is bound, and nothing uses it any more.
     pub(super) fn free(&mut self) {
-        for pointer in self.allocations.drain(..) {
+        if self.pointer != 0 {
             // SAFETY: allocated in `Device::room`, and freed once. What fails here has failed before.
-            let _ = unsafe { result::free_sync(pointer) };
+            let _ = unsafe { result::free_sync(self.pointer) };
         }
+        *self = Self::new();
     }
 }
 
 impl Device {
-    /// Memory for the next launches on the compute stream, aligned to 256 bytes; not zero bytes. Allocates
-    /// where there was never so much asked before: not in later steps of the same shapes.
+    /// Memory for the next launches on the compute stream, aligned to 256 bytes; `bytes` is not 0. Where
+    /// there was never so much asked before it waits for the stream and allocates: not in later steps of the
+    /// same shapes.
     fn room(&self, bytes: usize) -> Option<CUdeviceptr> {
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         if bytes > room.bytes {
-            self.bind();
+            self.synchronize();
+            room.free();
             match allocate(self.ordinal, "packed operands of a product", bytes) {
-                Ok(pointer) => room.allocations.push(pointer),
+                Ok(pointer) => *room = Room { pointer, bytes },
                 Err(failure) => {
                     self.fail(failure);
                     return None;
                 }
             }
-            room.bytes = bytes;
         }
-        room.allocations.last().copied()
+        Some(room.pointer)
     }
 }

@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use library::{Library, find};
 
+use cudarc::cublaslt::result::CublasError;
 use cudarc::driver::sys::CUstream;
 
 use self::library::{Handle, said};
 use self::plan::{ALIGNMENT, Addresses, Plan};
 use super::device::{Device, SCRATCH_BYTES};
 use super::{Cuda, View, ViewMut};
-use crate::backend::{Activation, BackendError, MatmulCall, MatmulChoice, Precision, TimedMatmul};
+use crate::backend::{
+    Activation, BackendError, MatmulCall, MatmulChoice, MatmulShape, Precision, TimedMatmul,
+};
 
 /// What multiplies beside own kernels, for all clones of a handle on a GPU.
 pub(super) struct Products {
@@ -49,7 +52,7 @@ enum Rule {
     Chosen(Vec<MatmulCall>),
 }
 
-// SAFETY: the handle may be used from any thread; everything else is behind the mutex or is so itself.
+// SAFETY: a handle of cuBLASLt may be used from any thread; rule and plans are behind the mutex.
 unsafe impl Send for Products {}
 // SAFETY: as above.
 unsafe impl Sync for Products {}
@@ -96,10 +99,11 @@ impl Products {
     /// # Errors
     /// In the library's words.
     pub(super) fn run(&self, planned: &Planned, stream: CUstream) -> Result<(), String> {
-        let (_, _, plan) = &self.state().plans[planned.plan];
+        let (call, precision, plan) = &self.state().plans[planned.plan];
         let plan = plan.as_ref().expect("it was planned");
         // SAFETY: `multiply` has compared the lengths; the scratch belongs to what is queued next.
-        unsafe { plan.run(&self.handle, &planned.addresses, stream) }.map_err(said)
+        unsafe { plan.run(&self.handle, &planned.addresses, stream) }
+            .map_err(|error| refused(*call, *precision, error))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -121,7 +125,8 @@ impl State {
         let at = match self.plans.iter().position(known) {
             Some(at) => at,
             None => {
-                let plan = Plan::new(handle, call, precision, addresses).map_err(said)?;
+                let plan = Plan::new(handle, call, precision, addresses)
+                    .map_err(|error| refused(call, precision, error))?;
                 self.plans.push((call, precision, plan));
                 self.plans.len() - 1
             }
@@ -137,6 +142,15 @@ impl fmt::Debug for Products {
     }
 }
 
+/// What to say where the library does not do a product.
+fn refused(call: MatmulCall, precision: Precision, error: CublasError) -> String {
+    let MatmulShape { form, m, n, k } = call.shape;
+    format!(
+        "{} for {form:?}, m {m}, n {n}, k {k} in {precision}; `--matmul kernels` does without it",
+        said(error)
+    )
+}
+
 impl Cuda {
     /// The same GPU with products by `choice`. By `Auto` own kernels multiply, and what they are asked for
     /// is noted, until [`Cuda::choose_products`] is told what was quicker; without cuBLASLt they always do.
@@ -148,7 +162,10 @@ impl Cuda {
     pub fn with_matmul(self, choice: MatmulChoice) -> Result<Self, BackendError> {
         let library = match choice {
             MatmulChoice::Kernels => None,
-            MatmulChoice::Auto => Products::new(&self.device, Rule::Seen(Vec::new())).ok(),
+            MatmulChoice::Auto if find().is_err() => None,
+            MatmulChoice::Auto => Products::new(&self.device, Rule::Seen(Vec::new()))
+                .inspect_err(|problem| tracing::warn!("own kernels multiply: {problem}"))
+                .ok(),
             MatmulChoice::Cublaslt => {
                 let products = Products::new(&self.device, Rule::All);
                 Some(products.map_err(|problem| BackendError::NoDevice {
@@ -186,10 +203,19 @@ impl Cuda {
         let Some(products) = &self.library else {
             return false;
         };
-        products.takes(call) && self.hand_over(products, call, operands, bias, c)
+        products.takes(call)
+            && self
+                .hand_over(products, call, operands, bias, c)
+                .unwrap_or_else(|problem| {
+                    self.device.fail_library(problem);
+                    false
+                })
     }
 
     /// The same without asking whose it is.
+    ///
+    /// # Errors
+    /// In the library's words, where it makes no plan.
     fn hand_over(
         &self,
         products: &Arc<Products>,
@@ -197,7 +223,7 @@ impl Cuda {
         (a, b): (View<'_, f32>, View<'_, f32>),
         bias: Option<View<'_, f32>>,
         c: &ViewMut<'_, f32>,
-    ) -> bool {
+    ) -> Result<bool, String> {
         let addresses = Addresses {
             a: a.pointer,
             b: b.pointer,
@@ -211,24 +237,19 @@ impl Cuda {
             .all(|pointer| pointer.is_multiple_of(ALIGNMENT as u64));
         let has_terms = ![call.shape.m, call.shape.n, call.shape.k].contains(&0);
         if !is_aligned || !has_terms {
-            return false;
+            return Ok(false);
         }
         let device = &*self.device;
         device.bind();
         let planned = products
             .state()
-            .plan(&products.handle, call, self.precision, &addresses);
-        let (plan, rest) = match planned {
-            Ok(Some(planned)) => planned,
-            Ok(None) => return false,
-            Err(problem) => {
-                device.fail_library(problem);
-                return false;
-            }
+            .plan(&products.handle, call, self.precision, &addresses)?;
+        let Some((plan, rest)) = planned else {
+            return Ok(false);
         };
         let planned = Planned { plan, addresses };
         device.queue().push_product(device, products, planned);
         self.apply_in_place(rest, c);
-        true
+        Ok(true)
     }
 }

@@ -151,13 +151,11 @@ fn compute_type(precision: Precision) -> sys::cublasComputeType_t {
     }
 }
 
-/// What the library does with sums before it writes them, and what is left to be done: it has two of our
-/// functions, and its gelu is the one by tanh.
+/// What the library does with sums before it writes them, and what is left to be done: of our functions it
+/// has the gelu by tanh. Its relu may be a maximum, which makes a NaN zero, so that nobody would see it.
 fn epilogue(call: MatmulCall) -> (sys::cublasLtEpilogue_t, Activation) {
     use sys::cublasLtEpilogue_t as Epilogue;
     match (call.activation, call.bias) {
-        (Activation::Relu, false) => (Epilogue::CUBLASLT_EPILOGUE_RELU, Activation::Linear),
-        (Activation::Relu, true) => (Epilogue::CUBLASLT_EPILOGUE_RELU_BIAS, Activation::Linear),
         (Activation::GeluTanh, false) => (Epilogue::CUBLASLT_EPILOGUE_GELU, Activation::Linear),
         (Activation::GeluTanh, true) => (Epilogue::CUBLASLT_EPILOGUE_GELU_BIAS, Activation::Linear),
         (rest, false) => (Epilogue::CUBLASLT_EPILOGUE_DEFAULT, rest),

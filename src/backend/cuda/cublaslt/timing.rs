@@ -6,6 +6,7 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{CUevent, CUevent_flags};
 
 use super::{Products, Rule};
+use crate::backend::cuda::device::PRODUCT;
 use crate::backend::cuda::{Buffer, Cuda, View, ViewMut};
 use crate::backend::{BackendError, MatmulCall, MatmulChoice, Memory, TimedMatmul};
 
@@ -94,12 +95,25 @@ impl Cuda {
             );
         })?;
         // Where it has no algorithm nothing is queued.
-        let has_algorithm = self.hand_over(products, call, operands, bias, &c());
-        let by_library = match has_algorithm {
-            true => Some(self.seconds(|| {
-                self.hand_over(products, call, operands, bias, &c());
-            })?),
-            false => None,
+        let by_library = match self.hand_over(products, call, operands, bias, &c()) {
+            Ok(true) => self.seconds(|| {
+                // It has its plan by now.
+                let _ = self.hand_over(products, call, operands, bias, &c());
+            }),
+            Ok(false) => Ok(f64::INFINITY),
+            Err(problem) => Err(self.device.library_failure(problem)),
+        };
+        let by_library = match by_library {
+            Ok(seconds) => seconds.is_finite().then_some(seconds),
+            Err(BackendError::Device {
+                operation: PRODUCT,
+                problem,
+                ..
+            }) => {
+                tracing::warn!("own kernels multiply: cuBLASLt says {problem}");
+                None
+            }
+            Err(failure) => return Err(failure),
         };
         Ok(TimedMatmul {
             call,

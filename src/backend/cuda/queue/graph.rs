@@ -61,15 +61,15 @@ impl Graph {
         Ok(Self { exec, graph, nodes })
     }
 
-    /// Gives a kernel the arguments that `batch`, which this was made of, has now.
-    pub(super) fn update(&self, device: &Device, number: usize, batch: &Batch) {
+    /// Gives a kernel the arguments that `batch`, which this was made of, has now; whether it took them.
+    pub(super) fn update(&self, device: &Device, number: usize, batch: &Batch) -> bool {
         let set = batch.with_parameters(number, |parameters| {
             // SAFETY: as for a launch; the node is the graph's.
             unsafe {
                 sys::cuGraphExecKernelNodeSetParams_v2(self.exec, self.nodes[number], parameters)
             }
         });
-        device.check("cuGraphExecKernelNodeSetParams", set.result());
+        device.check("cuGraphExecKernelNodeSetParams", set.result())
     }
 
     pub(super) fn launch(&self, device: &Device) {

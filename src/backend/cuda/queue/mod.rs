@@ -204,10 +204,14 @@ impl Recording {
             return batch.launch(device, libraries);
         };
         for number in 0..batch.len() {
-            if self.batch.update(number, batch) {
-                graph.update(device, number, &self.batch);
-                counts.updates += 1;
+            if !self.batch.update(number, batch) {
+                continue;
             }
+            if !graph.update(device, number, &self.batch) {
+                // It would run with what it was given before.
+                return batch.launch(device, libraries);
+            }
+            counts.updates += 1;
         }
         graph.launch(device);
         counts.launches += 1;
