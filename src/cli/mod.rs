@@ -197,8 +197,8 @@ pub struct EvaluateArguments {
 pub struct PredictArguments {
     /// The run's folder.
     pub run: PathBuf,
-    /// A CSV file with the columns of the training data; labels are not needed.
-    #[arg(long, value_name = "CSV")]
+    /// Rows as the training data has them, in any format; labels are not needed.
+    #[arg(long, value_name = "PATH")]
     pub input: PathBuf,
     /// Where the predictions go [default: standard output].
     #[arg(long, value_name = "CSV")]

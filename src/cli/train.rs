@@ -98,10 +98,11 @@ fn next(arguments: &TrainArguments, session: &Session) -> String {
         Length::Epochs(epochs) => format!("train.epochs={}", 2 * epochs),
     };
     let rows = match &session.config.data.source {
-        Source::Csv(csv) => csv.test.as_deref().map(Path::to_string_lossy),
-        Source::Idx(_) => None,
+        Source::Columns(columns) => columns.test.first(),
+        Source::Arrays(arrays) => arrays.test.as_ref().map(|test| &test.features),
+        Source::Images(images) => images.test.as_ref(),
     };
-    let rows = quoted(&rows.unwrap_or("rows.csv".into()));
+    let rows = quoted(&rows.map_or("rows.csv".into(), |path| path.to_string_lossy()));
     let lengths = ["train.steps=", "train.epochs="];
     let is_length = |set: &String| {
         let set = set.replace(' ', "");

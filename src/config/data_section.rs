@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::file::{Problem, invalid, required};
-use crate::data::{CsvSource, DataConfig, IdxPair, IdxSource, Source};
+use super::paths::Paths;
+use crate::data::{
+    ArrayFormat, ArrayPair, ArraySource, ColumnFormat, ColumnSource, DataConfig, Format,
+    ImageSource, Source,
+};
 use crate::layers::Shape;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -13,9 +17,11 @@ use crate::layers::Shape;
 pub(super) struct DataSection {
     format: Format,
     #[serde(skip_serializing_if = "Option::is_none")]
-    train: Option<PathBuf>,
+    train: Option<Paths>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    test: Option<PathBuf>,
+    test: Option<Paths>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    features: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,6 +37,8 @@ pub(super) struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     classes: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    skip_damaged: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     shape: Option<Shape>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scale: Option<f64>,
@@ -38,12 +46,11 @@ pub(super) struct DataSection {
     shuffle: Option<bool>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Format {
-    Csv,
-    Idx,
-}
+const TRAIN: Key = &["data", "train"];
+const TEST: Key = &["data", "test"];
+
+/// A key of `[data]` that only some formats have.
+type Key = &'static [&'static str; 2];
 
 impl DataSection {
     pub(super) fn check(self) -> Result<DataConfig, Problem> {
@@ -62,6 +69,7 @@ impl DataSection {
                 "expected dimensions of at least 1",
             ));
         }
+        self.refuse_foreign()?;
         self.check_paths()?;
         let mut classes = self.classes.iter().flatten().enumerate();
         let named_before = |(index, name): &(usize, &String)| {
@@ -78,8 +86,16 @@ impl DataSection {
         let shape = self.shape.clone();
         let shuffle = self.shuffle.unwrap_or(true);
         let source = match self.format {
-            Format::Csv => Source::Csv(self.csv()?),
-            Format::Idx => Source::Idx(self.idx()?),
+            Format::Csv => Source::Columns(self.columns(ColumnFormat::Csv)?),
+            Format::JsonLines => Source::Columns(self.columns(ColumnFormat::JsonLines)?),
+            Format::Parquet => Source::Columns(self.columns(ColumnFormat::Parquet)?),
+            Format::TfRecord => {
+                let skip_damaged = self.skip_damaged.unwrap_or(false);
+                Source::Columns(self.columns(ColumnFormat::TfRecord { skip_damaged })?)
+            }
+            Format::Idx => Source::Arrays(self.idx()?),
+            Format::Numpy => Source::Arrays(self.numpy()?),
+            Format::Images => Source::Images(self.images()?),
         };
         Ok(DataConfig {
             source,
@@ -89,75 +105,111 @@ impl DataSection {
         })
     }
 
-    fn check_paths(&self) -> Result<(), Problem> {
-        let paths: [(&'static [&'static str], _); 6] = [
-            (&["data", "train"], &self.train),
-            (&["data", "test"], &self.test),
-            (&["data", "train_images"], &self.train_images),
-            (&["data", "train_labels"], &self.train_labels),
-            (&["data", "test_images"], &self.test_images),
-            (&["data", "test_labels"], &self.test_labels),
+    /// Refuses keys that another format has.
+    fn refuse_foreign(&self) -> Result<(), Problem> {
+        use Format::{Csv, Idx, Images, JsonLines, Numpy, Parquet, TfRecord};
+        let rows = &[Csv, JsonLines, Parquet, TfRecord, Numpy, Images][..];
+        let columns = &[Csv, JsonLines, Parquet, TfRecord][..];
+        let keys: [(Key, bool, &[Format]); 10] = [
+            (&["data", "train"], self.train.is_some(), rows),
+            (&["data", "test"], self.test.is_some(), rows),
+            (&["data", "features"], self.features.is_some(), columns),
+            (&["data", "label"], self.label.is_some(), columns),
+            (&["data", "weight"], self.weight.is_some(), columns),
+            (
+                &["data", "train_images"],
+                self.train_images.is_some(),
+                &[Idx],
+            ),
+            (
+                &["data", "train_labels"],
+                self.train_labels.is_some(),
+                &[Idx, Numpy],
+            ),
+            (&["data", "test_images"], self.test_images.is_some(), &[Idx]),
+            (
+                &["data", "test_labels"],
+                self.test_labels.is_some(),
+                &[Idx, Numpy],
+            ),
+            (
+                &["data", "skip_damaged"],
+                self.skip_damaged.is_some(),
+                &[TfRecord, Images],
+            ),
         ];
-        let is_empty = |path: &PathBuf| path.as_os_str().is_empty();
-        match paths
-            .into_iter()
-            .find(|(_, path)| path.as_ref().is_some_and(is_empty))
-        {
-            Some((key, _)) => Err(invalid(
-                key,
-                "expected the path of a file, found ''; leave the key out where there is no file",
-            )),
-            None => Ok(()),
-        }
-    }
-
-    fn csv(self) -> Result<CsvSource, Problem> {
-        let foreign: [(&'static [&'static str], _); 4] = [
-            (&["data", "train_images"], &self.train_images),
-            (&["data", "train_labels"], &self.train_labels),
-            (&["data", "test_images"], &self.test_images),
-            (&["data", "test_labels"], &self.test_labels),
-        ];
-        for (key, value) in foreign {
-            if value.is_some() {
-                return Err(invalid(
-                    key,
-                    "only format = \"idx\" has it; csv has train and test",
-                ));
+        for (key, is_there, formats) in keys {
+            if is_there && !formats.contains(&self.format) {
+                let others: Vec<_> = formats.iter().map(|format| format.name()).collect();
+                let has = keys
+                    .iter()
+                    .filter(|(_, _, formats)| formats.contains(&self.format));
+                let has: Vec<_> = has.map(|(key, _, _)| key[1]).collect();
+                let text = format!(
+                    "only {} has it; {} has {}",
+                    others.join(", "),
+                    self.format,
+                    has.join(", ")
+                );
+                return Err(invalid(key, text));
             }
         }
-        Ok(CsvSource {
-            train: required(self.train, &["data", "train"], "the CSV file to train on")?,
-            test: self.test,
-            label: required(self.label, &["data", "label"], "the column to predict")?,
+        Ok(())
+    }
+
+    fn check_paths(&self) -> Result<(), Problem> {
+        let single = |path: &Option<PathBuf>| path.clone().map(Paths::from);
+        let paths: [(Key, _); 6] = [
+            (TRAIN, self.train.clone()),
+            (TEST, self.test.clone()),
+            (&["data", "train_images"], single(&self.train_images)),
+            (&["data", "train_labels"], single(&self.train_labels)),
+            (&["data", "test_images"], single(&self.test_images)),
+            (&["data", "test_labels"], single(&self.test_labels)),
+        ];
+        for (key, paths) in paths {
+            let problem = match paths {
+                Some(Paths(paths)) if paths.is_empty() => "names no files",
+                Some(Paths(paths)) if paths.iter().any(|path| path.as_os_str().is_empty()) => {
+                    "expected the path of a file, found ''; leave the key out where there is no file"
+                }
+                _ => continue,
+            };
+            return Err(invalid(key, problem));
+        }
+        Ok(())
+    }
+
+    fn columns(self, format: ColumnFormat) -> Result<ColumnSource, Problem> {
+        let train = required(self.train, TRAIN, "the files to train on")?;
+        let label = required(self.label, &["data", "label"], "the column to predict")?;
+        if let Some(features) = &self.features {
+            check_features(features, &label, self.weight.as_deref())
+                .map_err(|problem| invalid(&["data", "features"], problem))?;
+        }
+        Ok(ColumnSource {
+            format,
+            train: train.0,
+            test: self.test.map_or_else(Vec::new, |paths| paths.0),
+            features: self.features,
+            label,
             weight: self.weight,
             classes: self.classes,
         })
     }
 
-    fn idx(self) -> Result<IdxSource, Problem> {
-        let foreign: [(&'static [&'static str], _); 4] = [
-            (&["data", "train"], self.train.is_some()),
-            (&["data", "test"], self.test.is_some()),
-            (&["data", "label"], self.label.is_some()),
-            (&["data", "weight"], self.weight.is_some()),
-        ];
-        for (key, present) in foreign {
-            if present {
-                let text = "only format = \"csv\" has it; idx has train_images and train_labels";
-                return Err(invalid(key, text));
-            }
-        }
+    fn idx(self) -> Result<ArraySource, Problem> {
         let test = match (self.test_images, self.test_labels) {
             (None, None) => None,
-            (images, labels) => Some(IdxPair {
-                images: required(images, &["data", "test_images"], "beside test_labels")?,
+            (images, labels) => Some(ArrayPair {
+                features: required(images, &["data", "test_images"], "beside test_labels")?,
                 labels: required(labels, &["data", "test_labels"], "beside test_images")?,
             }),
         };
-        Ok(IdxSource {
-            train: IdxPair {
-                images: required(
+        Ok(ArraySource {
+            format: ArrayFormat::Idx,
+            train: ArrayPair {
+                features: required(
                     self.train_images,
                     &["data", "train_images"],
                     "the IDX file of the images to train on",
@@ -172,6 +224,69 @@ impl DataSection {
             classes: self.classes,
         })
     }
+
+    fn numpy(self) -> Result<ArraySource, Problem> {
+        let what = "the array to train on, a .npy file or ARCHIVE.npz/NAME";
+        let train = required(self.train, TRAIN, what)?;
+        let labels = required(
+            self.train_labels,
+            &["data", "train_labels"],
+            "the array of their labels",
+        )?;
+        let test = match (self.test, self.test_labels) {
+            (None, None) => None,
+            (features, labels) => Some(ArrayPair {
+                features: required(features, TEST, "beside test_labels")?.single(TEST)?,
+                labels: required(labels, &["data", "test_labels"], "beside test")?,
+            }),
+        };
+        Ok(ArraySource {
+            format: ArrayFormat::Numpy,
+            train: ArrayPair {
+                features: train.single(TRAIN)?,
+                labels,
+            },
+            test,
+            classes: self.classes,
+        })
+    }
+
+    fn images(self) -> Result<ImageSource, Problem> {
+        let problem = match self.shape.as_ref().map(|shape| &shape.0[..]) {
+            Some([_, _, 1 | 3 | 4]) => None,
+            _ => Some(
+                "images need [height, width, channels], with 1 channel (grey), 3 (colours) or 4 (and opacity)",
+            ),
+        };
+        if let Some(problem) = problem {
+            return Err(invalid(&["data", "shape"], problem));
+        }
+        let what = "the folder to train on, with a folder for each class";
+        let test = self.test.map(|test| test.single(TEST)).transpose()?;
+        Ok(ImageSource {
+            train: required(self.train, TRAIN, what)?.single(TRAIN)?,
+            test,
+            classes: self.classes,
+            skip_damaged: self.skip_damaged.unwrap_or(false),
+        })
+    }
+}
+
+/// Columns to learn from are named once, and are not what is learned.
+fn check_features(features: &[String], label: &str, weight: Option<&str>) -> Result<(), String> {
+    if features.is_empty() {
+        return Err("names no columns; leave it out to learn from all but the label".to_owned());
+    }
+    for (index, name) in features.iter().enumerate() {
+        let role = match name {
+            _ if features[..index].contains(name) => "named twice",
+            _ if name == label => "the label",
+            _ if Some(name.as_str()) == weight => "the weight",
+            _ => continue,
+        };
+        return Err(format!("'{name}' is {role}"));
+    }
+    Ok(())
 }
 
 impl From<DataConfig> for DataSection {
@@ -188,9 +303,10 @@ impl From<DataConfig> for DataSection {
 impl From<Source> for DataSection {
     fn from(source: Source) -> Self {
         let empty = Self {
-            format: Format::Csv,
+            format: source.format(),
             train: None,
             test: None,
+            features: None,
             label: None,
             weight: None,
             train_images: None,
@@ -198,32 +314,54 @@ impl From<Source> for DataSection {
             test_images: None,
             test_labels: None,
             classes: None,
+            skip_damaged: None,
             shape: None,
             scale: None,
             shuffle: None,
         };
         match source {
-            Source::Csv(csv) => Self {
-                train: Some(csv.train),
-                test: csv.test,
-                label: Some(csv.label),
-                weight: csv.weight,
-                classes: csv.classes,
+            Source::Columns(columns) => Self {
+                train: Some(Paths(columns.train)),
+                test: (!columns.test.is_empty()).then_some(Paths(columns.test)),
+                features: columns.features,
+                label: Some(columns.label),
+                weight: columns.weight,
+                classes: columns.classes,
+                skip_damaged: match columns.format {
+                    ColumnFormat::TfRecord { skip_damaged } => Some(skip_damaged),
+                    _ => None,
+                },
                 ..empty
             },
-            Source::Idx(idx) => {
-                let (test_images, test_labels) =
-                    idx.test.map(|pair| (pair.images, pair.labels)).unzip();
-                Self {
-                    format: Format::Idx,
-                    train_images: Some(idx.train.images),
-                    train_labels: Some(idx.train.labels),
-                    test_images,
+            Source::Arrays(arrays) => {
+                let (test, test_labels) =
+                    arrays.test.map(|pair| (pair.features, pair.labels)).unzip();
+                let empty = Self {
+                    train_labels: Some(arrays.train.labels),
                     test_labels,
-                    classes: idx.classes,
+                    classes: arrays.classes,
                     ..empty
+                };
+                match arrays.format {
+                    ArrayFormat::Idx => Self {
+                        train_images: Some(arrays.train.features),
+                        test_images: test,
+                        ..empty
+                    },
+                    ArrayFormat::Numpy => Self {
+                        train: Some(arrays.train.features.into()),
+                        test: test.map(Paths::from),
+                        ..empty
+                    },
                 }
             }
+            Source::Images(images) => Self {
+                train: Some(images.train.into()),
+                test: images.test.map(Paths::from),
+                classes: images.classes,
+                skip_damaged: Some(images.skip_damaged),
+                ..empty
+            },
         }
     }
 }

@@ -6,22 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::data_section::DataSection;
 use super::deserialize::{self, Error};
-use super::document::{Document, Node, Override, Value};
+use super::document::{Document, Node, Override};
 use super::explain::{explain, locate};
 use super::model_section::{Custom, CustomModels, ModelSection};
 use super::train_section::TrainSection;
-use super::{BestMetric, ConfigError, RunConfig};
+use super::{BestMetric, ConfigError, RunConfig, paths};
 use crate::data::Task;
-
-/// Keys of `[data]` that hold paths.
-const PATHS: [&str; 6] = [
-    "train",
-    "test",
-    "train_images",
-    "train_labels",
-    "test_images",
-    "test_labels",
-];
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,7 +39,7 @@ pub(super) fn read(
     models: &CustomModels,
 ) -> Result<RunConfig, ConfigError> {
     let mut document = Document::parse(path, text, overrides)?;
-    resolve_paths(&mut document, path)?;
+    paths::resolve(&mut document, path)?;
     let mut file: RunFile =
         deserialize::read(&document.root).map_err(|error| explain(&document, error))?;
     let custom = custom(&document.root, models).map_err(|error| explain(&document, error))?;
@@ -68,44 +58,6 @@ fn custom(root: &Node, models: &CustomModels) -> Result<Option<Custom>, Error> {
         error
     })?;
     Ok(Some(custom))
-}
-
-/// Makes the paths of `[data]` absolute: the file's from its folder, overrides' from here.
-fn resolve_paths(document: &mut Document, path: &Path) -> Result<(), ConfigError> {
-    let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })
-    };
-    let file = absolute(path)?;
-    let folder = file.parent().unwrap_or(&file);
-    for key in PATHS {
-        let Some(node) = document.root.get("data").and_then(|data| data.get(key)) else {
-            continue;
-        };
-        let Value::String(text) = &node.value else {
-            continue;
-        };
-        // No file at all, which is refused where the section is checked.
-        if text.is_empty() {
-            continue;
-        }
-        let resolved = if document.is_override(node.at) {
-            absolute(Path::new(text))?
-        } else {
-            folder.join(text)
-        };
-        let resolved = Value::String(resolved.to_string_lossy().into_owned());
-        if let Some(node) = document
-            .root
-            .get_mut("data")
-            .and_then(|data| data.get_mut(key))
-        {
-            node.value = resolved;
-        }
-    }
-    Ok(())
 }
 
 /// `digits` for both `digits.toml` and `digits/run.toml`.

@@ -11,6 +11,7 @@ mod error;
 mod explain;
 mod file;
 mod model_section;
+mod paths;
 mod train_section;
 
 use std::path::Path;
@@ -319,11 +320,11 @@ impl RunConfig {
         trained: Option<&Description>,
     ) -> Result<Table, DataError> {
         let table = data::load(&self.data, self.task(), split, trained)?;
-        self.check_indices(&table, self.data.features(split))?;
+        self.check_indices(&table, &self.data.features(split))?;
         Ok(table)
     }
 
-    /// Reads the features of a CSV file to predict from; see [`data::load_features`].
+    /// Reads the features of rows to predict from; see [`data::load_features`].
     ///
     /// # Errors
     /// As [`Self::load_data`].

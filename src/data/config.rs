@@ -1,8 +1,9 @@
 //! Where a run's data lies and how it is read: the meaning of the run file's `[data]`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::layers::Shape;
+use crate::named::choices;
 
 /// What the targets are for; the loss decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +28,8 @@ pub enum Split {
 pub struct DataConfig {
     /// Files and their format.
     pub source: Source,
-    /// Shape of one row; `None` takes the source's own: `[columns]` of a CSV file, `[height, width,
-    /// 1]` of IDX images.
+    /// Shape of one row; `None` takes the source's own: `[columns]` of named columns, `[height, width,
+    /// 1]` of IDX images, the array's of numpy. Folders of images have none: it is the size they get.
     pub shape: Option<Shape>,
     /// Every feature is multiplied by this.
     pub scale: f64,
@@ -39,19 +40,70 @@ pub struct DataConfig {
 /// Files and their format.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
-    /// Text with a header row.
-    Csv(CsvSource),
-    /// MNIST's format, plain or compressed by gzip.
-    Idx(IdxSource),
+    /// Rows of named columns.
+    Columns(ColumnSource),
+    /// Rows of features in one file, their labels in another.
+    Arrays(ArraySource),
+    /// Folders of images.
+    Images(ImageSource),
 }
 
-/// Comma-separated files with a header row.
+choices! {
+    /// What files are.
+    pub enum Format("format") {
+        /// Text with a header row, plain or compressed by gzip.
+        Csv = "csv",
+        /// An object on each line, plain or compressed by gzip.
+        JsonLines = "jsonl",
+        /// Columns of numbers and texts.
+        Parquet = "parquet",
+        /// Records of `tf.Example`, plain or compressed by gzip or zlib.
+        TfRecord = "tfrecord",
+        /// MNIST's format, plain or compressed by gzip.
+        Idx = "idx",
+        /// Files of numpy, or arrays in an `.npz`.
+        Numpy = "numpy",
+        /// A folder for each class, with JPEG or PNG files.
+        Images = "images",
+    }
+}
+
+/// A format with named columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnFormat {
+    /// [`Format::Csv`]
+    Csv,
+    /// [`Format::JsonLines`]
+    JsonLines,
+    /// [`Format::Parquet`]
+    Parquet,
+    /// [`Format::TfRecord`]
+    TfRecord {
+        /// Whether records whose checksum is wrong are passed over and counted.
+        skip_damaged: bool,
+    },
+}
+
+/// A format of arrays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArrayFormat {
+    /// [`Format::Idx`]
+    Idx,
+    /// [`Format::Numpy`]
+    Numpy,
+}
+
+/// Files with named columns.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CsvSource {
-    /// Rows to train on.
-    pub train: PathBuf,
-    /// Rows to evaluate on.
-    pub test: Option<PathBuf>,
+pub struct ColumnSource {
+    /// What the files are.
+    pub format: ColumnFormat,
+    /// Rows to train on: files and patterns that name files.
+    pub train: Vec<PathBuf>,
+    /// Rows to evaluate on; may be empty.
+    pub test: Vec<PathBuf>,
+    /// Names of the columns to learn from; `None` takes all that are neither label nor weight.
+    pub features: Option<Vec<String>>,
     /// Name of the column to predict.
     pub label: String,
     /// Name of the column that weighs rows.
@@ -60,37 +112,80 @@ pub struct CsvSource {
     pub classes: Option<Vec<String>>,
 }
 
-/// A pair of IDX files for each split.
+/// A pair of arrays for each split.
 #[derive(Debug, Clone, PartialEq)]
-pub struct IdxSource {
-    /// Images to train on.
-    pub train: IdxPair,
-    /// Images to evaluate on.
-    pub test: Option<IdxPair>,
+pub struct ArraySource {
+    /// What the files are.
+    pub format: ArrayFormat,
+    /// Rows to train on.
+    pub train: ArrayPair,
+    /// Rows to evaluate on.
+    pub test: Option<ArrayPair>,
     /// Names of the classes in index order; `None` calls them by their numbers.
     pub classes: Option<Vec<String>>,
 }
 
-/// Images and their labels.
+/// Features and their labels.
 #[derive(Debug, Clone, PartialEq)]
-pub struct IdxPair {
-    /// `[rows, height, width]` bytes.
-    pub images: PathBuf,
-    /// `[rows]` bytes.
+pub struct ArrayPair {
+    /// `[rows, ..]`
+    pub features: PathBuf,
+    /// `[rows]`, or `[rows, ..]` for several numbers each.
     pub labels: PathBuf,
 }
 
-impl DataConfig {
-    /// The file that the features of `split` come from; of the training split where there is no other.
-    pub fn features(&self, split: Split) -> &Path {
-        match &self.source {
-            Source::Csv(csv) => match (split, &csv.test) {
-                (Split::Test, Some(test)) => test,
-                _ => &csv.train,
+/// A folder for each split, with a folder for each class.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageSource {
+    /// Images to train on.
+    pub train: PathBuf,
+    /// Images to evaluate on.
+    pub test: Option<PathBuf>,
+    /// Names of the classes in index order; `None` takes the folders in `train`, sorted.
+    pub classes: Option<Vec<String>>,
+    /// Whether damaged files are passed over and counted.
+    pub skip_damaged: bool,
+}
+
+impl Source {
+    /// What its files are.
+    pub fn format(&self) -> Format {
+        match self {
+            Self::Columns(columns) => match columns.format {
+                ColumnFormat::Csv => Format::Csv,
+                ColumnFormat::JsonLines => Format::JsonLines,
+                ColumnFormat::Parquet => Format::Parquet,
+                ColumnFormat::TfRecord { .. } => Format::TfRecord,
             },
-            Source::Idx(idx) => match (split, &idx.test) {
-                (Split::Test, Some(test)) => &test.images,
-                _ => &idx.train.images,
+            Self::Arrays(arrays) => match arrays.format {
+                ArrayFormat::Idx => Format::Idx,
+                ArrayFormat::Numpy => Format::Numpy,
+            },
+            Self::Images(_) => Format::Images,
+        }
+    }
+}
+
+impl DataConfig {
+    /// What the features of `split` come from, as errors name it: of the training split where there is
+    /// no other.
+    pub fn features(&self, split: Split) -> PathBuf {
+        match &self.source {
+            Source::Columns(columns) => {
+                let files = match split {
+                    Split::Test if !columns.test.is_empty() => &columns.test,
+                    _ => &columns.train,
+                };
+                let files: Vec<_> = files.iter().map(|path| path.to_string_lossy()).collect();
+                files.join(", ").into()
+            }
+            Source::Arrays(arrays) => match (split, &arrays.test) {
+                (Split::Test, Some(test)) => test.features.clone(),
+                _ => arrays.train.features.clone(),
+            },
+            Source::Images(images) => match (split, &images.test) {
+                (Split::Test, Some(test)) => test.clone(),
+                _ => images.train.clone(),
             },
         }
     }
@@ -98,8 +193,9 @@ impl DataConfig {
     /// Whether there is anything to evaluate on.
     pub fn has_test(&self) -> bool {
         match &self.source {
-            Source::Csv(csv) => csv.test.is_some(),
-            Source::Idx(idx) => idx.test.is_some(),
+            Source::Columns(columns) => !columns.test.is_empty(),
+            Source::Arrays(arrays) => arrays.test.is_some(),
+            Source::Images(images) => images.test.is_some(),
         }
     }
 }

@@ -1,54 +1,48 @@
 //! Comma-separated text with a header row.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::path::Path;
+use std::borrow::Cow;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ErrorKind, ReaderBuilder};
 
-use super::{DataError, Table, Targets, Task};
-use crate::layers::Shape;
-use crate::named::{hint_at, listed};
+use super::rows::{Builder, Places, Spec, Value, each_once, same_columns};
+use super::{DataError, Place, Table, files};
 
-/// Bytes read at a time.
-const BUFFER: usize = 1 << 20;
-
-/// Which columns are read, by name.
-pub(super) struct Columns<'a> {
-    /// What goes into the model; `None` takes all that are nothing else.
-    pub(super) features: Option<&'a Vec<String>>,
-    pub(super) label: Option<&'a str>,
-    pub(super) weight: Option<&'a str>,
+/// Reads files with one header, plain or gzip.
+pub(super) fn read(paths: &[PathBuf], spec: &Spec<'_>) -> Result<Table, DataError> {
+    let mut builder = Builder::new(spec);
+    let mut columns: Vec<String> = Vec::new();
+    for path in paths {
+        let mut reader = ReaderBuilder::new()
+            .buffer_capacity(files::BUFFER)
+            .from_reader(files::open(path)?);
+        let header = header(path, &mut reader)?;
+        if path != &paths[0] {
+            same_columns(path, &header, (&paths[0], &columns))?;
+        }
+        let places = Places::find(path, &header, spec)?;
+        let before = builder.rows();
+        rows(path, &mut reader, (&header, &places), &mut builder)?;
+        if builder.rows() == before {
+            return Err(DataError::Empty {
+                path: path.to_owned(),
+            });
+        }
+        columns = header;
+    }
+    let places = Places::find(&paths[0], &columns, spec)?;
+    let names = places.features.iter().map(|&index| columns[index].clone());
+    builder.finish(&paths[0], names.collect())
 }
 
-/// Reads a file. Labels of a classification have the names given, or those found, sorted: as
-/// numbers where all are integers.
-pub(super) fn read(
+/// Adds the rows of one file.
+fn rows(
     path: &Path,
-    columns: &Columns<'_>,
-    task: Task,
-    classes: Option<&[String]>,
-    scale: f64,
-) -> Result<Table, DataError> {
-    let file = File::open(path).map_err(|source| DataError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let mut reader = ReaderBuilder::new()
-        .buffer_capacity(BUFFER)
-        .from_reader(file);
-    let header = header(path, &mut reader)?;
-    let places = Places::find(path, &header, columns)?;
-    let mut labels = match classes {
-        Some(names) => Labels::known(names),
-        None => Labels::default(),
-    };
-    let mut table = Table::empty(
-        Shape(vec![places.features.len()]),
-        Targets::Numbers(usize::from(places.label.is_some())),
-        0,
-    );
-    table.weights = places.weight.map(|_| Vec::new());
+    reader: &mut csv::Reader<impl Read>,
+    (header, places): (&[String], &Places),
+    builder: &mut Builder<'_>,
+) -> Result<(), DataError> {
     let mut record = ByteRecord::new();
     while reader
         .read_byte_record(&mut record)
@@ -56,242 +50,116 @@ pub(super) fn read(
     {
         let fail = |index: usize, problem: String| DataError::Field {
             path: path.to_owned(),
-            line: line(path, record.position()),
+            place: Place::Line(line(path, record.position())),
             column: header[index].clone(),
             problem,
         };
+        let field = |index: usize| Field(record[index].trim_ascii());
         for &index in &places.features {
-            let value = number(&record[index], scale).map_err(|problem| fail(index, problem))?;
-            table.features.push(value);
+            builder
+                .feature(&field(index))
+                .map_err(|problem| fail(index, problem))?;
         }
         if let Some(index) = places.label {
-            let field = &record[index];
-            let target = match task {
-                Task::Classification => labels.index(field).map(|index| index as f32),
-                Task::Regression => number(field, 1.0),
-            };
-            table
-                .targets
-                .push(target.map_err(|problem| fail(index, problem))?);
+            builder
+                .label(&field(index))
+                .map_err(|problem| fail(index, problem))?;
         }
-        if let (Some(index), Some(weights)) = (places.weight, &mut table.weights) {
-            let weight = number(&record[index], 1.0).map_err(|problem| fail(index, problem))?;
-            if weight < 0.0 {
-                return Err(fail(index, format!("a weight of {weight} is below 0")));
-            }
-            weights.push(weight);
+        if let Some(index) = places.weight {
+            builder
+                .weight(&field(index))
+                .map_err(|problem| fail(index, problem))?;
         }
-        table.rows += 1;
+        builder.end_row();
     }
-    if table.rows == 0 {
-        return Err(DataError::Empty {
-            path: path.to_owned(),
-        });
-    }
-    if let (Some(index), Some(weights)) = (places.weight, &table.weights)
-        && weights.iter().all(|&weight| weight == 0.0)
-    {
-        return Err(DataError::Format {
-            path: path.to_owned(),
-            problem: format!(
-                "every weight in column '{}' is 0: no row counts",
-                header[index]
-            ),
-        });
-    }
-    if places.label.is_some() && task == Task::Classification {
-        table.target_kind = Targets::Classes(labels.finish(&mut table.targets));
-    }
-    table.names = places
-        .features
-        .iter()
-        .map(|&index| header[index].clone())
-        .collect();
-    Ok(table)
+    Ok(())
 }
 
 /// Names of the columns, each once.
-fn header(path: &Path, reader: &mut csv::Reader<File>) -> Result<Vec<String>, DataError> {
+fn header(path: &Path, reader: &mut csv::Reader<impl Read>) -> Result<Vec<String>, DataError> {
     let record = reader.byte_headers().map_err(|error| broken(path, error))?;
     let names: Vec<_> = record
         .iter()
         .map(|name| String::from_utf8_lossy(name.trim_ascii()).into_owned())
         .collect();
     if names.is_empty() {
-        return Err(DataError::Format {
-            path: path.to_owned(),
-            problem: "the file is empty; its first line names the columns".to_owned(),
-        });
+        let problem = "the file is empty; its first line names the columns";
+        return Err(DataError::format(path, problem));
     }
-    let mut known = BTreeSet::new();
-    let twice = (0..names.len()).find(|&index| !known.insert(&names[index]));
-    match twice {
-        Some(index) => Err(DataError::Row {
-            path: path.to_owned(),
-            line: 1,
-            problem: format!("two columns are called '{}'", names[index]),
-        }),
-        None => Ok(names),
+    each_once(&names).map_err(|problem| DataError::Row {
+        path: path.to_owned(),
+        place: Place::Line(1),
+        problem,
+    })?;
+    Ok(names)
+}
+
+/// What stands between two commas, without the space around it.
+struct Field<'a>(&'a [u8]);
+
+impl Value for Field<'_> {
+    fn number(&self) -> Result<f64, String> {
+        decimal(self.0)
+            .or_else(|| std::str::from_utf8(self.0).ok()?.parse().ok())
+            .ok_or_else(|| format!("expected a number, found '{}'", self.shown()))
+    }
+
+    fn class(&self) -> Result<Cow<'_, [u8]>, String> {
+        Ok(Cow::Borrowed(self.0))
+    }
+
+    fn shown(&self) -> String {
+        String::from_utf8_lossy(self.0).into_owned()
     }
 }
 
-/// Where the columns stand.
-struct Places {
-    features: Vec<usize>,
-    label: Option<usize>,
-    weight: Option<usize>,
-}
+/// Most digits that an `f64` holds, whatever they are.
+const DIGITS: usize = 15;
 
-impl Places {
-    fn find(path: &Path, header: &[String], columns: &Columns<'_>) -> Result<Self, DataError> {
-        let named = columns.features.into_iter().flatten().map(String::as_str);
-        let named: Vec<_> = named.chain(columns.label).chain(columns.weight).collect();
-        let is_free = |name: &&String| !named.contains(&name.as_str());
-        let find = |role: &'static str, column: &str| {
-            let place = header.iter().position(|name| name == column);
-            place.ok_or_else(|| {
-                let mut hint = hint_at(column, header.iter().filter(is_free), header);
-                if header.iter().any(|name| name.parse::<f64>().is_ok()) {
-                    hint += "; if the first line holds values, put one with names above it";
-                }
-                DataError::Column {
-                    path: path.to_owned(),
-                    role,
-                    column: column.to_owned(),
-                    hint,
-                }
-            })
-        };
-        let label = columns.label.map(|name| find("label", name)).transpose()?;
-        let weight = columns
-            .weight
-            .map(|name| find("weight", name))
-            .transpose()?;
-        let features: Vec<_> = match columns.features {
-            Some(names) => names
-                .iter()
-                .map(|name| find("feature", name))
-                .collect::<Result<_, _>>()?,
-            None => (0..header.len())
-                .filter(|&index| Some(index) != label && Some(index) != weight)
-                .collect(),
-        };
-        if features.is_empty() {
-            return Err(DataError::Format {
-                path: path.to_owned(),
-                problem: "no column is left to learn from".to_owned(),
-            });
-        }
-        Ok(Self {
-            features,
-            label,
-            weight,
-        })
-    }
-}
+/// Powers of ten, all of which an `f64` holds.
+const POWERS: [f64; DIGITS + 1] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+];
 
-/// Class names and their indices.
-#[derive(Default)]
-struct Labels {
-    indices: BTreeMap<Vec<u8>, usize>,
-    fixed: Option<Vec<String>>,
-}
-
-impl Labels {
-    fn known(names: &[String]) -> Self {
-        let index = |(index, name): (usize, &String)| (name.clone().into_bytes(), index);
-        Self {
-            indices: names.iter().enumerate().map(index).collect(),
-            fixed: Some(names.to_vec()),
-        }
-    }
-
-    /// The class of a field: one of the known, or numbered as found.
-    fn index(&mut self, field: &[u8]) -> Result<usize, String> {
-        let field = field.trim_ascii();
-        if let Some(&index) = self.indices.get(field) {
-            return Ok(index);
-        }
-        if field.is_empty() {
-            return Err("the label is empty".to_owned());
-        }
-        let label = std::str::from_utf8(field).map_err(|_| "the label is not UTF-8".to_owned())?;
-        match &self.fixed {
-            None => {
-                let index = self.indices.len();
-                self.indices.insert(field.to_vec(), index);
-                Ok(index)
-            }
-            Some(known) => Err(format!(
-                "unknown label '{label}'; known are {}",
-                listed(known)
-            )),
-        }
-    }
-
-    /// The names in index order; where found, sorts them and renumbers the targets.
-    fn finish(self, targets: &mut [f32]) -> Vec<String> {
-        if let Some(names) = self.fixed {
-            return names;
-        }
-        let mut found: Vec<(String, usize)> = self
-            .indices
-            .into_iter()
-            .map(|(name, index)| (String::from_utf8_lossy(&name).into_owned(), index))
-            .collect();
-        let integers: Option<Vec<i64>> = found.iter().map(|(name, _)| name.parse().ok()).collect();
-        if integers.is_some() {
-            found.sort_by_key(|(name, _)| name.parse::<i64>().unwrap_or_default());
-        }
-        let mut sorted = vec![0.0; found.len()];
-        for (place, &(_, index)) in found.iter().enumerate() {
-            sorted[index] = place as f32;
-        }
-        for target in targets {
-            *target = sorted[*target as usize];
-        }
-        found.into_iter().map(|(name, _)| name).collect()
-    }
-}
-
-/// A field as a number, multiplied by `scale` in `f64` and rounded once more to `f32`.
-fn number(field: &[u8], scale: f64) -> Result<f32, String> {
-    let field = field.trim_ascii();
-    let shown = || String::from_utf8_lossy(field).into_owned();
-    let value = match small_integer(field) {
-        Some(integer) => integer,
-        None => std::str::from_utf8(field)
-            .ok()
-            .and_then(|text| text.parse::<f64>().ok())
-            .ok_or_else(|| format!("expected a number, found '{}'", shown()))?,
+/// The value of up to 15 digits with or without a point: most fields there are.
+///
+/// Digits and power are both held exactly, so that their quotient is rounded once, as it has to be
+/// (Clinger 1990, "How to read floating point numbers accurately").
+fn decimal(field: &[u8]) -> Option<f64> {
+    let (is_negative, text) = match field {
+        [b'-', text @ ..] => (true, text),
+        text => (false, text),
     };
-    let scaled = (value * scale) as f32;
-    if scaled.is_finite() {
-        return Ok(scaled);
-    }
-    Err(match value {
-        _ if value.is_nan() => format!("'{}' is not a number", shown()),
-        _ if value.is_infinite() => format!("'{}' is infinite", shown()),
-        _ => format!("{} is too large for a 32-bit number", shown()),
-    })
-}
-
-/// The value of up to 15 digits, which an `f64` holds exactly: most fields of images.
-fn small_integer(field: &[u8]) -> Option<f64> {
-    if field.is_empty() || field.len() > 15 {
+    if text.len() > DIGITS + 1 {
         return None;
     }
-    let digits = field.iter().try_fold(0_u64, |value, byte| {
+    let (mut digits, mut count, mut point) = (0_u64, 0, None);
+    for &byte in text {
         let digit = byte.wrapping_sub(b'0');
-        (digit < 10).then(|| value * 10 + u64::from(digit))
-    });
-    digits.map(|digits| digits as f64)
+        if digit < 10 {
+            digits = digits * 10 + u64::from(digit);
+            count += 1;
+        } else if byte == b'.' && point.is_none() {
+            point = Some(count);
+        } else {
+            return None;
+        }
+    }
+    if count == 0 || count > DIGITS {
+        return None;
+    }
+    let value = digits as f64 / POWERS[point.map_or(0, |point| count - point)];
+    Some(if is_negative { -value } else { value })
 }
 
 /// The line a record starts on. The reader's own count is behind where blank lines or `\r\n` come
 /// before the record, so the file is read again: only errors need it.
 fn line(path: &Path, position: Option<&csv::Position>) -> u64 {
-    let text = std::fs::read(path).unwrap_or_default();
+    let mut text = Vec::new();
+    if let Ok(mut file) = files::open(path) {
+        // What could be read before can be read again.
+        let _ = file.read_to_end(&mut text);
+    }
     let start = position.map_or(0, csv::Position::byte) as usize;
     let (before, rest) = text.split_at(start.min(text.len()));
     let blank = rest
@@ -303,21 +171,66 @@ fn line(path: &Path, position: Option<&csv::Position>) -> u64 {
 }
 
 fn broken(path: &Path, error: csv::Error) -> DataError {
-    let path = path.to_owned();
     match error.into_kind() {
         ErrorKind::UnequalLengths {
             pos,
             expected_len,
             len,
         } => DataError::Row {
-            line: line(&path, pos.as_ref()),
-            path,
+            place: Place::Line(line(path, pos.as_ref())),
+            path: path.to_owned(),
             problem: format!("{len} fields, but the header has {expected_len}"),
         },
-        ErrorKind::Io(source) => DataError::Read { path, source },
-        other => DataError::Format {
-            path,
-            problem: format!("{other:?}"),
-        },
+        ErrorKind::Io(source) => files::unreadable(path, source),
+        other => DataError::format(path, format!("{other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn short_decimals_are_the_nearest_numbers() {
+        for text in [
+            "0",
+            "-0",
+            "5.",
+            ".5",
+            "0.1",
+            "-114.004001",
+            "999999999999999",
+            "0.00000000000001",
+        ] {
+            let expected: f64 = text.parse().unwrap();
+            assert_eq!(
+                decimal(text.as_bytes()).map(f64::to_bits),
+                Some(expected.to_bits()),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "-",
+            ".",
+            "1.2.3",
+            "1e5",
+            "+1",
+            "--1",
+            "1234567890123456",
+            "x",
+        ] {
+            assert_eq!(decimal(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decimals_are_what_the_standard_library_reads(text in "-?[0-9]{1,8}\\.[0-9]{0,7}") {
+            let expected: f64 = text.parse().unwrap();
+            prop_assert_eq!(decimal(text.as_bytes()).map(f64::to_bits), Some(expected.to_bits()));
+        }
     }
 }

@@ -1,8 +1,31 @@
 //! What can be wrong with data.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use crate::layers::Shape;
+
+/// Where in a file something is, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A line of text.
+    Line(u64),
+    /// A row of numbers.
+    Row(u64),
+    /// A record of TFRecord.
+    Record(u64),
+}
+
+/// As it stands behind the file's name.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, ":{line}"),
+            Self::Row(row) => write!(f, ": row {row}"),
+            Self::Record(record) => write!(f, ": record {record}"),
+        }
+    }
+}
 
 /// Data that cannot be read. Messages start with the file and, for text, the line.
 #[derive(Debug, thiserror::Error)]
@@ -22,28 +45,28 @@ pub enum DataError {
         keys: &'static str,
     },
     /// No rows.
-    #[error("{}: no rows after the header", path.display())]
+    #[error("{}: no rows in it", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// A line that is no row.
-    #[error("{}:{line}: {problem}", path.display())]
+    /// Something that is no row.
+    #[error("{}{place}: {problem}", path.display())]
     Row {
         /// The file.
         path: PathBuf,
-        /// Its line, from 1.
-        line: u64,
+        /// Where it is.
+        place: Place,
         /// What is wrong.
         problem: String,
     },
-    /// A field that cannot be used.
-    #[error("{}:{line}: column '{column}': {problem}", path.display())]
+    /// A value that cannot be used.
+    #[error("{}{place}: column '{column}': {problem}", path.display())]
     Field {
         /// The file.
         path: PathBuf,
-        /// Its line, from 1.
-        line: u64,
+        /// Where its row is.
+        place: Place,
         /// Name of the column.
         column: String,
         /// What is wrong.
@@ -100,19 +123,39 @@ pub enum DataError {
         /// What the run file says.
         shape: Shape,
     },
-    /// Images and labels do not belong together.
+    /// Images whose size is not said.
     #[error(
-        "{} has {image_rows} images, but {} has {label_rows} labels",
-        images.display(), labels.display()
+        "{}: images need a size; add shape = [height, width, channels] to [data], with 1 channel \
+         (grey), 3 (colours) or 4 (and opacity)",
+        path.display()
+    )]
+    NoSize {
+        /// Where they lie.
+        path: PathBuf,
+    },
+    /// Features and labels do not belong together.
+    #[error(
+        "{} has {feature_rows} rows, but {} has {label_rows} labels",
+        features.display(), labels.display()
     )]
     Pair {
-        /// The file of images.
-        images: PathBuf,
+        /// The file of features.
+        features: PathBuf,
         /// The file of labels.
         labels: PathBuf,
         /// Rows of the one.
-        image_rows: usize,
+        feature_rows: usize,
         /// Rows of the other.
         label_rows: usize,
     },
+}
+
+impl DataError {
+    /// [`DataError::Format`] of the file at `path`.
+    pub(super) fn format(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Format {
+            path: path.to_owned(),
+            problem: problem.into(),
+        }
+    }
 }

@@ -4,125 +4,75 @@
 //! dimension as a big-endian 32-bit integer; then the elements, the last dimension fastest. Files
 //! compressed by gzip are known by their first two bytes.
 
-use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
-
-use super::{DataError, IdxPair, Table, Targets, Task};
-use crate::layers::Shape;
-
-/// First bytes of a gzip file.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
+use super::arrays::Array;
+use super::{DataError, files, memory};
 
 /// The code of unsigned bytes.
 const UNSIGNED_BYTES: u8 = 0x08;
 
-/// Reads images and labels. Classes have the names given, or their numbers as names.
-pub(super) fn read(
-    pair: &IdxPair,
-    task: Task,
-    classes: Option<&[String]>,
-    scale: f64,
-) -> Result<Table, DataError> {
-    let IdxPair { images, labels } = pair;
-    let image = Array::read(images)?;
-    let label = Array::read(labels)?;
-    let shape = match image.dimensions[..] {
-        [_, height, width] => Shape(vec![height, width, 1]),
-        [_, height, width, channels] => Shape(vec![height, width, channels]),
-        _ => return Err(image.dimensions_problem(images, "images have 3 (rows, height, width)")),
-    };
-    let [label_rows] = label.dimensions[..] else {
-        return Err(label.dimensions_problem(labels, "labels have 1 (rows)"));
-    };
-    let rows = image.dimensions[0];
-    if rows != label_rows {
-        return Err(DataError::Pair {
-            images: images.clone(),
-            labels: labels.clone(),
-            image_rows: rows,
-            label_rows,
-        });
-    }
-    if rows == 0 || shape.elements() == 0 {
-        return Err(format(images, "no images in it"));
-    }
-    let target_kind = match task {
-        Task::Regression => Targets::Numbers(1),
-        Task::Classification => Targets::Classes(match classes {
-            Some(names) => names.to_vec(),
-            None => {
-                let largest = label.elements.iter().max().copied().unwrap_or(0);
-                (0..=largest).map(|class| class.to_string()).collect()
-            }
-        }),
-    };
-    if let Targets::Classes(names) = &target_kind {
-        let unknown = label
-            .elements
-            .iter()
-            .position(|&class| usize::from(class) >= names.len());
-        if let Some(row) = unknown {
-            let class = label.elements[row];
-            let problem = format!(
-                "unknown label {class} in row {row}; known are 0 to {}",
-                names.len().saturating_sub(1)
-            );
-            return Err(format(labels, problem));
-        }
+/// Reads images, `[rows, height, width, channels]`: one channel where the file does not say.
+pub(super) fn images(path: &Path, scale: f64) -> Result<Array, DataError> {
+    let mut file = Bytes::read(path)?;
+    match file.dimensions.len() {
+        3 => file.dimensions.push(1),
+        4 => {}
+        _ => return Err(file.dimensions_problem(path, "images have 3 (rows, height, width)")),
     }
     let scaled: Vec<f32> = (0..=255_u8)
         .map(|byte| (f64::from(byte) * scale) as f32)
         .collect();
-    Ok(Table {
-        features: image
+    let rows = file.dimensions[0];
+    memory::check(path, rows, file.elements.len() / rows.max(1))?;
+    Ok(Array {
+        dimensions: file.dimensions,
+        elements: file
             .elements
             .iter()
             .map(|&byte| scaled[usize::from(byte)])
             .collect(),
-        targets: label
-            .elements
-            .iter()
-            .map(|&class| f32::from(class))
-            .collect(),
-        ..Table::empty(shape, target_kind, rows)
+    })
+}
+
+/// Reads labels, `[rows]`.
+pub(super) fn labels(path: &Path) -> Result<Array, DataError> {
+    let file = Bytes::read(path)?;
+    if file.dimensions.len() != 1 {
+        return Err(file.dimensions_problem(path, "labels have 1 (rows)"));
+    }
+    Ok(Array {
+        dimensions: file.dimensions,
+        elements: file.elements.iter().map(|&byte| f32::from(byte)).collect(),
     })
 }
 
 /// The content of one file.
-struct Array {
+struct Bytes {
     dimensions: Vec<usize>,
     elements: Vec<u8>,
 }
 
-impl Array {
+impl Bytes {
     fn read(path: &Path) -> Result<Self, DataError> {
-        let mut bytes = fs::read(path).map_err(|source| DataError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        if bytes.starts_with(&GZIP) {
-            let mut plain = Vec::new();
-            MultiGzDecoder::new(bytes.as_slice())
-                .read_to_end(&mut plain)
-                .map_err(|error| format(path, format!("cut off or damaged gzip data: {error}")))?;
-            bytes = plain;
-        }
+        let mut bytes = Vec::new();
+        files::open(path)?
+            .read_to_end(&mut bytes)
+            .map_err(|error| files::unreadable(path, error))?;
         let &[0, 0, kind, count, ref rest @ ..] = bytes.as_slice() else {
             let start = &bytes[..bytes.len().min(4)];
             let problem = format!("not an IDX file: it starts with {start:02x?}, not 00 00");
-            return Err(format(path, problem));
+            return Err(DataError::format(path, problem));
         };
         if kind != UNSIGNED_BYTES {
             let problem =
                 format!("elements of type 0x{kind:02x}; only unsigned bytes, 0x08, are read");
-            return Err(format(path, problem));
+            return Err(DataError::format(path, problem));
         }
         let header = 4 * usize::from(count);
         let Some((sizes, elements)) = rest.split_at_checked(header) else {
-            return Err(format(path, "cut off within its header"));
+            return Err(DataError::format(path, "cut off within its header"));
         };
         let dimensions: Vec<_> = sizes
             .as_chunks::<4>()
@@ -139,7 +89,7 @@ impl Array {
                 describe(&dimensions),
                 elements.len()
             );
-            return Err(format(path, problem));
+            return Err(DataError::format(path, problem));
         }
         bytes.drain(..4 + header);
         Ok(Self {
@@ -154,18 +104,12 @@ impl Array {
             self.dimensions.len(),
             describe(&self.dimensions)
         );
-        format(path, problem)
+        DataError::format(path, problem)
     }
 }
 
-fn describe(dimensions: &[usize]) -> String {
+/// `2 x 28 x 28`
+pub(super) fn describe(dimensions: &[usize]) -> String {
     let sizes: Vec<_> = dimensions.iter().map(usize::to_string).collect();
     sizes.join(" x ")
-}
-
-fn format(path: &Path, problem: impl Into<String>) -> DataError {
-    DataError::Format {
-        path: path.to_owned(),
-        problem: problem.into(),
-    }
 }

@@ -1,8 +1,12 @@
 //! From what the run file says to a table.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{DataConfig, DataError, Description, Source, Split, Table, Targets, Task, csv, idx};
+use super::rows::Spec;
+use super::{
+    ArrayFormat, ColumnFormat, DataConfig, DataError, Description, Format, Source, Split, Table,
+    Targets, Task, arrays, csv, files, images, jsonl, numpy, parquet, tfrecord,
+};
 use crate::layers::Shape;
 
 /// Reads one split.
@@ -19,40 +23,62 @@ pub fn load(
     trained: Option<&Description>,
 ) -> Result<Table, DataError> {
     let (table, path) = match &config.source {
-        Source::Csv(source) => {
-            let path = match split {
+        Source::Columns(source) => {
+            let paths = match split {
                 Split::Train => &source.train,
-                Split::Test => source
-                    .test
-                    .as_ref()
-                    .ok_or(DataError::NoTest { keys: "test" })?,
+                Split::Test if source.test.is_empty() => {
+                    return Err(DataError::NoTest { keys: "test" });
+                }
+                Split::Test => &source.test,
             };
-            let columns = csv::Columns {
-                features: trained.map(|trained| &trained.columns),
+            let spec = Spec {
+                features: trained
+                    .map(|trained| &trained.columns)
+                    .or(source.features.as_ref())
+                    .map(Vec::as_slice),
                 label: Some(&source.label),
                 weight: source.weight.as_deref(),
+                task,
+                classes: known_classes(source.classes.as_deref(), trained),
+                scale: config.scale,
             };
-            let classes = known_classes(source.classes.as_deref(), trained);
-            let table = csv::read(path, &columns, task, classes, config.scale)?;
-            (table, path)
+            columns(source.format, paths, &spec)?
         }
-        Source::Idx(source) => {
+        Source::Arrays(source) => {
+            let keys = match source.format {
+                ArrayFormat::Idx => "test_images and test_labels",
+                ArrayFormat::Numpy => "test and test_labels",
+            };
             let pair = match split {
                 Split::Train => &source.train,
-                Split::Test => source.test.as_ref().ok_or(DataError::NoTest {
-                    keys: "test_images and test_labels",
-                })?,
+                Split::Test => source.test.as_ref().ok_or(DataError::NoTest { keys })?,
             };
             let classes = known_classes(source.classes.as_deref(), trained);
-            (idx::read(pair, task, classes, config.scale)?, &pair.images)
+            let table = arrays::read(source.format, pair, task, classes, config.scale)?;
+            (table, pair.features.clone())
+        }
+        Source::Images(source) => {
+            let folder = match (split, &source.test) {
+                (Split::Train, _) => &source.train,
+                (Split::Test, Some(test)) => test,
+                (Split::Test, None) => return Err(DataError::NoTest { keys: "test" }),
+            };
+            let spec = images::Spec {
+                shape: size(config.shape.as_ref(), folder)?,
+                scale: config.scale,
+                skip_damaged: source.skip_damaged,
+            };
+            let classes = known_classes(source.classes.as_deref(), trained);
+            (images::read(folder, task, classes, spec)?, folder.clone())
         }
     };
-    reshape(table, config.shape.as_ref(), path)
+    reshape(table, config.shape.as_ref(), &path)
 }
 
-/// Reads the features of a CSV file that need not have a label, to predict from.
+/// Reads the features of files that need not have a label, to predict from: a path, or a pattern.
 ///
-/// The columns are those of `trained`, by name and in its order; others are passed over. Where it
+/// The format is told by the path's ending, and is the run's own where that is none that is known.
+/// Columns are those of `trained`, by name and in its order; others are passed over. Where it
 /// has no names (images), all columns are taken in their order.
 ///
 /// # Errors
@@ -62,13 +88,93 @@ pub fn load_features(
     path: &Path,
     trained: &Description,
 ) -> Result<Table, DataError> {
-    let columns = csv::Columns {
-        features: (!trained.columns.is_empty()).then_some(&trained.columns),
+    let spec = Spec {
+        features: match &trained.columns[..] {
+            [] => None,
+            names => Some(names),
+        },
         label: None,
         weight: None,
+        task: Task::Regression,
+        classes: None,
+        scale: config.scale,
     };
-    let table = csv::read(path, &columns, Task::Regression, None, config.scale)?;
-    reshape(table, Some(&trained.shape), path)
+    let columns = |format| columns(format, &[path.to_owned()], &spec);
+    let arrays = |format| {
+        Ok((
+            arrays::features(format, path, config.scale)?,
+            path.to_owned(),
+        ))
+    };
+    let format = format_of(path).unwrap_or_else(|| config.source.format());
+    let (table, path) = match format {
+        Format::Csv => columns(ColumnFormat::Csv)?,
+        Format::JsonLines => columns(ColumnFormat::JsonLines)?,
+        Format::Parquet => columns(ColumnFormat::Parquet)?,
+        // A row that is left out would move the predictions of all behind it.
+        Format::TfRecord => columns(ColumnFormat::TfRecord {
+            skip_damaged: false,
+        })?,
+        Format::Idx => arrays(ArrayFormat::Idx)?,
+        Format::Numpy => arrays(ArrayFormat::Numpy)?,
+        Format::Images => {
+            let spec = images::Spec {
+                shape: size(Some(&trained.shape), path)?,
+                scale: config.scale,
+                skip_damaged: false,
+            };
+            (images::features(path, spec)?, path.to_owned())
+        }
+    };
+    reshape(table, Some(&trained.shape), &path)
+}
+
+/// The shape that images at `path` get.
+fn size<'a>(shape: Option<&'a Shape>, path: &Path) -> Result<&'a Shape, DataError> {
+    match shape {
+        Some(shape) if matches!(shape.0[..], [_, _, 1 | 3 | 4]) => Ok(shape),
+        _ => Err(DataError::NoSize {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// The format that a path's ending, that of gzip apart, is known for.
+fn format_of(path: &Path) -> Option<Format> {
+    if path.is_dir() || images::ends_as_image(path) {
+        return Some(Format::Images);
+    }
+    let is_gzip = path.extension().is_some_and(|end| end == "gz");
+    let plain = if is_gzip {
+        Path::new(path.file_stem()?)
+    } else {
+        path
+    };
+    match plain.extension().and_then(|end| end.to_str()) {
+        Some("csv") => Some(Format::Csv),
+        Some("jsonl" | "ndjson") => Some(Format::JsonLines),
+        Some("parquet") => Some(Format::Parquet),
+        Some("tfrecord" | "tfrecords") => Some(Format::TfRecord),
+        Some("npy" | "npz") => Some(Format::Numpy),
+        _ if numpy::archive_of(path).is_some() => Some(Format::Numpy),
+        _ => None,
+    }
+}
+
+/// Reads files of named columns; with the first of them.
+fn columns(
+    format: ColumnFormat,
+    patterns: &[PathBuf],
+    spec: &Spec<'_>,
+) -> Result<(Table, PathBuf), DataError> {
+    let mut paths = files::find(patterns)?;
+    let table = match format {
+        ColumnFormat::Csv => csv::read(&paths, spec)?,
+        ColumnFormat::JsonLines => jsonl::read(&paths, spec)?,
+        ColumnFormat::Parquet => parquet::read(&paths, spec)?,
+        ColumnFormat::TfRecord { skip_damaged } => tfrecord::read(&paths, spec, skip_damaged)?,
+    };
+    Ok((table, paths.swap_remove(0)))
 }
 
 fn known_classes<'a>(

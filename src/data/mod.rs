@@ -1,15 +1,29 @@
 //! Data: sources read into tables, and the pipeline that turns a table into micro-batches.
 
+mod arrays;
 mod config;
 mod csv;
 mod error;
+mod files;
 mod idx;
+mod images;
+mod jsonl;
+mod keyed;
 mod load;
+mod memory;
+mod numpy;
+mod parquet;
 mod pipeline;
+mod rows;
+mod scalar;
 mod table;
+mod tfrecord;
 
-pub use config::{CsvSource, DataConfig, IdxPair, IdxSource, Source, Split, Task};
-pub use error::DataError;
+pub use config::{
+    ArrayFormat, ArrayPair, ArraySource, ColumnFormat, ColumnSource, DataConfig, Format,
+    ImageSource, Source, Split, Task,
+};
+pub use error::{DataError, Place};
 pub use load::{load, load_features};
 pub use pipeline::{Prefetch, Rows, Sampler, Share};
 pub use table::{Description, Table, Targets};

@@ -35,7 +35,8 @@ pub struct Description {
     pub rows: usize,
     /// Shape of one row of features.
     pub shape: Shape,
-    /// Names of the features where they are columns; empty where they are not.
+    /// Names of the columns that the features are of; empty where they are of none. A column may have
+    /// several features.
     pub columns: Vec<String>,
     /// What the targets mean.
     pub targets: Targets,
@@ -66,7 +67,8 @@ pub struct Table {
     pub targets: Vec<f32>,
     /// `[rows]`, at least 0; `None` counts every row as 1.
     pub weights: Option<Vec<f32>>,
-    /// Names of the features where they are columns; empty where they are not.
+    /// Names of the columns that the features are of; empty where they are of none. A column may have
+    /// several features.
     pub names: Vec<String>,
     /// Number of rows.
     pub rows: usize,
@@ -88,8 +90,8 @@ impl Table {
             path: path.to_owned(),
             row: row + 1,
             feature: match self.names.get(place) {
-                Some(name) => format!("'{name}'"),
-                None => place.to_string(),
+                Some(name) if self.names.len() == self.shape.elements() => format!("'{name}'"),
+                _ => place.to_string(),
             },
             value: self.features[at],
             count,

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use ringstep::backend::cpu::Cpu;
 use ringstep::checkpoint::{Checkpoint, Facts, Named, Retention, Writer};
 use ringstep::comm::{CollectiveChoice, Options, ReduceMode};
-use ringstep::data::{CsvSource, DataConfig, Prefetch, Sampler, Source, Split, Table, Task, load};
+use ringstep::data::{
+    ColumnFormat, ColumnSource, DataConfig, Prefetch, Sampler, Source, Split, Table, Task, load,
+};
 use ringstep::layers::{ActivationSpec, Build, Conv2D, Dense, LayerSpec};
 use ringstep::models::{LossSpec, Sequential};
 use ringstep::optim::{Adam, ClipSpec, OptimizerSpec};
@@ -98,9 +100,11 @@ impl Digits {
     pub(crate) fn load() -> Self {
         let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits");
         let config = DataConfig {
-            source: Source::Csv(CsvSource {
-                train: digits.join("train.csv"),
-                test: None,
+            source: Source::Columns(ColumnSource {
+                format: ColumnFormat::Csv,
+                train: vec![digits.join("train.csv")],
+                test: Vec::new(),
+                features: None,
                 label: "digit".to_owned(),
                 weight: None,
                 classes: None,

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 use ringstep::data::{
-    CsvSource, DataConfig, IdxPair, IdxSource, Source, Split, Table, Targets, Task, load,
-    load_features,
+    ArrayFormat, ArrayPair, ArraySource, ColumnFormat, ColumnSource, DataConfig, Source, Split,
+    Table, Targets, Task, load, load_features,
 };
 use ringstep::layers::Shape;
 use tempfile::TempDir;
@@ -26,15 +26,17 @@ impl Files {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("train.csv"), train).unwrap();
         fs::write(folder.path().join("test.csv"), test).unwrap();
-        let source = CsvSource {
-            train: folder.path().join("train.csv"),
-            test: Some(folder.path().join("test.csv")),
+        let source = ColumnSource {
+            format: ColumnFormat::Csv,
+            train: vec![folder.path().join("train.csv")],
+            test: vec![folder.path().join("test.csv")],
+            features: None,
             label: "y".to_owned(),
             weight: None,
             classes: None,
         };
         let config = DataConfig {
-            source: Source::Csv(source),
+            source: Source::Columns(source),
             shape: None,
             scale: 1.0,
             shuffle: true,
@@ -42,10 +44,10 @@ impl Files {
         Self { folder, config }
     }
 
-    fn source(&mut self) -> &mut CsvSource {
+    fn source(&mut self) -> &mut ColumnSource {
         match &mut self.config.source {
-            Source::Csv(source) => source,
-            Source::Idx(_) => panic!("not CSV"),
+            Source::Columns(source) => source,
+            _ => panic!("not columns"),
         }
     }
 
@@ -80,8 +82,8 @@ fn csv_error(text: &str, task: Task) -> String {
 fn digits_are_read_as_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits");
     let mut files = Files::csv("", "");
-    files.source().train = folder.join("train.csv");
-    files.source().test = Some(folder.join("test.csv"));
+    files.source().train = vec![folder.join("train.csv")];
+    files.source().test = vec![folder.join("test.csv")];
     files.source().label = "digit".to_owned();
     files.config.shape = Some([8, 8, 1].into());
     files.config.scale = 0.0625;
@@ -131,7 +133,7 @@ fn the_test_split_has_the_trained_classes_and_columns() {
     let mut files = Files::csv("a,y\n1,u\n3,v\n", "");
     files.source().classes = Some(vec!["v".to_owned(), "u".to_owned()]);
     assert_eq!(files.train(CLASSES).unwrap().targets, [1.0, 0.0]);
-    files.source().test = None;
+    files.source().test = Vec::new();
     assert_eq!(
         files.test(CLASSES).unwrap_err(),
         "[data] names no test data; add test"
@@ -196,7 +198,7 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
         error("a,y\n1, \n"),
         "train.csv:2: column 'y': the label is empty"
     );
-    assert_eq!(error("a,y\n"), "train.csv: no rows after the header");
+    assert_eq!(error("a,y\n"), "train.csv: no rows in it");
     assert_eq!(
         error(""),
         "train.csv: the file is empty; its first line names the columns"
@@ -238,7 +240,7 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
         "train.csv: no label column 'y'; known are 1, 2; if the first line holds values, put one with \
          names above it"
     );
-    files.source().train = files.folder.path().join("none.csv");
+    files.source().train = vec![files.folder.path().join("none.csv")];
     assert_eq!(
         files.train(CLASSES).unwrap_err(),
         "cannot read none.csv: No such file or directory (os error 2)"
@@ -300,12 +302,13 @@ fn load_idx(images: &[u8], labels: &[u8]) -> Result<Table, String> {
         fs::write(folder.path().join(name), bytes).unwrap();
         folder.path().join(name)
     };
-    let train = IdxPair {
-        images: write("images", images),
+    let train = ArrayPair {
+        features: write("images", images),
         labels: write("labels", labels),
     };
     let config = DataConfig {
-        source: Source::Idx(IdxSource {
+        source: Source::Arrays(ArraySource {
+            format: ArrayFormat::Idx,
             train,
             test: None,
             classes: None,
@@ -351,7 +354,7 @@ fn mistakes_in_idx_files_are_named() {
     );
     assert_eq!(
         error(&images, &idx(&[3], &[1, 2, 3])),
-        "images has 2 images, but labels has 3 labels"
+        "images has 2 rows, but labels has 3 labels"
     );
     assert_eq!(
         error(&labels, &labels),
@@ -363,7 +366,7 @@ fn mistakes_in_idx_files_are_named() {
     );
     assert_eq!(
         error(&idx(&[0, 1, 3], &[]), &idx(&[0], &[])),
-        "images: no images in it"
+        "images: no rows in it"
     );
     let mut floats = images.clone();
     floats[2] = 0x0d;
@@ -374,7 +377,7 @@ fn mistakes_in_idx_files_are_named() {
     let packed = gzip(&images);
     let message = error(&packed[..packed.len() - 9], &labels);
     assert!(
-        message.starts_with("images: cut off or damaged gzip data: "),
+        message.starts_with("images: compressed data that are cut off or damaged: "),
         "{message}"
     );
 }

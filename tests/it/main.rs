@@ -41,6 +41,7 @@ mod losses;
 mod mishaps;
 mod optimizers;
 mod schedules;
+mod sources;
 mod slices;
 mod robustness;
 mod tidy;

@@ -65,8 +65,8 @@ fn unknown_names_are_named_with_line_and_nearest() {
         "run.toml:17: train.precision: unknown name 'f61'; did you mean 'f16'?"
     );
     assert_eq!(
-        error("\"csv\"", "\"parquet\""),
-        "run.toml:2: data.format: unknown name 'parquet'; known are csv, idx"
+        error("\"csv\"", "\"parket\""),
+        "run.toml:2: data.format: unknown name 'parket'; did you mean 'parquet'?"
     );
 }
 

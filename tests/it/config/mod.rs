@@ -77,10 +77,10 @@ fn block_error(from: &str, to: &str) -> String {
 fn defaults_are_filled_in() {
     let run = load(RUN, &[]).unwrap();
     assert_eq!(run.name, "digits");
-    let Source::Csv(csv) = &run.data.source else {
+    let Source::Columns(csv) = &run.data.source else {
         panic!("{:?}", run.data.source);
     };
-    assert!(csv.train.is_absolute() && csv.train.ends_with("digits/train.csv"));
+    assert!(csv.train[0].is_absolute() && csv.train[0].ends_with("digits/train.csv"));
     assert!(run.data.shuffle);
     assert_eq!((run.data.scale, &run.data.shape), (1.0, &None));
     let train = &run.train;
@@ -137,10 +137,10 @@ fn idx_files_are_read_from_the_run_files_folder() {
     let idx = "format = \"idx\"\ntrain_images = \"a.gz\"\ntrain_labels = \"b.gz\"\n";
     let text = RUN.replacen(&RUN[7..RUN.find("\n\n").unwrap() + 1], idx, 1);
     let run = load(&text, &[]).unwrap();
-    let Source::Idx(source) = &run.data.source else {
+    let Source::Arrays(source) = &run.data.source else {
         panic!("{:?}", run.data.source);
     };
-    assert!(source.train.images.ends_with("digits/a.gz"));
+    assert!(source.train.features.ends_with("digits/a.gz"));
     assert_eq!((source.test.is_none(), run.data.has_test()), (true, false));
     assert_eq!(load(&run.to_toml(), &[]).unwrap(), run);
     let half = text.replace("[model]", "test_images = \"c\"\n[model]");
@@ -170,12 +170,12 @@ fn an_override_of_steps_replaces_the_files_epochs() {
 #[test]
 fn an_overrides_path_counts_from_the_current_directory() {
     let run = load(RUN, &["data.train=Cargo.toml"]).unwrap();
-    let Source::Csv(csv) = &run.data.source else {
+    let Source::Columns(csv) = &run.data.source else {
         panic!("{:?}", run.data.source);
     };
     assert_eq!(
         csv.train,
-        std::env::current_dir().unwrap().join("Cargo.toml")
+        [std::env::current_dir().unwrap().join("Cargo.toml")]
     );
 }
 

@@ -1,0 +1,123 @@
+//! Paths in a run file, and from where they count.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{self, Deserialize, Deserializer, SeqAccess};
+use serde::{Serialize, Serializer};
+
+use super::ConfigError;
+use super::document::{Document, Node, Value};
+use super::file::{Problem, invalid};
+
+/// Keys of `[data]` that hold paths.
+const KEYS: [&str; 6] = [
+    "train",
+    "test",
+    "train_images",
+    "train_labels",
+    "test_images",
+    "test_labels",
+];
+
+/// One path, written as a string, or several, as an array of strings.
+#[derive(Debug, Clone)]
+pub(super) struct Paths(pub(super) Vec<PathBuf>);
+
+impl Paths {
+    /// The path, where there is one.
+    pub(super) fn single(mut self, key: &'static [&'static str]) -> Result<PathBuf, Problem> {
+        match self.0.len() {
+            1 => Ok(self.0.swap_remove(0)),
+            count => Err(invalid(key, format!("{count} paths; this format has one"))),
+        }
+    }
+}
+
+impl From<PathBuf> for Paths {
+    fn from(path: PathBuf) -> Self {
+        Self(vec![path])
+    }
+}
+
+impl Serialize for Paths {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0[..] {
+            [path] => path.serialize(serializer),
+            paths => paths.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Paths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Paths;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path or an array of paths")
+            }
+
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<Paths, E> {
+                Ok(Paths(vec![path.into()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Paths, A::Error> {
+                let mut paths = Vec::new();
+                while let Some(path) = items.next_element()? {
+                    paths.push(path);
+                }
+                Ok(Paths(paths))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Makes the paths of `[data]` absolute: the file's from its folder, overrides' from here.
+pub(super) fn resolve(document: &mut Document, path: &Path) -> Result<(), ConfigError> {
+    let file = absolute(path)?;
+    let folder = file.parent().unwrap_or(&file);
+    for key in KEYS {
+        let Some(node) = document.root.get("data").and_then(|data| data.get(key)) else {
+            continue;
+        };
+        let resolved = resolved(node, document, folder)?;
+        let data = document.root.get_mut("data");
+        if let Some(node) = data.and_then(|data| data.get_mut(key)) {
+            *node = resolved;
+        }
+    }
+    Ok(())
+}
+
+/// The node with every string in it, or in its array, as an absolute path.
+fn resolved(node: &Node, document: &Document, folder: &Path) -> Result<Node, ConfigError> {
+    let value = match &node.value {
+        // No file at all, which is refused where the section is checked.
+        Value::String(text) if text.is_empty() => node.value.clone(),
+        Value::String(text) => {
+            let path = match document.is_override(node.at) {
+                true => absolute(Path::new(text))?,
+                false => folder.join(text),
+            };
+            Value::String(path.to_string_lossy().into_owned())
+        }
+        Value::Array(items) => {
+            let items = items.iter().map(|item| resolved(item, document, folder));
+            Value::Array(items.collect::<Result<_, _>>()?)
+        }
+        other => other.clone(),
+    };
+    Ok(Node { at: node.at, value })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,80 @@
+//! Which files are read, and what lies in them where they are compressed.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::DataError;
+
+/// First bytes of a gzip file.
+pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Bytes read at a time.
+pub(super) const BUFFER: usize = 1 << 20;
+
+/// The files that paths and patterns (`*`, `?`, `[a-z]`, `**`) name: in the order given, those of a
+/// pattern sorted.
+pub(super) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
+    let mut files = Vec::new();
+    for pattern in patterns {
+        let before = files.len();
+        // A name may have brackets of its own.
+        if !is_pattern(pattern) || pattern.exists() {
+            files.push(pattern.clone());
+        } else {
+            let bad =
+                |problem: &dyn std::fmt::Display| DataError::format(pattern, problem.to_string());
+            for path in glob::glob(&pattern.to_string_lossy()).map_err(|error| bad(&error))? {
+                files.push(path.map_err(|error| bad(&error))?);
+            }
+            if files.len() == before {
+                return Err(bad(&"no file matches"));
+            }
+        }
+        let twice = (before..files.len()).find(|&index| files[..index].contains(&files[index]));
+        if let Some(index) = twice {
+            return Err(DataError::format(
+                &files[index],
+                "named twice: its rows would count twice",
+            ));
+        }
+    }
+    Ok(files)
+}
+
+fn is_pattern(path: &Path) -> bool {
+    path.to_string_lossy().contains(['*', '?', '['])
+}
+
+/// What lies in a file, unpacked where it is gzip: known by its first two bytes.
+pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, DataError> {
+    let failed = |source| DataError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    let mut file = BufReader::with_capacity(BUFFER, file);
+    Ok(match file.fill_buf().map_err(failed)?.starts_with(&GZIP) {
+        true => Box::new(MultiGzDecoder::new(file)),
+        false => Box::new(file),
+    })
+}
+
+/// The error of reading from [`open`]'s reader.
+pub(super) fn unreadable(path: &Path, error: std::io::Error) -> DataError {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput => {
+            DataError::format(
+                path,
+                format!("compressed data that are cut off or damaged: {error}"),
+            )
+        }
+        _ => DataError::Read {
+            path: path.to_owned(),
+            source: error,
+        },
+    }
+}

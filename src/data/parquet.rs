@@ -1,0 +1,291 @@
+//! Parquet: columns of numbers, truth values and texts.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use parquet::basic::{ConvertedType, LogicalType};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::DataType;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
+
+use super::rows::{Builder, Places, Spec, each_once, same_columns};
+use super::scalar::Scalar;
+use super::{DataError, Place, Table, memory};
+
+/// Rows converted at a time.
+const BATCH: usize = 1 << 12;
+
+/// Reads files with the same columns.
+pub(super) fn read(paths: &[PathBuf], spec: &Spec<'_>) -> Result<Table, DataError> {
+    let mut builder = Builder::new(spec);
+    let mut columns: Vec<String> = Vec::new();
+    for path in paths {
+        let first = (path != &paths[0]).then_some((&*paths[0], &columns[..]));
+        // The crate panics at some damage. What is half built is dropped with the error.
+        let read = AssertUnwindSafe(|| read_file(path, spec, first, &mut builder));
+        columns = catch_unwind(read).unwrap_or_else(|_| {
+            let problem = "damaged: its metadata and its pages do not agree";
+            Err(DataError::format(path, problem))
+        })?;
+    }
+    let places = Places::find(&paths[0], &columns, spec)?;
+    let names = places.features.iter().map(|&index| columns[index].clone());
+    builder.finish(&paths[0], names.collect())
+}
+
+/// Adds the rows of a file, whose columns are those of the first. Returns their names.
+fn read_file(
+    path: &Path,
+    spec: &Spec<'_>,
+    first: Option<(&Path, &[String])>,
+    builder: &mut Builder<'_>,
+) -> Result<Vec<String>, DataError> {
+    let file = File::open(path).map_err(|source| DataError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let reader = SerializedFileReader::new(file).map_err(|error| {
+        DataError::format(path, format!("not a Parquet file, or cut off: {error}"))
+    })?;
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let fields = schema.root_schema().get_fields();
+    let names: Vec<_> = fields.iter().map(|field| field.name().to_owned()).collect();
+    each_once(&names).map_err(|problem| DataError::format(path, problem))?;
+    if let Some(first) = first {
+        same_columns(path, &names, first)?;
+    }
+    let places = Places::find(path, &names, spec)?;
+    let leaves = leaves(path, schema, &names)?;
+    let mut first_row = 0;
+    for group in 0..reader.num_row_groups() {
+        let group = reader
+            .get_row_group(group)
+            .map_err(|error| broken(path, &error))?;
+        let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(usize::MAX);
+        memory::check(path, rows, places.features.len())?;
+        let mut reader = GroupReader::new(path, &*group, (&names, &leaves, &places), first_row)?;
+        reader.read(rows, builder)?;
+        first_row += rows as u64;
+    }
+    Ok(names)
+}
+
+/// Where in the file each column's values stand: those of nested columns are in several places, so that
+/// they have none.
+fn leaves(
+    path: &Path,
+    schema: &SchemaDescriptor,
+    names: &[String],
+) -> Result<Vec<Option<usize>>, DataError> {
+    let mut leaves = vec![None; names.len()];
+    for (index, column) in schema.columns().iter().enumerate() {
+        let is_flat = column.path().parts().len() == 1 && column.max_rep_level() == 0;
+        let place = leaves.get_mut(schema.get_column_root_idx(index));
+        let place = place.ok_or_else(|| DataError::format(path, "its schema is damaged"))?;
+        if is_flat {
+            *place = Some(index);
+        }
+    }
+    Ok(leaves)
+}
+
+/// Reads the columns of one row group side by side.
+struct GroupReader<'a> {
+    path: &'a Path,
+    /// Features, then the label, then the weight.
+    columns: Vec<Column>,
+    features: usize,
+    has_label: bool,
+    /// Rows of the file before this group.
+    first_row: u64,
+}
+
+impl<'a> GroupReader<'a> {
+    fn new(
+        path: &'a Path,
+        group: &dyn RowGroupReader,
+        (names, leaves, places): (&[String], &[Option<usize>], &Places),
+        first_row: u64,
+    ) -> Result<Self, DataError> {
+        let all = places
+            .features
+            .iter()
+            .chain(&places.label)
+            .chain(&places.weight);
+        let columns = all.map(|&index| {
+            let name = names[index].clone();
+            let leaf = leaves[index].ok_or_else(|| {
+                let problem = format!(
+                    "column '{name}' is nested; choose columns of single values by features in [data]"
+                );
+                DataError::format(path, problem)
+            })?;
+            let values = group.get_column_reader(leaf).map_err(|error| broken(path, &error))?;
+            let column = group.metadata().column(leaf).column_descr();
+            Ok(Column {
+                name,
+                values,
+                meaning: Meaning::of(column),
+                is_optional: column.max_def_level() > 0,
+                scalars: Vec::new(),
+            })
+        });
+        Ok(Self {
+            path,
+            columns: columns.collect::<Result<_, DataError>>()?,
+            features: places.features.len(),
+            has_label: places.label.is_some(),
+            first_row,
+        })
+    }
+
+    fn read(&mut self, rows: usize, builder: &mut Builder<'_>) -> Result<(), DataError> {
+        for first in (0..rows).step_by(BATCH) {
+            let count = BATCH.min(rows - first);
+            for column in &mut self.columns {
+                column.fill(count).map_err(|problem| {
+                    DataError::format(self.path, format!("column '{}': {problem}", column.name))
+                })?;
+            }
+            for row in 0..count {
+                for (index, column) in self.columns.iter().enumerate() {
+                    let value = &column.scalars[row];
+                    let added = match index {
+                        _ if index < self.features => builder.feature(value),
+                        _ if index == self.features && self.has_label => builder.label(value),
+                        _ => builder.weight(value),
+                    };
+                    added.map_err(|problem| DataError::Field {
+                        path: self.path.to_owned(),
+                        place: Place::Row(self.first_row + (first + row) as u64 + 1),
+                        column: column.name.clone(),
+                        problem,
+                    })?;
+                }
+                builder.end_row();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One column of a row group, and the values of the rows at hand.
+struct Column {
+    name: String,
+    values: ColumnReader,
+    meaning: Meaning,
+    is_optional: bool,
+    scalars: Vec<Scalar>,
+}
+
+/// What integers stand for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Meaning {
+    Themselves,
+    Unsigned,
+    /// As many digits are behind the point.
+    Decimal(i32),
+}
+
+impl Meaning {
+    fn of(column: &ColumnDescriptor) -> Self {
+        match (column.logical_type_ref(), column.converted_type()) {
+            (Some(LogicalType::Decimal(_)), _) | (_, ConvertedType::DECIMAL) => {
+                Self::Decimal(column.type_scale())
+            }
+            (_, ConvertedType::UINT_8 | ConvertedType::UINT_16) => Self::Unsigned,
+            (_, ConvertedType::UINT_32 | ConvertedType::UINT_64) => Self::Unsigned,
+            _ => Self::Themselves,
+        }
+    }
+
+    fn scalar(self, value: i64, unsigned: u64) -> Scalar {
+        match self {
+            Self::Themselves => Scalar::Integer(value),
+            Self::Unsigned => Scalar::Unsigned(unsigned),
+            Self::Decimal(scale) => Scalar::Double(value as f64 / 10_f64.powi(scale)),
+        }
+    }
+}
+
+impl Column {
+    /// Reads the next `count` values.
+    fn fill(&mut self, count: usize) -> Result<(), String> {
+        self.scalars.clear();
+        let (meaning, is_optional) = (self.meaning, self.is_optional);
+        let scalars = &mut self.scalars;
+        let found = match &mut self.values {
+            ColumnReader::BoolColumnReader(reader) => {
+                take(reader, count, is_optional, scalars, |value| {
+                    Scalar::Boolean(*value)
+                })
+            }
+            ColumnReader::Int32ColumnReader(reader) => {
+                take(reader, count, is_optional, scalars, |&value| {
+                    meaning.scalar(i64::from(value), u64::from(value as u32))
+                })
+            }
+            ColumnReader::Int64ColumnReader(reader) => {
+                take(reader, count, is_optional, scalars, |&value| {
+                    meaning.scalar(value, value as u64)
+                })
+            }
+            ColumnReader::FloatColumnReader(reader) => {
+                take(reader, count, is_optional, scalars, |value| {
+                    Scalar::Single(*value)
+                })
+            }
+            ColumnReader::DoubleColumnReader(reader) => {
+                take(reader, count, is_optional, scalars, |value| {
+                    Scalar::Double(*value)
+                })
+            }
+            ColumnReader::ByteArrayColumnReader(reader) if meaning == Meaning::Themselves => {
+                take(reader, count, is_optional, scalars, |value| {
+                    Scalar::Text(value.data().to_vec())
+                })
+            }
+            _ => {
+                return Err(
+                    "neither numbers of up to 8 bytes nor texts; write it as one of them"
+                        .to_owned(),
+                );
+            }
+        };
+        match found.map_err(|error| error.to_string())? {
+            found if found == count => Ok(()),
+            found => Err(format!(
+                "{found} values where {count} belong; the file is damaged"
+            )),
+        }
+    }
+}
+
+/// Adds up to `count` values to `scalars`; says how many there were.
+fn take<T: DataType>(
+    reader: &mut ColumnReaderImpl<T>,
+    count: usize,
+    is_optional: bool,
+    scalars: &mut Vec<Scalar>,
+    scalar: impl Fn(&T::T) -> Scalar,
+) -> Result<usize, ParquetError> {
+    let (mut values, mut levels) = (Vec::new(), Vec::new());
+    let (records, _, _) = reader.read_records(count, Some(&mut levels), None, &mut values)?;
+    let mut values = values.iter();
+    match is_optional {
+        false => scalars.extend(values.map(scalar)),
+        // A level of 0 says that there is no value.
+        true => scalars.extend(levels.iter().map(|&level| match level {
+            0 => Scalar::Null,
+            _ => values.next().map_or(Scalar::Null, &scalar),
+        })),
+    }
+    Ok(records.min(scalars.len()))
+}
+
+fn broken(path: &Path, error: &ParquetError) -> DataError {
+    DataError::format(path, format!("damaged: {error}"))
+}

@@ -1,0 +1,301 @@
+//! What the formats with named columns share: which columns are read, what a value means, and when a
+//! table is whole.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::{DataError, Table, Targets, Task};
+use crate::layers::Shape;
+use crate::named::{hint_at, listed};
+
+/// Which columns are read, by name, and what their values are for.
+#[derive(Debug, Clone)]
+pub(super) struct Spec<'a> {
+    /// What goes into the model; `None` takes all that are nothing else.
+    pub(super) features: Option<&'a [String]>,
+    pub(super) label: Option<&'a str>,
+    pub(super) weight: Option<&'a str>,
+    pub(super) task: Task,
+    /// Names of the classes in index order; `None` takes those found, sorted.
+    pub(super) classes: Option<&'a [String]>,
+    /// Every feature is multiplied by this.
+    pub(super) scale: f64,
+}
+
+impl Spec<'_> {
+    /// Whether a column is neither label nor weight.
+    pub(super) fn is_feature(&self, name: &str) -> bool {
+        self.label != Some(name) && self.weight != Some(name)
+    }
+}
+
+/// One value, as its format has it.
+pub(super) trait Value {
+    /// As a number.
+    fn number(&self) -> Result<f64, String>;
+
+    /// As the name of a class.
+    fn class(&self) -> Result<Cow<'_, [u8]>, String>;
+
+    /// As errors show it.
+    fn shown(&self) -> String;
+}
+
+/// Where the columns stand.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) features: Vec<usize>,
+    pub(super) label: Option<usize>,
+    pub(super) weight: Option<usize>,
+}
+
+impl Places {
+    /// Finds the columns among the `names` of the file at `path`.
+    pub(super) fn find(path: &Path, names: &[String], spec: &Spec<'_>) -> Result<Self, DataError> {
+        let find = |role, column: &str| {
+            let place = names.iter().position(|name| name == column);
+            place.ok_or_else(|| missing(path, role, column, names, spec))
+        };
+        let label = spec.label.map(|name| find("label", name)).transpose()?;
+        let weight = spec.weight.map(|name| find("weight", name)).transpose()?;
+        let features: Vec<_> = match spec.features {
+            Some(features) => features
+                .iter()
+                .map(|name| find("feature", name))
+                .collect::<Result<_, _>>()?,
+            None => (0..names.len())
+                .filter(|&index| spec.is_feature(&names[index]))
+                .collect(),
+        };
+        if features.is_empty() {
+            return Err(DataError::format(path, "no column is left to learn from"));
+        }
+        Ok(Self {
+            features,
+            label,
+            weight,
+        })
+    }
+}
+
+/// The error of a column that is not among the `names` of a file.
+pub(super) fn missing(
+    path: &Path,
+    role: &'static str,
+    column: &str,
+    names: &[String],
+    spec: &Spec<'_>,
+) -> DataError {
+    let named = spec.features.into_iter().flatten().map(String::as_str);
+    let named: Vec<_> = named.chain(spec.label).chain(spec.weight).collect();
+    let is_free = |name: &&String| !named.contains(&name.as_str());
+    let mut hint = hint_at(column, names.iter().filter(is_free), names);
+    if names.iter().any(|name| name.parse::<f64>().is_ok()) {
+        hint += "; if the first line holds values, put one with names above it";
+    }
+    DataError::Column {
+        path: path.to_owned(),
+        role,
+        column: column.to_owned(),
+        hint,
+    }
+}
+
+/// Refuses two columns of one name.
+pub(super) fn each_once(names: &[String]) -> Result<(), String> {
+    let mut known = BTreeSet::new();
+    match names.iter().find(|name| !known.insert(*name)) {
+        Some(twice) => Err(format!("two columns are called '{twice}'")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a file whose columns are not those of the first.
+pub(super) fn same_columns(
+    path: &Path,
+    names: &[String],
+    first: (&Path, &[String]),
+) -> Result<(), DataError> {
+    let (first, expected) = first;
+    let differs = names
+        .iter()
+        .zip(expected)
+        .position(|(name, other)| name != other);
+    let difference = match differs {
+        Some(index) => format!(
+            "column {} is '{}', but '{}' in {}",
+            index + 1,
+            names[index],
+            expected[index],
+            first.display()
+        ),
+        None if names.len() != expected.len() => format!(
+            "{} columns, but {} has {}",
+            names.len(),
+            first.display(),
+            expected.len()
+        ),
+        None => return Ok(()),
+    };
+    let problem = format!("{difference}; files that are read together have the same columns");
+    Err(DataError::format(path, problem))
+}
+
+/// A table that grows row by row: of each row the features, the label and the weight, in any order.
+#[derive(Debug)]
+pub(super) struct Builder<'a> {
+    spec: &'a Spec<'a>,
+    labels: Labels,
+    table: Table,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(spec: &'a Spec<'a>) -> Self {
+        let mut table = Table::empty(
+            Shape::default(),
+            Targets::Numbers(usize::from(spec.label.is_some())),
+            0,
+        );
+        table.weights = spec.weight.map(|_| Vec::new());
+        Self {
+            spec,
+            labels: spec.classes.map(Labels::known).unwrap_or_default(),
+            table,
+        }
+    }
+
+    pub(super) fn feature(&mut self, value: &impl Value) -> Result<(), String> {
+        self.table.features.push(single(value, self.spec.scale)?);
+        Ok(())
+    }
+
+    pub(super) fn label(&mut self, value: &impl Value) -> Result<(), String> {
+        let target = match self.spec.task {
+            Task::Classification => self.labels.index(&value.class()?)? as f32,
+            Task::Regression => single(value, 1.0)?,
+        };
+        self.table.targets.push(target);
+        Ok(())
+    }
+
+    pub(super) fn weight(&mut self, value: &impl Value) -> Result<(), String> {
+        let weight = single(value, 1.0)?;
+        if weight < 0.0 {
+            return Err(format!("a weight of {weight} is below 0"));
+        }
+        self.table.weights.get_or_insert_default().push(weight);
+        Ok(())
+    }
+
+    pub(super) fn end_row(&mut self) {
+        self.table.rows += 1;
+    }
+
+    /// How many rows have ended.
+    pub(super) fn rows(&self) -> usize {
+        self.table.rows
+    }
+
+    /// The table, of the columns `names`. `path` is the first file.
+    pub(super) fn finish(self, path: &Path, names: Vec<String>) -> Result<Table, DataError> {
+        let mut table = self.table;
+        if table.rows == 0 {
+            return Err(DataError::Empty {
+                path: path.to_owned(),
+            });
+        }
+        if let (Some(column), Some(weights)) = (self.spec.weight, &table.weights)
+            && weights.iter().all(|&weight| weight == 0.0)
+        {
+            let problem = format!("every weight in column '{column}' is 0: no row counts");
+            return Err(DataError::format(path, problem));
+        }
+        if self.spec.label.is_some() && self.spec.task == Task::Classification {
+            table.target_kind = Targets::Classes(self.labels.finish(&mut table.targets));
+        }
+        table.shape = Shape(vec![table.features.len() / table.rows]);
+        table.names = names;
+        Ok(table)
+    }
+}
+
+/// A value multiplied by `scale` in `f64` and rounded once more to `f32`.
+fn single(value: &impl Value, scale: f64) -> Result<f32, String> {
+    let number = value.number()?;
+    let scaled = (number * scale) as f32;
+    if scaled.is_finite() {
+        return Ok(scaled);
+    }
+    Err(match number {
+        _ if number.is_nan() => format!("'{}' is not a number", value.shown()),
+        _ if number.is_infinite() => format!("'{}' is infinite", value.shown()),
+        _ => format!("{} is too large for a 32-bit number", value.shown()),
+    })
+}
+
+/// Class names and their indices.
+#[derive(Debug, Default)]
+pub(super) struct Labels {
+    indices: BTreeMap<Vec<u8>, usize>,
+    fixed: Option<Vec<String>>,
+}
+
+impl Labels {
+    /// Those that are known: any other is an error.
+    pub(super) fn known(names: &[String]) -> Self {
+        let index = |(index, name): (usize, &String)| (name.clone().into_bytes(), index);
+        Self {
+            indices: names.iter().enumerate().map(index).collect(),
+            fixed: Some(names.to_vec()),
+        }
+    }
+
+    /// The class of a field: one of the known, or numbered as found.
+    pub(super) fn index(&mut self, field: &[u8]) -> Result<usize, String> {
+        let field = field.trim_ascii();
+        if let Some(&index) = self.indices.get(field) {
+            return Ok(index);
+        }
+        if field.is_empty() {
+            return Err("the label is empty".to_owned());
+        }
+        let label = std::str::from_utf8(field).map_err(|_| "the label is not UTF-8".to_owned())?;
+        match &self.fixed {
+            None => {
+                let index = self.indices.len();
+                self.indices.insert(field.to_vec(), index);
+                Ok(index)
+            }
+            Some(known) => Err(format!(
+                "unknown label '{label}'; known are {}",
+                listed(known)
+            )),
+        }
+    }
+
+    /// The names in index order; where found, sorts them, as numbers where all are integers, and
+    /// renumbers the targets.
+    pub(super) fn finish(self, targets: &mut [f32]) -> Vec<String> {
+        if let Some(names) = self.fixed {
+            return names;
+        }
+        let mut found: Vec<(String, usize)> = self
+            .indices
+            .into_iter()
+            .map(|(name, index)| (String::from_utf8_lossy(&name).into_owned(), index))
+            .collect();
+        let integers: Option<Vec<i64>> = found.iter().map(|(name, _)| name.parse().ok()).collect();
+        if integers.is_some() {
+            found.sort_by_key(|(name, _)| name.parse::<i64>().unwrap_or_default());
+        }
+        let mut sorted = vec![0.0; found.len()];
+        for (place, &(_, index)) in found.iter().enumerate() {
+            sorted[index] = place as f32;
+        }
+        for target in targets {
+            *target = sorted[*target as usize];
+        }
+        found.into_iter().map(|(name, _)| name).collect()
+    }
+}

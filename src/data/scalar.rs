@@ -1,0 +1,64 @@
+//! A value of a format that has types.
+
+use std::borrow::Cow;
+
+use super::rows::Value;
+
+/// One value. A text is never a number, whatever it says.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Scalar {
+    Integer(i64),
+    Unsigned(u64),
+    Single(f32),
+    Double(f64),
+    Boolean(bool),
+    Text(Vec<u8>),
+    Null,
+    /// Something that is no value: what it is.
+    Other(&'static str),
+}
+
+impl Value for Scalar {
+    fn number(&self) -> Result<f64, String> {
+        match self {
+            Self::Integer(value) => Ok(*value as f64),
+            Self::Unsigned(value) => Ok(*value as f64),
+            Self::Single(value) => Ok(f64::from(*value)),
+            Self::Double(value) => Ok(*value),
+            Self::Boolean(value) => Ok(f64::from(u8::from(*value))),
+            Self::Text(_) => Err(format!(
+                "expected a number, found the text '{}'",
+                self.shown()
+            )),
+            Self::Null | Self::Other(_) => {
+                Err(format!("expected a number, found {}", self.shown()))
+            }
+        }
+    }
+
+    fn class(&self) -> Result<Cow<'_, [u8]>, String> {
+        match self {
+            Self::Text(text) => Ok(Cow::Borrowed(text)),
+            Self::Null | Self::Other(_) => Err(format!("expected a class, found {}", self.shown())),
+            _ => Ok(Cow::Owned(self.shown().into_bytes())),
+        }
+    }
+
+    fn shown(&self) -> String {
+        /// Most bytes of a text that an error shows.
+        const SHOWN: usize = 40;
+        match self {
+            Self::Integer(value) => value.to_string(),
+            Self::Unsigned(value) => value.to_string(),
+            Self::Single(value) => value.to_string(),
+            Self::Double(value) => value.to_string(),
+            Self::Boolean(value) => value.to_string(),
+            Self::Text(text) if text.len() > SHOWN => {
+                format!("{}...", String::from_utf8_lossy(&text[..SHOWN]))
+            }
+            Self::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            Self::Null => "null".to_owned(),
+            Self::Other(what) => (*what).to_owned(),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! CSV from several files, compressed, and by columns.
+
+use super::{Folder, classes, gzip};
+
+const PARTS: &str = "format = \"csv\"\ntrain = [\"first.csv\", \"part-*.csv\"]\nlabel = \"y\"";
+
+/// Three files of which the pattern's come in the order of their names.
+fn parts() -> Folder {
+    Folder::new(PARTS)
+        .with("part-2.csv", "a,b,y\n5,6,u\n")
+        .with("part-1.csv", "a,b,y\n3,4,w\n3.5,4.5,u\n")
+        .with("first.csv", "a,b,y\n1,2,v\n")
+}
+
+#[test]
+fn files_are_read_in_the_order_given_and_those_of_a_pattern_sorted() {
+    let table = parts().train().unwrap();
+    assert_eq!(table.rows, 4);
+    assert_eq!(table.features, [1.0, 2.0, 3.0, 4.0, 3.5, 4.5, 5.0, 6.0]);
+    assert_eq!(table.targets, [1.0, 2.0, 0.0, 0.0]);
+    assert_eq!(table.target_kind, classes(&["u", "v", "w"]));
+    assert_eq!(table.names, ["a", "b"]);
+}
+
+#[test]
+fn the_digest_is_that_of_the_rows_of_all_files() {
+    let together = Folder::new("format = \"csv\"\ntrain = \"all.csv\"\nlabel = \"y\"")
+        .with("all.csv", "a,b,y\n1,2,v\n3,4,w\n3.5,4.5,u\n5,6,u\n");
+    let digest = parts().train().unwrap().digest();
+    assert_eq!(together.train().unwrap().digest(), digest);
+    let changed = parts().with("part-2.csv", "a,b,y\n5,6.5,u\n");
+    assert_ne!(changed.train().unwrap().digest(), digest);
+}
+
+#[test]
+fn files_whose_headers_differ_are_named() {
+    let error = |text: &str| parts().with("part-2.csv", text).train().unwrap_err();
+    assert_eq!(
+        error("b,a,y\n1,2,u\n"),
+        "part-2.csv: column 1 is 'b', but 'a' in first.csv; files that are read together have the \
+         same columns"
+    );
+    assert_eq!(
+        error("a,b,y,z\n1,2,u,0\n"),
+        "part-2.csv: 4 columns, but first.csv has 3; files that are read together have the same \
+         columns"
+    );
+    assert_eq!(
+        error("a,b,y\n1,2,u\n1,x,u\n"),
+        "part-2.csv:3: column 'b': expected a number, found 'x'"
+    );
+}
+
+#[test]
+fn patterns_without_files_and_files_named_twice_are_refused() {
+    let folder = Folder::new(PARTS).with("first.csv", "a,b,y\n1,2,v\n");
+    assert_eq!(folder.train().unwrap_err(), "part-*.csv: no file matches");
+    let mut folder = parts();
+    folder.data = PARTS.replace("first", "part-1");
+    assert_eq!(
+        folder.train().unwrap_err(),
+        "part-1.csv: named twice: its rows would count twice"
+    );
+    folder.data = PARTS.replace("[\"first.csv\", \"part-*.csv\"]", "[]");
+    assert_eq!(
+        folder.train().unwrap_err(),
+        "run.toml:3: data.train: names no files"
+    );
+    folder.data = format!("{PARTS}\ntest = [\"part-1.csv\", \"\"]");
+    assert_eq!(
+        folder.train().unwrap_err(),
+        "run.toml:5: data.test: expected the path of a file, found ''; leave the key out where there is \
+         no file"
+    );
+    folder.data = PARTS.replace("\"first.csv\"", "7");
+    assert_eq!(
+        folder.train().unwrap_err(),
+        "run.toml:3: data.train entry 1: expected string, found integer"
+    );
+}
+
+#[test]
+fn a_name_with_brackets_is_a_file_where_there_is_one() {
+    let folder = Folder::new("format = \"csv\"\ntrain = \"a[1].csv\"\nlabel = \"y\"")
+        .with("a[1].csv", "a,y\n7,v\n");
+    assert_eq!(folder.train().unwrap().features, [7.0]);
+}
+
+#[test]
+fn compressed_files_are_read_and_their_mistakes_have_lines() {
+    let data = "format = \"csv\"\ntrain = \"a.csv.gz\"\ntest = \"b.csv\"\nlabel = \"y\"";
+    let text = "a,y\n1,u\n\n2,v\n";
+    let folder = Folder::new(data)
+        .with("a.csv.gz", gzip(text))
+        .with("b.csv", "y,a\nv,3\n");
+    assert_eq!(folder.train().unwrap().features, [1.0, 2.0]);
+    let test = folder.test().unwrap();
+    assert_eq!((test.features, test.targets), (vec![3.0], vec![1.0]));
+    let folder = folder.with("a.csv.gz", gzip("a,y\n1,u\n\nx,v\n"));
+    assert_eq!(
+        folder.train().unwrap_err(),
+        "a.csv.gz:4: column 'a': expected a number, found 'x'"
+    );
+    let packed = gzip(text);
+    let message = folder
+        .with("a.csv.gz", &packed[..packed.len() - 9])
+        .train()
+        .unwrap_err();
+    assert!(
+        message.starts_with("a.csv.gz: compressed data that are cut off or damaged: "),
+        "{message}"
+    );
+}
+
+#[test]
+fn features_choose_columns_and_their_order() {
+    let data = "format = \"csv\"\ntrain = \"a.csv\"\nlabel = \"y\"\nfeatures = [\"b\", \"a\"]";
+    let folder = Folder::new(data)
+        .with("a.csv", "id,a,b,y\nx,1,2,u\n")
+        .with("rows.csv", "a,b\n3,4\n");
+    let table = folder.train().unwrap();
+    assert_eq!(
+        (table.features, table.names),
+        (vec![2.0, 1.0], vec!["b".into(), "a".into()])
+    );
+    assert_eq!(folder.features("rows.csv").unwrap().features, [4.0, 3.0]);
+    let absent = Folder {
+        data: data.replace("\"a\"]", "\"c\"]"),
+        ..folder
+    };
+    assert_eq!(
+        absent.train().unwrap_err(),
+        "a.csv: no feature column 'c'; known are id, a, b, y"
+    );
+    let twice = Folder {
+        data: data.replace("\"a\"]", "\"b\"]"),
+        ..absent
+    };
+    assert_eq!(
+        twice.train().unwrap_err(),
+        "run.toml:5: data.features: 'b' is named twice"
+    );
+    let label = Folder {
+        data: data.replace("\"a\"]", "\"y\"]"),
+        ..twice
+    };
+    assert_eq!(
+        label.train().unwrap_err(),
+        "run.toml:5: data.features: 'y' is the label"
+    );
+}
+
+#[test]
+fn images_are_predicted_by_a_run_of_columns_only_where_its_rows_are_images() {
+    let data = "format = \"csv\"\ntrain = \"a.csv\"\nlabel = \"y\"";
+    let folder = Folder::new(data).with("a.csv", "a,y\n1,u\n");
+    assert_eq!(
+        folder.features("rows.png").unwrap_err(),
+        "rows.png: images need a size; add shape = [height, width, channels] to [data], with 1 channel \
+         (grey), 3 (colours) or 4 (and opacity)"
+    );
+}

@@ -1,0 +1,248 @@
+//! Parquet: types, codecs, missing values.
+
+use std::sync::Arc;
+
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::data_type::{
+    BoolType, ByteArray, ByteArrayType, DoubleType, FloatType, Int32Type, Int64Type,
+};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+
+use super::{Folder, classes};
+
+const ROWS: &str = "format = \"parquet\"\ntrain = \"a.parquet\"\nlabel = \"y\"";
+
+/// The values of one column.
+enum Values {
+    Int32(Vec<i32>),
+    Int64(Vec<i64>),
+    Float(Vec<f32>),
+    Double(Vec<f64>),
+    Bool(Vec<bool>),
+    Text(Vec<&'static str>),
+    /// The levels say which rows have a value.
+    Optional(Vec<i16>, Vec<f64>),
+}
+use Values::{Bool, Double, Float, Int32, Int64, Optional, Text};
+
+/// A file with the same row group twice.
+fn file(schema: &str, compression: Compression, columns: &[Values]) -> Vec<u8> {
+    let schema = Arc::new(parse_message_type(&format!("message rows {{ {schema} }}")).unwrap());
+    let properties = WriterProperties::builder()
+        .set_compression(compression)
+        .build();
+    let mut bytes = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties)).unwrap();
+    for _ in 0..2 {
+        let mut group = writer.next_row_group().unwrap();
+        for values in columns {
+            let mut column = group.next_column().unwrap().unwrap();
+            let written = match values {
+                Int32(values) => column.typed::<Int32Type>().write_batch(values, None, None),
+                Int64(values) => column.typed::<Int64Type>().write_batch(values, None, None),
+                Float(values) => column.typed::<FloatType>().write_batch(values, None, None),
+                Double(values) => column.typed::<DoubleType>().write_batch(values, None, None),
+                Bool(values) => column.typed::<BoolType>().write_batch(values, None, None),
+                Text(values) => {
+                    let values: Vec<ByteArray> = values.iter().map(|&text| text.into()).collect();
+                    column
+                        .typed::<ByteArrayType>()
+                        .write_batch(&values, None, None)
+                }
+                Optional(levels, values) => {
+                    column
+                        .typed::<DoubleType>()
+                        .write_batch(values, Some(levels), None)
+                }
+            };
+            written.unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+    bytes
+}
+
+const SCHEMA: &str = "required int32 a; required double b; required binary y (STRING);";
+
+fn small(compression: Compression) -> Vec<u8> {
+    let columns = [
+        Int32(vec![1, -2]),
+        Double(vec![0.5, 0.1]),
+        Text(vec!["v", "u"]),
+    ];
+    file(SCHEMA, compression, &columns)
+}
+
+#[test]
+fn columns_are_read_by_name_with_every_codec() {
+    for compression in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::GZIP(Default::default()),
+        Compression::BROTLI(Default::default()),
+        Compression::ZSTD(ZstdLevel::default()),
+    ] {
+        let table = Folder::new(ROWS)
+            .with("a.parquet", small(compression))
+            .train()
+            .unwrap();
+        assert_eq!(
+            (table.rows, &table.names[..]),
+            (4, &["a".to_owned(), "b".to_owned()][..])
+        );
+        assert_eq!(table.features, [1.0, 0.5, -2.0, 0.1, 1.0, 0.5, -2.0, 0.1]);
+        assert_eq!(table.targets, [1.0, 0.0, 1.0, 0.0]);
+        assert_eq!(table.target_kind, classes(&["u", "v"]));
+    }
+}
+
+#[test]
+fn every_type_of_number_is_read() {
+    let schema = "required int64 wide; required int32 unsigned (UINT_32); required float single; \
+                  required boolean flag; required int32 price (DECIMAL(9, 2)); required int64 y;";
+    let columns = [
+        Int64(vec![1 << 40]),
+        Int32(vec![-1]),
+        Float(vec![0.1]),
+        Bool(vec![true]),
+        Int32(vec![-1250]),
+        Int64(vec![10]),
+    ];
+    let folder = Folder::new(ROWS).with("a.parquet", file(schema, Compression::SNAPPY, &columns));
+    let table = folder.train().unwrap();
+    assert_eq!(
+        table.features[..5],
+        [1099511627776.0, 4294967295.0, 0.1, 1.0, -12.5]
+    );
+    assert_eq!(table.target_kind, classes(&["10"]));
+}
+
+#[test]
+fn rows_over_many_batches_keep_their_order() {
+    let values: Vec<i32> = (0..10_000).collect();
+    let labels = values.iter().map(|&value| f64::from(value) / 2.0).collect();
+    let bytes = file(
+        "required int32 x; required double y;",
+        Compression::SNAPPY,
+        &[Int32(values), Double(labels)],
+    );
+    let table = Folder::regression(ROWS)
+        .with("a.parquet", bytes)
+        .train()
+        .unwrap();
+    assert_eq!(table.rows, 20_000);
+    assert!((0..20_000).all(|row| table.features[row] == (row % 10_000) as f32));
+    assert!((0..20_000).all(|row| table.targets[row] == (row % 10_000) as f32 / 2.0));
+}
+
+#[test]
+fn predictions_read_the_trained_columns_and_several_files_are_one_table() {
+    let rows = file(
+        "required double b; required int32 a;",
+        Compression::SNAPPY,
+        &[Double(vec![7.0]), Int32(vec![8])],
+    );
+    let folder = Folder::new(&ROWS.replace("a.parquet", "*-part.parquet"))
+        .with("1-part.parquet", small(Compression::SNAPPY))
+        .with("2-part.parquet", small(Compression::UNCOMPRESSED))
+        .with("rows.parquet", &rows);
+    assert_eq!(folder.train().unwrap().rows, 8);
+    assert_eq!(
+        folder.features("rows.parquet").unwrap().features,
+        [8.0, 7.0, 8.0, 7.0]
+    );
+    assert_eq!(
+        folder.with("2-part.parquet", rows).train().unwrap_err(),
+        "2-part.parquet: column 1 is 'b', but 'a' in 1-part.parquet; files that are read together have \
+         the same columns"
+    );
+}
+
+#[test]
+fn mistakes_have_file_row_and_column() {
+    let error = |bytes: &[u8]| {
+        Folder::new(ROWS)
+            .with("a.parquet", bytes)
+            .train()
+            .unwrap_err()
+    };
+    let whole = small(Compression::SNAPPY);
+    for cut in [&whole[..whole.len() - 1], &whole[..10], b"a,y\n1,2\n"] {
+        let message = error(cut);
+        assert!(
+            message.starts_with("a.parquet: not a Parquet file, or cut off: "),
+            "{message}"
+        );
+    }
+    let missing = [
+        Optional(vec![1, 0, 1], vec![1.0, 3.0]),
+        Int64(vec![0, 0, 0]),
+    ];
+    assert_eq!(
+        error(&file(
+            "optional double x; required int64 y;",
+            Compression::SNAPPY,
+            &missing
+        )),
+        "a.parquet: row 2: column 'x': expected a number, found null"
+    );
+    let text = [Text(vec!["1"]), Int64(vec![0])];
+    assert_eq!(
+        error(&file(
+            "required binary x (STRING); required int64 y;",
+            Compression::SNAPPY,
+            &text
+        )),
+        "a.parquet: row 1: column 'x': expected a number, found the text '1'"
+    );
+    assert_eq!(
+        error(&file(
+            "required int64 x; required int64 z;",
+            Compression::SNAPPY,
+            &[Int64(vec![0]), Int64(vec![0])]
+        )),
+        "a.parquet: no label column 'y'; known are x, z"
+    );
+    let nested = "required group g { required int64 x; } required int64 y;";
+    assert_eq!(
+        error(&file(
+            nested,
+            Compression::SNAPPY,
+            &[Int64(vec![0]), Int64(vec![0])]
+        )),
+        "a.parquet: column 'g' is nested; choose columns of single values by features in [data]"
+    );
+    let empty = [Int64(Vec::new()), Int64(Vec::new())];
+    assert_eq!(
+        error(&file(
+            "required int64 x; required int64 y;",
+            Compression::SNAPPY,
+            &empty
+        )),
+        "a.parquet: no rows in it"
+    );
+    // Damage to the pages themselves.
+    let mut damaged = small(Compression::ZSTD(ZstdLevel::default()));
+    damaged[4..60].fill(0xff);
+    let message = error(&damaged);
+    assert!(message.starts_with("a.parquet: "), "{message}");
+}
+
+#[test]
+fn damage_anywhere_is_an_error_or_goes_unnoticed_but_stops_nothing() {
+    let whole = small(Compression::SNAPPY);
+    let mut errors = 0;
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0xff;
+        if let Err(message) = Folder::new(ROWS).with("a.parquet", damaged).train() {
+            assert!(message.starts_with("a.parquet: "), "{message}");
+            errors += 1;
+        }
+    }
+    assert!(errors > whole.len() / 4, "{errors} of {}", whole.len());
+}
