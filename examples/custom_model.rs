@@ -19,6 +19,7 @@ use ringstep::layers::{
 use ringstep::models::{
     BuildModel, CustomModel, Head, Layers, LossSpec, MicroBatch, Model, Report, Structure,
 };
+use ringstep::onnx::{Graph, OnnxError, Value};
 use ringstep::params::{GradSink, Grads};
 use serde::{Deserialize, Serialize};
 
@@ -175,6 +176,15 @@ impl<B: Backend> Model<B> for ResidualModel<B> {
         self.run(cx, parameters, features);
         let logits = self.classifier.output(cx.rows, self.sum.view(cx.rows));
         self.head.predict(cx, logits, out);
+    }
+
+    fn export(&self, graph: &mut Graph<'_>, features: Value) -> Result<Value, OnnxError> {
+        let stem = self.stem.export(graph, features)?;
+        let body = self.body.export(graph, stem.clone())?;
+        let shortcut = self.shortcut.export(graph, stem)?;
+        let sum = graph.sum(body, &shortcut);
+        let logits = self.classifier.export(graph, sum)?;
+        Ok(self.head.export(graph, logits))
     }
 }
 

@@ -2,8 +2,9 @@
 # Everything that must hold before a change lands: installs what is missing, then checks formatting,
 # lints, documentation and dependencies, and runs all tests: kernels through the real compiler by
 # scripts/check-kernels.sh, the GPU emulator and on it the CUDA tests, which need no GPU, ranks as processes
-# under OpenMPI and under MPICH, and such ranks on emulated GPUs by scripts/gpu-ranks.sh. Last,
-# scripts/digits.sh trains the shipped example in every way.
+# under OpenMPI and under MPICH, and such ranks on emulated GPUs by scripts/gpu-ranks.sh.
+# scripts/check-export.sh has exported models run by onnxruntime. Last, scripts/digits.sh trains the
+# shipped example in every way.
 #
 #   scripts/test.sh                 all of it
 #   scripts/test.sh --install-only  only the system packages
@@ -42,6 +43,7 @@ missing_packages() {
     command -v mpicc.mpich >/dev/null || printf '%s\n' libmpich-dev
     command -v mpirun.mpich >/dev/null || printf '%s\n' mpich
     python3 -m pip --version >/dev/null 2>&1 || printf '%s\n' python3 python3-pip
+    python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || printf '%s\n' python3-venv
     if ! has_libclang; then
         # The smallest set has the compiler's version in its names.
         local version
@@ -213,6 +215,7 @@ main() {
         tests "ranks under $mpi" bash scripts/test-mpi.sh "$mpi"
     done
     tests "ranks on emulated GPUs" bash scripts/gpu-ranks.sh openmpi mpich
+    check "exported models" bash scripts/check-export.sh
     check "digits in every way" bash scripts/digits.sh openmpi mpich
 
     say "summary, $((SECONDS / 60)) min $((SECONDS % 60)) s"

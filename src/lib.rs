@@ -16,6 +16,7 @@ pub mod optim;
 pub mod comm;
 pub mod params;
 pub mod backend;
+pub mod onnx;
 pub mod named;
 pub mod random;
 mod installed;

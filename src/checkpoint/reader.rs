@@ -181,6 +181,15 @@ impl Checkpoint {
         &self.manifest
     }
 
+    /// The contents of the file with all tensors, in the safetensors format: the same for the same
+    /// weights.
+    ///
+    /// # Errors
+    /// If it is not what was written.
+    pub fn weights(&self) -> Result<Vec<u8>, CheckpointError> {
+        self.read(MODEL)
+    }
+
     /// Loads all tensors.
     ///
     /// # Errors
@@ -190,7 +199,7 @@ impl Checkpoint {
     /// # Panics
     /// If a wanted shape is not that of its values.
     pub fn load(&self, wanted: &mut [Wanted<'_>]) -> Result<(), CheckpointError> {
-        let contents = self.read(MODEL)?;
+        let contents = self.weights()?;
         let stored = parse_tensors(&contents).map_err(|problem| self.damaged(MODEL, &problem))?;
         let mut problems = Vec::new();
         for Wanted { name, shape, .. } in &*wanted {

@@ -3,6 +3,7 @@
 pub mod bench;
 mod doctor;
 mod evaluate;
+mod export;
 mod inspect;
 mod predict;
 mod predictions;
@@ -19,6 +20,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::Level;
 
 use self::bench::BenchCommand;
+use self::export::ExportFormat;
 use crate::backend::{DeviceChoice, MatmulChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, launcher};
@@ -61,6 +63,8 @@ enum Command {
     Evaluate(EvaluateArguments),
     /// Applies a trained model to the rows of a file.
     Predict(PredictArguments),
+    /// Writes a trained model to a file for other programs.
+    Export(ExportArguments),
     /// Shows layers, shapes, parameters, checkpoints and metrics of a run.
     Inspect(InspectArguments),
     /// Says what this machine has for training and where it was found, and what to do about what is
@@ -208,6 +212,22 @@ pub struct PredictArguments {
     pub checkpoint: Option<String>,
 }
 
+/// `ringstep export`
+#[derive(Debug, Args)]
+pub struct ExportArguments {
+    /// The run's folder.
+    pub run: PathBuf,
+    /// What is written: onnx, the model with its weights, or safetensors, the weights by name.
+    #[arg(long, value_name = "NAME")]
+    pub format: ExportFormat,
+    /// Where it goes [default: model.onnx or model.safetensors in the run's folder].
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Which checkpoint, such as step-120 [default: the newest whole one].
+    #[arg(long, value_name = "STEP")]
+    pub checkpoint: Option<String>,
+}
+
 /// `ringstep inspect`
 #[derive(Debug, Args)]
 pub struct InspectArguments {
@@ -217,8 +237,8 @@ pub struct InspectArguments {
 
 /// The whole program: parses what was typed, runs it, and turns an error into an exit code.
 ///
-/// With `models` of its own, a program is a `main` of a line and trains, evaluates, predicts and
-/// inspects what they build, under every option that `ringstep` has:
+/// With `models` of its own, a program is a `main` of a line and trains, evaluates, predicts,
+/// exports and inspects what they build, under every option that `ringstep` has:
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -257,6 +277,7 @@ pub fn run(arguments: &Arguments, models: &CustomModels) -> Result<(), Failure> 
         Command::Train(arguments) => train::run(arguments, models, &console),
         Command::Evaluate(arguments) => evaluate::run(arguments, models),
         Command::Predict(arguments) => predict::run(arguments, models),
+        Command::Export(arguments) => export::run(arguments, models),
         Command::Inspect(arguments) => inspect::run(arguments, models),
         Command::Doctor => doctor::run(console.is_quiet()),
         Command::Bench(command) => bench::run(command),

@@ -2,6 +2,7 @@
 
 use super::{Backward, Build, Built, Context, Layer, LayerError, Shape};
 use crate::backend::{Activation, Backend, Saved, View, ViewMut};
+use crate::onnx::{Attribute, Graph, OnnxError, Value};
 use crate::params::Grads;
 
 /// An activation by name.
@@ -105,6 +106,11 @@ impl<B: Backend> Epilogue<B> {
             Some(function) => backend.activate(function, sum, y),
             None => backend.softmax(self.columns, sum, y),
         }
+    }
+
+    /// Adds the function behind the layer's sum to a graph.
+    pub(super) fn export(&self, graph: &mut Graph<'_>, sum: Value) -> Value {
+        export(self.function, graph, sum)
     }
 
     /// Turns the gradient of the activation into that of the sum, in place.
@@ -292,4 +298,57 @@ impl<B: Backend> Layer<B> for ActivationLayer {
             None => cx.backend.softmax_backward(self.columns, io.y, dx),
         }
     }
+
+    fn export(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        Ok(export(self.function, graph, x))
+    }
+}
+
+/// Adds an element-wise function, or where it is none softmax over the channels, to a graph.
+fn export(function: Option<Activation>, graph: &mut Graph<'_>, x: Value) -> Value {
+    let Some(function) = function else {
+        return graph.softmax(&x);
+    };
+    match function {
+        Activation::Linear => x,
+        Activation::Relu => graph.apply("Relu", &x, &[]),
+        Activation::LeakyRelu { slope } => with_alpha("LeakyRelu", graph, &x, slope),
+        Activation::Elu { alpha } => with_alpha("Elu", graph, &x, alpha),
+        Activation::Sigmoid => graph.apply("Sigmoid", &x, &[]),
+        Activation::Tanh => graph.apply("Tanh", &x, &[]),
+        Activation::Gelu => {
+            // Φ(x) = (1 + erf(x / √2)) / 2.
+            let scaled = graph.multiply(&x, std::f32::consts::FRAC_1_SQRT_2);
+            let curve = graph.apply("Erf", &scaled, &[]);
+            half_of_one_plus(graph, &curve, &x)
+        }
+        Activation::GeluTanh => {
+            // tanh(√(2/π) (x + 0.044715 x³)) in place of erf(x / √2).
+            let square = graph.apply("Mul", &x, &[x.name()]);
+            let cubic = graph.multiply(&square, 0.044_715);
+            let factor = graph.add(&cubic, 1.0);
+            let inner = graph.apply("Mul", &factor, &[x.name()]);
+            let scale = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
+            let scaled = graph.multiply(&inner, scale);
+            let curve = graph.apply("Tanh", &scaled, &[]);
+            half_of_one_plus(graph, &curve, &x)
+        }
+        Activation::Silu => {
+            let gate = graph.apply("Sigmoid", &x, &[]);
+            graph.apply("Mul", &x, &[gate.name()])
+        }
+    }
+}
+
+/// The operator's only setting is its alpha.
+fn with_alpha(operator: &str, graph: &mut Graph<'_>, x: &Value, alpha: f32) -> Value {
+    let alpha = [("alpha", Attribute::Float(alpha))];
+    graph.map(operator, x, &[], &alpha, x.shape())
+}
+
+/// `x * (1 + curve) / 2`
+fn half_of_one_plus(graph: &mut Graph<'_>, curve: &Value, x: &Value) -> Value {
+    let raised = graph.add(curve, 1.0);
+    let gated = graph.apply("Mul", &raised, &[x.name()]);
+    graph.multiply(&gated, 0.5)
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::dense::yes;
 use super::{Backward, Build, Built, Context, Layer, LayerError, Shape};
 use crate::backend::{Accumulate, Affine, Backend, Normalized, View, ViewMut};
+use crate::onnx::{Attribute, Graph, OnnxError, Value};
 use crate::params::{Grads, Group, Ones, Zeros};
 
 /// Each channel to mean 0 and variance 1 over the micro-batch, in inference by moving statistics.
@@ -180,6 +181,34 @@ impl<B: Backend> Layer<B> for BatchNormLayer<B> {
                 .normalize_columns_backward(self.epsilon, normalized, scale, sums, dy, dx);
         }
     }
+
+    fn export(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        let x = graph.channels_first(x);
+        let (gamma, beta) = affine(graph, self.gamma.as_ref(), self.beta.as_ref(), self.columns);
+        let mean = graph.weight("moving_mean");
+        let variance = graph.weight("moving_variance");
+        let others = [gamma.as_str(), &beta, &mean, &variance];
+        let epsilon = [("epsilon", Attribute::Float(self.epsilon))];
+        Ok(graph.map("BatchNormalization", &x, &others, &epsilon, x.shape()))
+    }
+}
+
+/// The names of scale and offset, which stand for nothing where the layer has none.
+pub(super) fn affine(
+    graph: &mut Graph<'_>,
+    scale: Option<&Range<usize>>,
+    offset: Option<&Range<usize>>,
+    columns: usize,
+) -> (String, String) {
+    let gamma = match scale {
+        Some(_) => graph.weight("gamma"),
+        None => graph.filled(columns, 1.0),
+    };
+    let beta = match offset {
+        Some(_) => graph.weight("beta"),
+        None => graph.filled(columns, 0.0),
+    };
+    (gamma, beta)
 }
 
 /// Writes the two halves of `sums` to the gradients of offset and scale.

@@ -1,11 +1,13 @@
 //! Two-dimensional convolution, channels last.
 
+use std::iter;
 use std::ops::Range;
 
 use super::activation::Epilogue;
 use super::dense::{glorot_uniform, yes, zeros};
 use super::{ActivationSpec, Backward, Build, Built, Context, Layer, LayerError, Shape};
 use crate::backend::{Backend, ConvGeometry, Convolution, Padding, View, ViewMut};
+use crate::onnx::{Attribute, Graph, OnnxError, Value};
 use crate::params::{Grads, Group, Initializer};
 
 /// A number for rows and one for columns; one number alone stands for both.
@@ -248,5 +250,60 @@ impl<B: Backend> Layer<B> for Conv2DLayer<B> {
             cx.backend
                 .convolve_backward_input(&geometry, kernel, dz, dx, workspace);
         }
+    }
+
+    fn export(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        let x = graph.channels_first(x);
+        let kernel = graph.kernel("kernel");
+        let bias = self.bias.as_ref().map(|_| graph.weight("bias"));
+        let others: Vec<&str> = iter::once(kernel.as_str()).chain(bias.as_deref()).collect();
+        let geometry = &self.geometry;
+        let windows = Windows {
+            image: [geometry.in_height, geometry.in_width],
+            window: [geometry.kernel_height, geometry.kernel_width],
+            strides: [geometry.stride_height, geometry.stride_width],
+            before: [geometry.pad_top, geometry.pad_left],
+            count: [geometry.out_height, geometry.out_width],
+        };
+        let shape = [
+            geometry.out_height,
+            geometry.out_width,
+            geometry.out_channels,
+        ];
+        let sum = graph.map("Conv", &x, &others, &windows.attributes(), &shape);
+        Ok(self.epilogue.export(graph, sum))
+    }
+}
+
+/// How windows lie over an image, for rows and columns.
+pub(super) struct Windows {
+    /// Extents of the image.
+    pub(super) image: [usize; 2],
+    /// Extents of a window.
+    pub(super) window: [usize; 2],
+    /// From one window to the next.
+    pub(super) strides: [usize; 2],
+    /// How much of the first window lies before the image.
+    pub(super) before: [usize; 2],
+    /// Number of windows.
+    pub(super) count: [usize; 2],
+}
+
+impl Windows {
+    /// As ONNX's operators on windows are told of them.
+    pub(super) fn attributes(&self) -> Vec<(&'static str, Attribute)> {
+        let after = |dimension: usize| {
+            let covered =
+                (self.count[dimension] - 1) * self.strides[dimension] + self.window[dimension];
+            covered.saturating_sub(self.before[dimension] + self.image[dimension])
+        };
+        let pads = [self.before, [after(0), after(1)]].concat();
+        let ints =
+            |sizes: &[usize]| Attribute::Ints(sizes.iter().map(|&size| size as i64).collect());
+        vec![
+            ("kernel_shape", ints(&self.window)),
+            ("strides", ints(&self.strides)),
+            ("pads", ints(&pads)),
+        ]
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::activation::Epilogue;
 use super::{ActivationSpec, Backward, Build, Built, Context, Layer, LayerError, Shape};
 use crate::backend::{Backend, MatmulShape, View, ViewMut};
+use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::{GlorotUniform, Grads, Group, Initializer, Zeros};
 
 /// Every output from every input of the last dimension.
@@ -152,5 +153,20 @@ impl<B: Backend> Layer<B> for DenseLayer<B> {
             cx.backend
                 .matmul(shape, dz, kernel, dx, crate::backend::Accumulate::Set);
         }
+    }
+
+    fn export(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        let x = graph.channels_last(x);
+        let mut shape = x.shape().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = self.units;
+        }
+        let kernel = graph.weight("kernel");
+        let mut sum = graph.map("MatMul", &x, &[&kernel], &[], &shape);
+        if self.bias.is_some() {
+            let bias = graph.weight("bias");
+            sum = graph.apply("Add", &sum, &[&bias]);
+        }
+        Ok(self.epilogue.export(graph, sum))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Backward, Build, Built, Context, Layer, LayerError, Shape};
 use crate::backend::{Backend, DropoutKey, View, ViewMut};
+use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::Grads;
 
 /// Sets a random share of its input to zero in training and scales the rest up; does nothing in
@@ -87,5 +88,9 @@ impl<B: Backend> Layer<B> for DropoutLayer {
         if let Some(dx) = io.dx {
             self.drop(cx, B::shared(&io.dy), dx);
         }
+    }
+
+    fn export(&self, _: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        Ok(x)
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::{Backward, Build, Built, Context, Layer, LayerError, Shape};
 use crate::backend::{Backend, View, ViewMut};
+use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::{Grads, Group, Initializer, RandomUniform};
 
 /// A learned vector of `output_dim` numbers for each index from 0 to below `input_dim`.
@@ -96,5 +97,12 @@ impl<B: Backend> Layer<B> for EmbeddingLayer {
         if let Some(dx) = io.dx {
             cx.backend.fill(dx, 0.0);
         }
+    }
+
+    fn export(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        // What was scaled to an index may be one rounding away from it, and the cast cuts off.
+        let rounded = graph.apply("Round", &x, &[]);
+        let table = graph.weight("embeddings");
+        Ok(graph.gather(&table, rounded, self.width))
     }
 }

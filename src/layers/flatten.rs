@@ -2,6 +2,7 @@
 
 use super::{Backward, Build, Built, Context, Layer, LayerError, Shape};
 use crate::backend::{Backend, View, ViewMut};
+use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::Grads;
 
 /// All dimensions as one, row-major, channels last.
@@ -53,5 +54,10 @@ impl<B: Backend> Layer<B> for FlattenLayer {
 
     fn is_view(&self) -> bool {
         true
+    }
+
+    fn export(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        let elements = x.shape().iter().product();
+        Ok(graph.reshape(x, &[elements]))
     }
 }

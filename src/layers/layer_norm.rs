@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use super::batch_norm::write_sums;
+use super::batch_norm::{affine, write_sums};
 use super::dense::yes;
 use super::{Backward, Build, Built, Context, Layer, LayerError, Shape};
 use crate::backend::{Affine, Backend, View, ViewMut};
+use crate::onnx::{Attribute, Graph, OnnxError, Value};
 use crate::params::{Grads, Group, Ones, Zeros};
 
 /// The last dimension to mean 0 and variance 1.
@@ -117,5 +118,21 @@ impl<B: Backend> Layer<B> for LayerNormLayer<B> {
             self.beta.as_ref(),
             self.gamma.as_ref(),
         );
+    }
+
+    fn export(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        let x = graph.channels_last(x);
+        let (gamma, beta) = affine(graph, self.gamma.as_ref(), self.beta.as_ref(), self.columns);
+        let attributes = [
+            ("axis", Attribute::Int(-1)),
+            ("epsilon", Attribute::Float(self.epsilon)),
+        ];
+        Ok(graph.map(
+            "LayerNormalization",
+            &x,
+            &[&gamma, &beta],
+            &attributes,
+            x.shape(),
+        ))
     }
 }

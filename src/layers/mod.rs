@@ -42,6 +42,7 @@ pub use stack::Stack;
 pub use crate::params::Initializer;
 
 use crate::backend::{Backend, View, ViewMut};
+use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::Grads;
 
 /// One step of a model: `y = f(x)`, and its gradients.
@@ -70,6 +71,14 @@ pub trait Layer<B: Backend>: Send {
     /// Whether `y` is `x` under another shape: such a layer is never run.
     fn is_view(&self) -> bool {
         false
+    }
+
+    /// Adds to `graph` what the layer does in inference; returns `y`.
+    ///
+    /// # Errors
+    /// If it does not say, which is what happens by default.
+    fn export(&self, graph: &mut Graph<'_>, _x: Value) -> Result<Value, OnnxError> {
+        Err(graph.no_description())
     }
 }
 

@@ -1,8 +1,9 @@
 //! The largest or the mean value of windows of an image, or of the whole image.
 
-use super::conv2d::{Pair, image, positive, too_large};
+use super::conv2d::{Pair, Windows, image, positive, too_large};
 use super::{Backward, Build, Built, Context, Layer, LayerError, Shape};
 use crate::backend::{Backend, Padding, PoolGeometry, Pooling, View, ViewMut};
+use crate::onnx::{Attribute, Graph, OnnxError, Value};
 use crate::params::Grads;
 
 macro_rules! window_pooling {
@@ -112,11 +113,17 @@ struct PoolingLayer {
     pooling: Pooling,
     /// For the most rows.
     geometry: PoolGeometry,
+    /// Shape of one row: the channels alone where a window is the whole image.
+    output: Shape,
 }
 
 impl PoolingLayer {
     fn built<B: Backend>(pooling: Pooling, geometry: PoolGeometry, output: Shape) -> Built<B> {
-        let layer = Box::new(Self { pooling, geometry });
+        let layer = Box::new(Self {
+            pooling,
+            geometry,
+            output: output.clone(),
+        });
         Built { layer, output }
     }
 }
@@ -153,5 +160,37 @@ impl<B: Backend> Layer<B> for PoolingLayer {
             cx.backend
                 .pool_backward(self.pooling, &geometry, io.x, io.y, io.dy, dx);
         }
+    }
+
+    fn export(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        if self.output.0.len() == 1 {
+            let operator = match self.pooling {
+                Pooling::Max => "ReduceMax",
+                Pooling::Average => "ReduceMean",
+            };
+            let attributes = [
+                ("axes", Attribute::Ints(x.spatial_axes())),
+                ("keepdims", Attribute::Int(0)),
+            ];
+            return Ok(graph.map(operator, &x, &[], &attributes, &self.output.0));
+        }
+        let x = graph.channels_first(x);
+        let geometry = &self.geometry;
+        let windows = Windows {
+            image: [geometry.in_height, geometry.in_width],
+            window: [geometry.window_height, geometry.window_width],
+            strides: [geometry.stride_height, geometry.stride_width],
+            before: [geometry.pad_top, geometry.pad_left],
+            count: [geometry.out_height, geometry.out_width],
+        };
+        let mut attributes = windows.attributes();
+        let operator = match self.pooling {
+            Pooling::Max => "MaxPool",
+            Pooling::Average => {
+                attributes.push(("count_include_pad", Attribute::Int(0)));
+                "AveragePool"
+            }
+        };
+        Ok(graph.map(operator, &x, &[], &attributes, &self.output.0))
     }
 }

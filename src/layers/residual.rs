@@ -3,6 +3,7 @@
 use super::stack::Stack;
 use super::{Backward, Build, Built, Context, Layer, LayerError, LayerSpec, Shape};
 use crate::backend::{Backend, View, ViewMut};
+use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::Grads;
 
 /// Adds its input to the output of the layers inside it, whose shapes must be equal.
@@ -76,5 +77,10 @@ impl<B: Backend> Layer<B> for ResidualLayer<B> {
             .body
             .backward_to_input(cx, parameters, io.x, io.dy, grads);
         cx.backend.add_assign(B::shared(&through), dx);
+    }
+
+    fn export(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        let body = self.body.export(graph, x.clone())?;
+        Ok(graph.sum(x, &body))
     }
 }

@@ -3,6 +3,7 @@
 use super::Layer;
 use super::{Backward, Build, Context, LayerError, LayerSpec, RowBuffer, Shape};
 use crate::backend::{Backend, View, ViewMut};
+use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::Grads;
 
 /// A list of built layers with the buffers between them.
@@ -23,8 +24,9 @@ struct Child<B: Backend> {
     /// Its parameters, from the start of those of what the stack is built in.
     start: usize,
     end: usize,
-    /// Numbers per row of input.
-    inputs: usize,
+    name: String,
+    /// Shape of one row of input.
+    input: Shape,
     /// Numbers per row of output.
     outputs: usize,
     output: RowBuffer<B>,
@@ -43,21 +45,22 @@ impl<B: Backend> Stack<B> {
         let (mut children, mut shape, mut widest) = (Vec::new(), input.clone(), 0);
         for layer in layers {
             let start = build.start();
+            let place = build.summary().len();
             let built = layer.build(build, &shape)?;
             if built.layer.is_view() {
                 shape = built.output;
                 continue;
             }
-            let inputs = shape.elements();
+            widest = widest.max(shape.elements());
             children.push(Child {
                 layer: built.layer,
+                name: build.summary()[place].name.clone(),
+                input: shape,
                 start,
                 end: build.start(),
-                inputs,
                 outputs: built.output.elements(),
                 output: build.rows("activations", &built.output)?,
             });
-            widest = widest.max(inputs);
             shape = built.output;
         }
         let mut gradient = || build.backend.allocate("gradients", build.max_rows * widest);
@@ -136,13 +139,27 @@ impl<B: Backend> Stack<B> {
         match self.children.first() {
             Some(first) => {
                 let written = &mut self.gradients[(self.children.len() - 1) % 2];
-                B::slice_mut(B::view_mut(written), 0..cx.rows * first.inputs)
+                B::slice_mut(B::view_mut(written), 0..cx.rows * first.input.elements())
             }
             None => {
                 let len = B::len_mut(&dy);
                 B::slice_mut(dy, 0..len)
             }
         }
+    }
+
+    /// Adds to `graph` what all layers do to `x` in inference; returns the output.
+    ///
+    /// # Errors
+    /// If a layer does not say what it does.
+    pub fn export(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        let mut y = x;
+        for child in &self.children {
+            // What only gives rows another shape is no child.
+            let x = graph.reshape(y, &child.input.0);
+            y = graph.layer(&child.name, |graph| child.layer.export(graph, x))?;
+        }
+        Ok(graph.reshape(y, &self.shape.0))
     }
 
     /// The gradient of the last layer's input goes to the first of the two buffers, that of the one
@@ -176,7 +193,10 @@ impl<B: Backend> Stack<B> {
                 },
                 dx: match (index, input) {
                     (0, Input::Ignored) => None,
-                    _ => Some(B::slice_mut(B::view_mut(to), 0..rows * child.inputs)),
+                    _ => Some(B::slice_mut(
+                        B::view_mut(to),
+                        0..rows * child.input.elements(),
+                    )),
                 },
             };
             child

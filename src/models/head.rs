@@ -5,6 +5,7 @@ use crate::backend::{Activation, Backend, Compared, Loss, View, ViewMut};
 use crate::data::Targets;
 use crate::layers::{Build, Context, LayerError, RowBuffer, Shape};
 use crate::named::{listed, registry};
+use crate::onnx::{Graph, Value};
 
 registry! {
     /// What is minimised, and which metric goes with it.
@@ -176,6 +177,21 @@ impl<B: Backend> Head<B> {
                 cx.backend.activate(Activation::Sigmoid, outputs, out);
             }
             _ => cx.backend.copy(outputs, out),
+        }
+    }
+
+    /// Adds to `graph` what [`Self::predict`] makes of `outputs`.
+    pub fn export(&self, graph: &mut Graph<'_>, outputs: Value) -> Value {
+        match self.loss {
+            Loss::SoftmaxCrossEntropy { .. } => {
+                // Over all that a row holds, whatever its shape.
+                let shape = outputs.shape().to_vec();
+                let logits = graph.reshape(outputs, &[self.outputs]);
+                let probabilities = graph.softmax(&logits);
+                graph.reshape(probabilities, &shape)
+            }
+            Loss::SigmoidCrossEntropy { .. } => graph.apply("Sigmoid", &outputs, &[]),
+            _ => outputs,
         }
     }
 }

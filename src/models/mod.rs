@@ -15,6 +15,7 @@ pub use structure::Structure;
 
 use crate::backend::{Backend, Memory, View, ViewMut};
 use crate::layers::{Context, Shape, StateTensor};
+use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::{GradSink, Layout};
 
 /// Rows that go through a model together, in backend memory.
@@ -96,6 +97,16 @@ pub trait Model<B: Backend>: Send {
         features: View<'_, B>,
         out: ViewMut<'_, B>,
     );
+
+    /// Adds to `graph` what [`Self::predict`] computes from `features`; returns the outputs.
+    ///
+    /// # Errors
+    /// If the model does not say, which is what happens by default, or one of its layers does not.
+    fn export(&self, _graph: &mut Graph<'_>, _features: Value) -> Result<Value, OnnxError> {
+        Err(OnnxError::NoDescription {
+            what: "the model".to_owned(),
+        })
+    }
 }
 
 impl<B: Backend, M: Model<B> + ?Sized> Model<B> for Box<M> {
@@ -131,5 +142,9 @@ impl<B: Backend, M: Model<B> + ?Sized> Model<B> for Box<M> {
         out: ViewMut<'_, B>,
     ) {
         (**self).predict(cx, parameters, features, out);
+    }
+
+    fn export(&self, graph: &mut Graph<'_>, features: Value) -> Result<Value, OnnxError> {
+        (**self).export(graph, features)
     }
 }

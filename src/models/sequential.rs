@@ -4,6 +4,7 @@ use super::{BuildModel, Head, LossSpec, MicroBatch, Model, Report, Structure};
 use crate::backend::{Backend, View, ViewMut};
 use crate::data::Description;
 use crate::layers::{Build, Context, LayerError, LayerSpec, Shape, Stack};
+use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::{GradSink, Grads};
 
 /// Layers in forward order, to be written one after another:
@@ -166,5 +167,10 @@ impl<B: Backend> Model<B> for Sequential<B> {
     ) {
         let outputs = self.stack.forward(cx, parameters, features);
         self.head.predict(cx, outputs, out);
+    }
+
+    fn export(&self, graph: &mut Graph<'_>, features: Value) -> Result<Value, OnnxError> {
+        let outputs = self.stack.export(graph, features)?;
+        Ok(self.head.export(graph, outputs))
     }
 }

@@ -177,7 +177,7 @@ pub(super) fn wanted<'a>(
 }
 
 /// Length of the state arena.
-fn state_len(states: &[StateTensor]) -> usize {
+pub(super) fn state_len(states: &[StateTensor]) -> usize {
     states.last().map_or(0, |state| state.range.end)
 }
 

@@ -286,6 +286,7 @@ fn copies_that_a_launcher_starts_are_refused_by_every_command() {
         &["inspect", "runs/two"][..],
         &["evaluate", "runs/two"],
         &["predict", "runs/two", "--input", "test.csv"],
+        &["export", "runs/two", "--format", "onnx"],
     ] {
         for (variable, is_refused) in [("OMPI_COMM_WORLD_SIZE", true), ("SLURM_NTASKS", false)] {
             let output = Command::new(env!("CARGO_BIN_EXE_ringstep"))

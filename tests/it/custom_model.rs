@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
     reason = "elsewhere it is a program of its own"
 )]
 #[path = "../../examples/custom_model.rs"]
-mod example;
+pub(crate) mod example;
 
 /// A short run of a narrow residual network.
 const SHORT: [&str; 6] = [

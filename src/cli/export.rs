@@ -1,0 +1,74 @@
+//! `ringstep export`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::run::Run;
+use super::{ExportArguments, Failure};
+use crate::backend::Precision;
+use crate::checkpoint::write_atomically;
+use crate::config::CustomModels;
+use crate::named::choices;
+use crate::train::export_onnx;
+
+choices! {
+    /// What a model is exported as.
+    pub enum ExportFormat ("export format") {
+        /// The model with its weights.
+        Onnx = "onnx",
+        /// The weights by name.
+        Safetensors = "safetensors",
+    }
+}
+
+/// Writes the model, or its weights, to a file.
+pub(super) fn run(arguments: &ExportArguments, models: &CustomModels) -> Result<(), Failure> {
+    let run = Run::open(&arguments.run, models)?;
+    let output = match &arguments.output {
+        Some(output) => output.clone(),
+        None => default_output(&run, arguments.format),
+    };
+    refuse_own_files(&run, &output)?;
+    let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
+    let contents = match arguments.format {
+        ExportFormat::Onnx => export_onnx(&run.config, &checkpoint)?,
+        ExportFormat::Safetensors => checkpoint.weights()?,
+    };
+    write_atomically(&output, &contents)?;
+    let from = checkpoint.folder().display();
+    tracing::info!("{} as {} in {}", from, arguments.format, output.display());
+    let precision = run.config.train.precision;
+    if arguments.format == ExportFormat::Onnx && precision != Precision::F32 {
+        tracing::warn!(
+            "the exported model computes in f32: its outputs are not those of `ringstep predict`, \
+             which rounds operands to {precision} as training did"
+        );
+    }
+    Ok(())
+}
+
+fn default_output(run: &Run, format: ExportFormat) -> PathBuf {
+    run.folder.path().join(format!("model.{format}"))
+}
+
+/// What the run consists of is not replaced.
+fn refuse_own_files(run: &Run, output: &Path) -> Result<(), Failure> {
+    let Ok(target) = fs::canonicalize(output) else {
+        return Ok(());
+    };
+    let folder = &run.folder;
+    for own in [
+        folder.config_path(),
+        folder.metrics_path(),
+        folder.checkpoints(),
+    ] {
+        if fs::canonicalize(&own).is_ok_and(|own| target.starts_with(own)) {
+            return Err(format!(
+                "--output {} belongs to the run; name another file, or it would be lost",
+                output.display()
+            )
+            .into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! A trained model as a file that other programs run.
+
+use super::inference::{state_len, wanted};
+use crate::backend::cpu::Cpu;
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::config::RunConfig;
+use crate::data::{Description, Targets};
+use crate::layers::{Build, LayerError};
+use crate::models::Model as _;
+use crate::onnx::{Graph, OnnxError, Tensor};
+
+/// Why there is no such file.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The model cannot be built.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The checkpoint is damaged or of another model.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The model cannot be written in that format.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+}
+
+/// The model of a run with the weights of `checkpoint` as the bytes of an ONNX file, which computes
+/// in `f32` what [`Inference::predict`](super::Inference::predict) does with the features as they
+/// stand in the data, before `data.scale`.
+///
+/// Its input is `features`, `[batch, shape]`; its output `probabilities` where the loss tells classes
+/// apart, else `predictions`, `[batch, output shape]`.
+///
+/// # Errors
+/// If the checkpoint does not fit the model, or a part of the model that was written in Rust does not
+/// say what it computes.
+pub fn export_onnx(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Vec<u8>, ExportError> {
+    let data = &checkpoint.facts().data;
+    let mut backend = Cpu::new();
+    let model = config.model.build(Build::new(&mut backend, 1), data)?;
+    let (layout, states) = (model.layout(), model.states());
+    let mut parameters = vec![0.0; layout.end()];
+    let mut state = vec![0.0; state_len(states)];
+    checkpoint.load(&mut wanted(layout, states, &mut parameters, &mut state))?;
+    let weights = layout.tensors().iter().map(|tensor| Tensor {
+        name: &tensor.name,
+        shape: &tensor.shape,
+        values: &parameters[tensor.range()],
+    });
+    let weights = weights.chain(states.iter().map(|tensor| Tensor {
+        name: &tensor.name,
+        shape: &tensor.shape,
+        values: &state[tensor.range.clone()],
+    }));
+    let mut graph = Graph::new(&config.name, weights);
+    describe(&mut graph, data);
+    let mut features = graph.input("features", &model.input().0);
+    if config.data.scale != 1.0 {
+        features = graph.multiply(&features, config.data.scale as f32);
+    }
+    let outputs = model.export(&mut graph, features)?;
+    let name = match config.model.loss.is_classification() {
+        true => "probabilities",
+        false => "predictions",
+    };
+    graph.output(name, outputs);
+    Ok(graph.finish()?)
+}
+
+/// Notes which columns the features are, and which classes the outputs.
+fn describe(graph: &mut Graph<'_>, data: &Description) {
+    if !data.columns.is_empty() {
+        graph.note("columns", serde_json::json!(data.columns).to_string());
+    }
+    if let Targets::Classes(classes) = &data.targets {
+        graph.note("classes", serde_json::json!(classes).to_string());
+    }
+}
