@@ -330,8 +330,8 @@ impl Memory for Cuda {
             .and_then(|library| library.is_asked_for());
         // What it chooses depends on more than the capability.
         let library = library.map_or_else(String::new, |version| {
-            let multiprocessors = self.device.multiprocessors;
-            format!(" cuBLASLt {version} on {multiprocessors} multiprocessors")
+            let processors = self.device.processors;
+            format!(" cuBLASLt {version} on {processors} multiprocessors")
         });
         let wgmma = if self.takes_wgmma { " wgmma" } else { "" };
         format!("cuda {} {compiler}{wgmma}{library}", self.device.capability)
