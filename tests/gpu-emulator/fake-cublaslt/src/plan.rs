@@ -310,3 +310,98 @@ fn hash(problem: &Problem) -> u64 {
     problem.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Status;
+
+    fn layout(rows: u64, columns: u64) -> Layout {
+        Layout::new(R_32F, rows, columns, rows as i64).unwrap()
+    }
+
+    fn refused<T>(result: LtResult<T>) -> Status {
+        result.err().unwrap().status
+    }
+
+    /// `[m, n] = [m, k] · [k, n]`
+    fn problem(m: u64, n: u64, k: u64) -> Problem {
+        let description = Description::new(68, R_32F).unwrap();
+        let d = layout(m, n);
+        let layouts = [layout(m, k), layout(k, n), d, d];
+        Problem::new(&description, layouts).unwrap().0
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let mut description = Description::new(77, R_32F).unwrap();
+        let (a, b, d) = (layout(3, 5), layout(5, 4), layout(3, 4));
+        let (fits, _) = Problem::new(&description, [a, b, d, d]).unwrap();
+        assert_eq!(fits.extents(), (3, 4, 5));
+        let other = [layout(3, 6), b, d, d];
+        assert_eq!(
+            refused(Problem::new(&description, other)),
+            Status::InvalidValue
+        );
+        let narrow = Layout::new(R_32F, 3, 5, 2).unwrap();
+        let narrow = [narrow, b, d, d];
+        assert_eq!(
+            refused(Problem::new(&description, narrow)),
+            Status::InvalidValue
+        );
+        // Transposed, A is 5 x 3.
+        description.set(3, &1i32.to_ne_bytes()).unwrap();
+        assert!(Problem::new(&description, [a, b, d, d]).is_err());
+        assert!(Problem::new(&description, [layout(5, 3), b, d, d]).is_ok());
+        // A bias that is not there, and one of rows.
+        description.set(7, &6u32.to_ne_bytes()).unwrap();
+        let layouts = [layout(5, 3), b, d, d];
+        assert_eq!(
+            refused(Problem::new(&description, layouts)),
+            Status::InvalidValue
+        );
+        description.set(8, &4096u64.to_ne_bytes()).unwrap();
+        assert_eq!(Problem::new(&description, layouts).unwrap().1, 4096);
+    }
+
+    #[test]
+    fn attributes_and_types_that_are_not_known_are_refused() {
+        assert_eq!(refused(Description::new(64, R_32F)), Status::NotSupported);
+        assert_eq!(refused(Layout::new(2, 1, 1, 1)), Status::NotSupported);
+        assert_eq!(refused(Layout::new(R_32F, 0, 1, 1)), Status::InvalidValue);
+        let mut description = Description::new(68, R_32F).unwrap();
+        assert_eq!(refused(description.set(99, &[0; 4])), Status::InvalidValue);
+        assert_eq!(refused(description.set(3, &[0; 8])), Status::InvalidValue);
+        let drelu = 136u32.to_ne_bytes();
+        assert_eq!(refused(description.set(7, &drelu)), Status::NotSupported);
+        let mut preference = Preference::default();
+        assert_eq!(
+            refused(preference.set(5, &3u32.to_ne_bytes())),
+            Status::InvalidValue
+        );
+    }
+
+    #[test]
+    fn an_algorithm_is_good_for_what_it_was_chosen_for() {
+        let mut preference = Preference::default();
+        preference.set(1, &4096u64.to_ne_bytes()).unwrap();
+        for operand in 5..=8 {
+            preference.set(operand, &16u32.to_ne_bytes()).unwrap();
+        }
+        let asked = problem(3, 4, 5);
+        let algorithm = Algorithm::choose(&asked, &preference);
+        let addresses = [16, 32, 48, 48];
+        algorithm.check(&asked, addresses, 4096).unwrap();
+        assert!(algorithm.check(&asked, addresses, 4095).is_err());
+        assert!(algorithm.check(&asked, [16, 40, 48, 48], 4096).is_err());
+        assert!(algorithm.check(&problem(3, 5, 4), addresses, 4096).is_err());
+    }
+
+    #[test]
+    fn elements_lie_where_the_order_says() {
+        let mut matrix = Layout::new(R_32F, 3, 4, 6).unwrap();
+        assert_eq!((matrix.at(2, 1), matrix.span()), (8, 21));
+        matrix.set(1, &1i32.to_ne_bytes()).unwrap();
+        assert_eq!((matrix.at(2, 1), matrix.span()), (13, 16));
+    }
+}
