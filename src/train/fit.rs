@@ -167,11 +167,13 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let products = self.devices.choose_products(backend, reducer, pinned)?;
         if let Some(log) = &mut self.log {
             let is_library = |timed: &&TimedMatmul| timed.chosen == MatmulChoice::Cublaslt;
-            tracing::info!(
-                "matmul: cublaslt for {} of {} products",
-                products.iter().filter(is_library).count(),
-                products.len()
-            );
+            let chosen = products.iter().filter(is_library).count();
+            if !products.is_empty() {
+                tracing::info!(
+                    "matmul: cublaslt for {chosen} of {} products",
+                    products.len()
+                );
+            }
             if pinned.is_none() {
                 log.metrics.write(&Record::Matmul(MatmulRecord {
                     step: self.trainer.global_step(),

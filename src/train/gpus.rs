@@ -41,11 +41,15 @@ impl Gpus {
             Nccl => Sums::Nccl(nccl::load(train.nccl_algo)?),
             Direct | Hierarchical | Ring | Staged => Sums::Host,
         };
-        match (train.matmul, cuda::cublaslt()) {
-            (MatmulChoice::Kernels, _) => {}
-            (_, Ok(library)) => tracing::info!("{library}"),
-            // Where it is asked for, `open` says so.
-            (_, Err(problem)) => tracing::info!("own kernels multiply: {problem}"),
+        if train.matmul != MatmulChoice::Kernels {
+            match (train.matmul, cuda::cublaslt()) {
+                (_, Ok(library)) => tracing::info!("{library}"),
+                (MatmulChoice::Auto, Err(problem)) => {
+                    tracing::info!("own kernels multiply: {problem}");
+                }
+                // `open` says so.
+                (_, Err(_)) => {}
+            }
         }
         Ok(Self {
             number,

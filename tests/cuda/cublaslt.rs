@@ -308,6 +308,37 @@ fn a_missing_library_is_an_error_only_where_it_is_asked_for_by_faults() {
 }
 
 #[test]
+fn a_run_without_the_library_says_that_own_kernels_multiply_by_faults() {
+    let (data, folder) = (crate::training::folder(), libraries_without_it());
+    let run = |matmul: &str| {
+        let output = Command::new(crate::twins::program())
+            .args(["train", "run.toml", "--device", "cuda", "--overwrite"])
+            .args(["--matmul", matmul])
+            .current_dir(data.path())
+            .env("LD_LIBRARY_PATH", folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    };
+    let (succeeded, said) = run("auto");
+    assert!(succeeded, "{said}");
+    for part in [
+        "own kernels multiply: cuBLASLt was not found",
+        "matmul: own kernels, for rank 0 has no cuBLASLt",
+    ] {
+        assert!(said.contains(part), "{part} in\n{said}");
+    }
+    let (succeeded, said) = run("cublaslt");
+    assert!(
+        !succeeded && said.contains("pip install nvidia-cublas"),
+        "{said}"
+    );
+    let (succeeded, said) = run("kernels");
+    assert!(succeeded && !said.contains("cuBLASLt"), "{said}");
+}
+
+#[test]
 fn a_library_of_another_kind_is_named_by_faults() {
     let folder = libraries_without_it();
     let other = std::fs::read_dir(folder.path())

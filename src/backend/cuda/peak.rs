@@ -21,7 +21,10 @@ fn of_a_block(precision: Precision) -> usize {
 }
 
 /// Enough blocks of 256 threads for every multiprocessor of the largest GPUs, several times.
-const BLOCKS: u32 = 132 * 8 * 4;
+const BLOCKS: usize = 132 * 8 * 4;
+
+/// Rounds below which blocks are fewer: only devices that are emulated are given so few.
+const FEW_ROUNDS: usize = 128;
 
 impl Cuda {
     /// Queues `rounds` rounds of multiply-adds that touch no memory, of `f32` or in rounded precisions by
@@ -30,8 +33,9 @@ impl Cuda {
     pub fn multiply_add(&mut self, rounds: usize) -> f64 {
         let never = View::<f32>::or_null(None);
         let arguments = [(&rounds).into(), (&never).into()];
-        let grid = Grid::new([BLOCKS, 1, 1], [THREADS as u32, 1, 1]);
+        let blocks = (BLOCKS * rounds.min(FEW_ROUNDS)).div_ceil(FEW_ROUNDS);
+        let grid = Grid::new([blocks as u32, 1, 1], [THREADS as u32, 1, 1]);
         self.launch(Kernel::MultiplyAdd, grid, &arguments);
-        2.0 * f64::from(BLOCKS) * (of_a_block(self.precision) * rounds) as f64
+        2.0 * (blocks * of_a_block(self.precision) * rounds) as f64
     }
 }
