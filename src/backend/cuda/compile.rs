@@ -126,28 +126,27 @@ pub(super) fn load(
     Err(failed(compiler.refused(refusal)))
 }
 
-/// Fails where NVRTC knows nothing that runs on such a device; one that is missing is looked for when it
-/// is needed.
-pub(super) fn check(device: Capability) -> Result<(), BackendError> {
+/// Whether NVRTC compiles for this very capability, not only for an older one. One that is missing is
+/// looked for again, and missed, when it is needed.
+///
+/// # Errors
+/// Where it knows nothing that runs on such a device.
+pub(super) fn check(device: Capability) -> Result<bool, BackendError> {
     let Ok(compiler) = Compiler::find() else {
-        return Ok(());
+        return Ok(false);
     };
-    let targets = compiler.targets(device).map(drop);
-    targets.map_err(|problem| BackendError::NoDevice {
-        problem,
-        remedy: "or use `--device cpu`",
-    })
+    match compiler.targets(device) {
+        Ok(targets) => Ok(targets.contains(&Target::MachineCode(device))),
+        Err(problem) => Err(BackendError::NoDevice {
+            problem,
+            remedy: "or use `--device cpu`",
+        }),
+    }
 }
 
 /// Major and minor version of NVRTC, or why there is none.
 pub(super) fn compiler_version() -> Result<(u32, u32), String> {
     Compiler::find().map(|Compiler { major, minor }| (major, minor))
-}
-
-/// Whether NVRTC compiles for this very capability, not only for an older one.
-pub(super) fn knows(capability: Capability) -> bool {
-    let known = Compiler::find().and_then(|compiler| compiler.capabilities());
-    known.is_ok_and(|known| known.contains(&capability))
 }
 
 /// The code of `source` for `target`, from the cache where it is there.

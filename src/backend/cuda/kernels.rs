@@ -45,8 +45,8 @@ impl Variants {
     }
 }
 
-/// Makes [`Kernel`] and [`FILES`] from `"file" => { Variant = "function", .. }`, where a file of products
-/// is marked: `"file" by precision => { .. }`, or `by hopper_precision`.
+/// Makes [`Kernel`] and [`FILES`] from `"file" => { Variant = "function", .. }`, where a file that is not
+/// built once for all GPUs has a mark of `variants!`: `"file" by precision => { .. }`.
 macro_rules! kernels {
     ($($file:literal $(by $variants:ident)? => { $($kernel:ident = $name:literal),* $(,)? })*) => {
         /// A `__global__` function.
@@ -251,7 +251,7 @@ impl Functions {
     }
 
     /// The function of `kernel`, whose operands are rounded to `precision` where it makes products;
-    /// `None`, and a failure kept, where it cannot be had. The device's context is bound.
+    /// `None`, and a failure kept, where it cannot be had.
     pub(super) fn get(
         &self,
         device: &Device,
@@ -264,6 +264,7 @@ impl Functions {
     }
 
     fn make(&self, device: &Device, kernel: Kernel, precision: Precision) -> Option<Function> {
+        device.bind();
         let number = FILES.iter().position(|file| file.kernels.contains(&kernel));
         let number = number.expect("every kernel is in a file");
         let File {

@@ -135,7 +135,6 @@ impl Cuda {
             return;
         }
         let device = &*self.device;
-        device.bind();
         let Some(function) = device.functions.get(device, kernel, self.precision) else {
             return;
         };

@@ -69,11 +69,10 @@ impl Cuda {
     /// it, [`BackendError::Device`] where it cannot be used.
     pub fn new(ordinal: usize) -> Result<Self, BackendError> {
         let device = Device::open(ordinal)?;
-        compile::check(device.capability)?;
+        let is_known = compile::check(device.capability)?;
         Ok(Self {
             precision: Precision::F32,
-            takes_wgmma: hopper::is_possible(device.capability)
-                && compile::knows(device.capability),
+            takes_wgmma: is_known && hopper::is_possible(device.capability),
             library: None,
             device,
         })
@@ -283,24 +282,14 @@ impl Memory for Cuda {
 
     fn copy<T: Element>(&mut self, from: View<'_, T>, to: ViewMut<'_, T>) {
         assert_eq!(from.len, to.len, "copy of another length");
-        let kernel = match size_of::<T>() {
-            2 => Kernel::Copy16,
-            4 => Kernel::Copy32,
-            8 => Kernel::Copy64,
-            _ => unreachable!("elements have 2, 4 or 8 bytes"),
-        };
+        let kernel = by_size::<T>([Kernel::Copy16, Kernel::Copy32, Kernel::Copy64]);
         let len = to.len;
         let arguments = [(&len).into(), (&from).into(), (&to).into()];
         self.launch(kernel, Grid::quads(len), &arguments);
     }
 
     fn fill<T: Element>(&mut self, to: ViewMut<'_, T>, value: T) {
-        let kernel = match size_of::<T>() {
-            2 => Kernel::Fill16,
-            4 => Kernel::Fill32,
-            8 => Kernel::Fill64,
-            _ => unreachable!("elements have 2, 4 or 8 bytes"),
-        };
+        let kernel = by_size::<T>([Kernel::Fill16, Kernel::Fill32, Kernel::Fill64]);
         let len = to.len;
         let arguments = [(&value).into(), (&len).into(), (&to).into()];
         self.launch(kernel, Grid::elements(len), &arguments);
@@ -335,5 +324,15 @@ impl Memory for Cuda {
         });
         let wgmma = if self.takes_wgmma { " wgmma" } else { "" };
         format!("cuda {} {compiler}{wgmma}{library}", self.device.capability)
+    }
+}
+
+/// The kernel of `memory.cu` for elements of this size.
+fn by_size<T: Element>([of_16, of_32, of_64]: [Kernel; 3]) -> Kernel {
+    match size_of::<T>() {
+        2 => of_16,
+        4 => of_32,
+        8 => of_64,
+        _ => unreachable!("elements have 2, 4 or 8 bytes"),
     }
 }

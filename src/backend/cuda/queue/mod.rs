@@ -85,7 +85,7 @@ impl Queue {
         }
     }
 
-    /// Puts `kernel` behind all others. The context of `device` is bound.
+    /// Puts `kernel` behind all others.
     pub(super) fn push(
         &mut self,
         device: &Device,
@@ -102,7 +102,7 @@ impl Queue {
         self.flush_if_due(device);
     }
 
-    /// Puts a product of cuBLASLt's behind all others. The context of `device` is bound.
+    /// Puts a product of cuBLASLt's behind all others.
     pub(super) fn push_product(
         &mut self,
         device: &Device,
@@ -121,6 +121,7 @@ impl Queue {
 
     fn flush_if_due(&mut self, device: &Device) {
         if !self.with_graphs || self.waiting.len() == MOST_WAITING {
+            device.bind();
             self.flush(device);
         }
     }
