@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Backward, Build, Built, Context, Layer, LayerError, Shape};
-use crate::backend::{Backend, View, ViewMut};
+use crate::backend::{Accumulate, Backend, Bag, View, ViewMut};
 use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::{Grads, Group, Initializer, RandomUniform};
 
@@ -80,8 +80,9 @@ impl<B: Backend> Layer<B> for EmbeddingLayer {
         x: View<'_, B>,
         y: ViewMut<'_, B>,
     ) {
+        let table = B::slice(parameters, self.table.clone());
         cx.backend
-            .gather_rows(self.width, B::slice(parameters, self.table.clone()), x, y);
+            .gather_bags(Bag::rows(self.width), table, x, y, Accumulate::Set);
     }
 
     fn backward(
@@ -92,8 +93,9 @@ impl<B: Backend> Layer<B> for EmbeddingLayer {
         grads: &mut Grads<'_, B>,
     ) {
         let (gradient, write) = grads.tensor(&self.table);
+        let dy = B::shared(&io.dy);
         cx.backend
-            .scatter_rows(self.width, io.x, B::shared(&io.dy), gradient, write);
+            .scatter_bags(Bag::rows(self.width), io.x, dy, gradient, write);
         if let Some(dx) = io.dx {
             cx.backend.fill(dx, 0.0);
         }

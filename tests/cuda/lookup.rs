@@ -1,6 +1,6 @@
-//! Rows by index: the bits of the CPU.
+//! Rows by index, and columns of categories: the bits of the CPU.
 
-use ringstep::backend::{Accumulate, Lookup, Memory};
+use ringstep::backend::{Accumulate, Bag, Column, Combiner, Lookup, Memory};
 use ringstep::random::Stream;
 
 use crate::twins::{Inset, assert_same_bits, cuda, normals, twins};
@@ -35,7 +35,8 @@ fn gathered<B: Lookup>(
     let table = Inset::new(backend, before, table);
     let indices_inset = Inset::new(backend, before + 1, indices);
     let mut y = Inset::room(backend, before, indices.len() * width);
-    backend.gather_rows(width, table.view(), indices_inset.view(), y.view_mut());
+    let (bag, x) = (Bag::rows(width), indices_inset.view());
+    backend.gather_bags(bag, table.view(), x, y.view_mut(), Accumulate::Set);
     y.download(backend)
 }
 
@@ -52,7 +53,7 @@ fn scattered<B: Lookup>(
     let indices = Inset::new(backend, before + 1, indices);
     let mut gradient = Inset::new(backend, before, &normals(6, rows * width));
     let to = gradient.view_mut();
-    backend.scatter_rows(width, indices.view(), dy.view(), to, write);
+    backend.scatter_bags(Bag::rows(width), indices.view(), dy.view(), to, write);
     gradient.download(backend)
 }
 
@@ -71,7 +72,7 @@ fn rows_are_gathered_and_scattered() {
 }
 
 #[test]
-fn an_index_that_is_none_means_the_nearest_row() {
+fn an_index_that_is_outside_means_the_last_row_and_a_negative_one_none() {
     let mut cuda = cuda();
     let indices = [
         f32::NAN,
@@ -91,8 +92,118 @@ fn an_index_that_is_none_means_the_nearest_row() {
     let table = normals(7, rows * width);
     let (cpu, gpu) = twins!(on &mut cuda, gathered, width, (&table, &indices), 0);
     assert_same_bits(&cpu, &gpu);
+    let means = [0, -1, -1, 0, 0, 1, 4, 4, 4, 4, 4, 4];
+    for (y, row) in gpu.chunks_exact(width).zip(means) {
+        match usize::try_from(row) {
+            Ok(row) => assert_eq!(y, &table[row * width..(row + 1) * width]),
+            Err(_) => assert_eq!(y, [0.0; 3]),
+        }
+    }
     let (cpu, gpu) = twins!(on &mut cuda, scattered, width, rows, &indices, Accumulate::Set, 0);
     assert_same_bits(&cpu, &gpu);
+}
+
+/// Samples of nine numbers: a bag of three indices and their weights from the third on.
+fn bag(width: usize, weighted: bool, combiner: Combiner) -> Bag {
+    Bag {
+        width,
+        inputs: 9,
+        first: 2,
+        len: 3,
+        weighted,
+        combiner,
+        outputs: width + 5,
+        offset: 4,
+    }
+}
+
+/// What a bag gathers, and the gradient of its table.
+fn bagged<B: Lookup>(
+    backend: &mut B,
+    bag: Bag,
+    (samples, rows): (usize, usize),
+    write: Accumulate,
+) -> [Vec<f32>; 2] {
+    let mut x = normals(11, samples * bag.inputs);
+    let mut indices = indices(rows, samples * bag.len).into_iter();
+    for (number, sample) in x.chunks_exact_mut(bag.inputs).enumerate() {
+        for index in &mut sample[bag.first..bag.first + bag.len] {
+            *index = indices.next().unwrap();
+        }
+        // No row for one of them, for two, for all.
+        sample[bag.first + 1..bag.first + 1 + number % 3].fill(-1.0);
+        if number % 5 == 4 {
+            sample[bag.first] = -1.0;
+        }
+    }
+    let x = Inset::new(backend, 1, &x);
+    let table = Inset::new(backend, 2, &normals(12, rows * bag.width));
+    let mut y = Inset::new(backend, 3, &normals(13, samples * bag.outputs));
+    backend.gather_bags(bag, table.view(), x.view(), y.view_mut(), write);
+    let dy = Inset::new(backend, 1, &normals(14, samples * bag.outputs));
+    let mut gradient = Inset::new(backend, 2, &normals(15, rows * bag.width));
+    backend.scatter_bags(bag, x.view(), dy.view(), gradient.view_mut(), write);
+    [y.download(backend), gradient.download(backend)]
+}
+
+#[test]
+fn bags_of_rows_are_combined_by_weight_and_leave_other_columns_alone() {
+    let mut cuda = cuda();
+    let others = normals(13, 40 * 8);
+    for combiner in [Combiner::Sum, Combiner::Mean, Combiner::Sqrtn] {
+        for (weighted, write) in [(false, Accumulate::Set), (true, Accumulate::Add)] {
+            let bag = bag(3, weighted, combiner);
+            let (cpu, gpu) = twins!(on &mut cuda, bagged, bag, (40, 7), write);
+            for (cpu, gpu) in cpu.iter().zip(&gpu) {
+                assert_same_bits(cpu, gpu);
+            }
+            for (y, other) in gpu[0].chunks_exact(8).zip(others.chunks_exact(8)) {
+                assert_eq!((&y[..4], &y[7..]), (&other[..4], &other[7..]));
+            }
+        }
+    }
+}
+
+fn put_and_expanded<B: Lookup>(backend: &mut B) -> [Vec<f32>; 2] {
+    let mut table = Inset::new(backend, 1, &normals(16, 50 * 3));
+    let indices = Inset::new(backend, 2, &[7.0, 0.0, -1.0, 49.0]);
+    let rows = Inset::new(backend, 3, &normals(17, 4 * 3));
+    backend.put_rows(3, indices.view(), rows.view(), table.view_mut());
+    let counted = |index, weighted| Column::Count {
+        index,
+        first: 1,
+        len: 2,
+        weighted,
+    };
+    let columns = [
+        Column::Copy(5),
+        counted(1, false),
+        Column::Other,
+        counted(0, true),
+        Column::Copy(0),
+    ];
+    let numbers: Vec<f32> = columns.iter().flat_map(|column| column.numbers()).collect();
+    let columns = Inset::new(backend, 0, &numbers);
+    let x = [
+        [0.5, 1.0, 1.0, 3.0, 4.0, 2.5],
+        [-0.5, 0.0, -1.0, 0.25, 4.0, -7.0],
+    ];
+    let x = Inset::new(backend, 1, x.as_flattened());
+    let mut y = Inset::new(backend, 2, &[9.0; 10]);
+    backend.expand(6, columns.view(), x.view(), y.view_mut());
+    [table.download(backend), y.download(backend)]
+}
+
+#[test]
+fn rows_are_put_and_columns_expanded() {
+    let (cpu, gpu) = twins!(put_and_expanded);
+    assert_eq!(cpu, gpu);
+    let [table, y] = gpu;
+    let (before, rows) = (normals(16, 50 * 3), normals(17, 4 * 3));
+    assert_eq!((&table[21..24], &table[147..]), (&rows[..3], &rows[9..]));
+    assert_eq!((&table[..3], &table[3..21]), (&rows[3..6], &before[3..21]));
+    assert_eq!(y[..5], [2.5, 2.0, 9.0, 0.0, 0.5]);
+    assert_eq!(y[5..], [-7.0, 0.0, 9.0, 0.25, -0.5]);
 }
 
 #[test]

@@ -1,49 +1,143 @@
-//! Rows of a table by index.
+//! Rows of a table by index, and what becomes of columns that are categories.
 
 use super::Cpu;
-use crate::backend::{Accumulate, Lookup};
+use crate::backend::{Accumulate, Bag, COLUMN, Combiner, Lookup};
 
 impl Lookup for Cpu {
-    fn gather_rows(&mut self, width: usize, table: &[f32], indices: &[f32], y: &mut [f32]) {
-        assert_eq!(
-            y.len(),
-            indices.len() * width,
-            "gather_rows: one row an index"
-        );
-        let rows = table.len() / width;
-        for (y, &index) in y.chunks_exact_mut(width).zip(indices) {
-            let start = row(index, rows) * width;
-            y.copy_from_slice(&table[start..start + width]);
+    fn gather_bags(
+        &mut self,
+        bag: Bag,
+        table: &[f32],
+        x: &[f32],
+        y: &mut [f32],
+        write: Accumulate,
+    ) {
+        bag.samples(x.len(), y.len());
+        let rows = table.len() / bag.width;
+        let samples = x.chunks_exact(bag.inputs);
+        for (sample, y) in samples.zip(y.chunks_exact_mut(bag.outputs)) {
+            let y = &mut y[bag.offset..bag.offset + bag.width];
+            if write == Accumulate::Set {
+                y.fill(0.0);
+            }
+            each_row(bag, sample, rows, |row, factor| {
+                let start = row * bag.width;
+                for (y, value) in y.iter_mut().zip(&table[start..start + bag.width]) {
+                    *y += factor * value;
+                }
+            });
         }
     }
 
-    fn scatter_rows(
+    fn scatter_bags(
         &mut self,
-        width: usize,
-        indices: &[f32],
+        bag: Bag,
+        x: &[f32],
         dy: &[f32],
         gradient: &mut [f32],
         write: Accumulate,
     ) {
-        assert_eq!(
-            dy.len(),
-            indices.len() * width,
-            "scatter_rows: one row an index"
-        );
-        let rows = gradient.len() / width;
+        bag.samples(x.len(), dy.len());
+        let rows = gradient.len() / bag.width;
         if write == Accumulate::Set {
             gradient.fill(0.0);
         }
-        for (dy, &index) in dy.chunks_exact(width).zip(indices) {
-            let start = row(index, rows) * width;
-            for (sum, dy) in gradient[start..start + width].iter_mut().zip(dy) {
-                *sum += dy;
+        let samples = x.chunks_exact(bag.inputs);
+        for (sample, dy) in samples.zip(dy.chunks_exact(bag.outputs)) {
+            let dy = &dy[bag.offset..bag.offset + bag.width];
+            each_row(bag, sample, rows, |row, factor| {
+                let start = row * bag.width;
+                for (sum, dy) in gradient[start..start + bag.width].iter_mut().zip(dy) {
+                    *sum += factor * dy;
+                }
+            });
+        }
+    }
+
+    fn put_rows(&mut self, width: usize, indices: &[f32], rows: &[f32], table: &mut [f32]) {
+        assert_eq!(
+            rows.len(),
+            indices.len() * width,
+            "put_rows: one row an index"
+        );
+        let count = table.len() / width;
+        for (from, &index) in rows.chunks_exact(width).zip(indices) {
+            if let Some(row) = row(index, count) {
+                table[row * width..(row + 1) * width].copy_from_slice(from);
+            }
+        }
+    }
+
+    fn expand(&mut self, inputs: usize, columns: &[f32], x: &[f32], y: &mut [f32]) {
+        let columns = columns.as_chunks::<COLUMN>().0;
+        for (x, y) in x
+            .chunks_exact(inputs)
+            .zip(y.chunks_exact_mut(columns.len()))
+        {
+            for (y, &[first, len, weights, index]) in y.iter_mut().zip(columns) {
+                let (first, len) = (first as usize, len as usize);
+                let inputs = &x[first..first + len];
+                match (len, index < 0.0) {
+                    (0, _) => {}
+                    (_, true) => *y = inputs[0],
+                    (_, false) => {
+                        let weights = (weights >= 0.0).then(|| &x[weights as usize..][..len]);
+                        *y = count(index, inputs, weights);
+                    }
+                }
             }
         }
     }
 }
 
-/// The row an index means. A float is cast to the nearest integer it can be; NaN to 0.
-fn row(index: f32, rows: usize) -> usize {
-    (index as usize).min(rows.saturating_sub(1))
+/// The sum of the weights of the inputs that are `index`.
+fn count(index: f32, inputs: &[f32], weights: Option<&[f32]>) -> f32 {
+    let mut sum = 0.0;
+    for (place, &input) in inputs.iter().enumerate() {
+        if input == index {
+            sum += weights.map_or(1.0, |weights| weights[place]);
+        }
+    }
+    sum
+}
+
+/// Calls `body` with each row of a table of `rows` that `sample` has an index of, and what it is
+/// multiplied by.
+fn each_row(bag: Bag, sample: &[f32], rows: usize, mut body: impl FnMut(usize, f32)) {
+    let (indices, rest) = sample[bag.first..].split_at(bag.len);
+    let weight = |place: usize| if bag.weighted { rest[place] } else { 1.0 };
+    let share = share(bag.combiner, indices, weight);
+    for (place, &index) in indices.iter().enumerate() {
+        if let Some(row) = row(index, rows) {
+            body(row, share * weight(place));
+        }
+    }
+}
+
+/// What the rows of a sample are multiplied by, beside their weights.
+fn share(combiner: Combiner, indices: &[f32], weight: impl Fn(usize) -> f32) -> f32 {
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for (place, &index) in indices.iter().enumerate() {
+        if !is_none(index) {
+            let weight = weight(place);
+            sum += weight;
+            squares += weight * weight;
+        }
+    }
+    match combiner {
+        Combiner::Sum => 1.0,
+        Combiner::Mean if sum != 0.0 => 1.0 / sum,
+        Combiner::Sqrtn if squares != 0.0 => 1.0 / f32::sqrt(squares),
+        Combiner::Mean | Combiner::Sqrtn => 0.0,
+    }
+}
+
+/// Whether an index stands for no row.
+fn is_none(index: f32) -> bool {
+    index < 0.0
+}
+
+/// The row an index means, of `rows`. A float is cast to the integer below it; NaN to 0.
+fn row(index: f32, rows: usize) -> Option<usize> {
+    (!is_none(index)).then(|| (index as usize).min(rows.saturating_sub(1)))
 }

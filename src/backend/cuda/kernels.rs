@@ -142,7 +142,12 @@ kernels! {
     }
     "fold.cu" => { Fold = "fold" }
     "hopper.cu" by hopper_precision => { MatmulGrouped = "matmul_grouped_128x128" }
-    "lookup.cu" => { GatherRows = "gather_rows", ScatterRows = "scatter_rows" }
+    "lookup.cu" => {
+        GatherBags = "gather_bags",
+        ScatterBags = "scatter_bags",
+        PutRows = "put_rows",
+        Expand = "expand",
+    }
     "loss.cu" => {
         SoftmaxCrossEntropy = "softmax_cross_entropy",
         ElementwiseLoss = "elementwise_loss",

@@ -1,9 +1,9 @@
-//! Rows of a table by index.
+//! Rows of a table by index, and what becomes of columns that are categories.
 
 use super::kernels::Kernel;
 use super::launch::Grid;
 use super::{Cuda, View, ViewMut};
-use crate::backend::{Accumulate, Lookup, Memory};
+use crate::backend::{Accumulate, Bag, COLUMN, Combiner, Lookup, Memory};
 
 /// Most warps that share the elements of a gradient; each reads all indices.
 const MOST_WARPS: usize = 4096;
@@ -14,67 +14,141 @@ const MOST_COLUMN_WARPS: usize = 64;
 /// Warps of a block.
 const BLOCK_WARPS: usize = 8;
 
+/// `Bag` of `kernels/lookup.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
+struct BagFields {
+    width: usize,
+    inputs: usize,
+    first: usize,
+    len: usize,
+    weighted: usize,
+    combiner: usize,
+    outputs: usize,
+    offset: usize,
+}
+
+impl From<Bag> for BagFields {
+    fn from(bag: Bag) -> Self {
+        Self {
+            width: bag.width,
+            inputs: bag.inputs,
+            first: bag.first,
+            len: bag.len,
+            weighted: bag.weighted.into(),
+            combiner: match bag.combiner {
+                Combiner::Sum => 0,
+                Combiner::Mean => 1,
+                Combiner::Sqrtn => 2,
+            },
+            outputs: bag.outputs,
+            offset: bag.offset,
+        }
+    }
+}
+
 impl Lookup for Cuda {
-    fn gather_rows(
+    fn gather_bags(
         &mut self,
-        width: usize,
+        bag: Bag,
         table: View<'_, f32>,
-        indices: View<'_, f32>,
+        x: View<'_, f32>,
         y: ViewMut<'_, f32>,
+        write: Accumulate,
     ) {
-        assert_eq!(y.len, indices.len * width, "gather_rows: one row an index");
-        let rows = table.len / width;
-        assert!(rows > 0 || y.len == 0, "gather_rows: a table without rows");
+        let samples = bag.samples(x.len, y.len);
+        let rows = table.len / bag.width;
+        assert!(rows > 0 || y.len == 0, "gather_bags: a table without rows");
+        let (fields, add) = (BagFields::from(bag), u32::from(write == Accumulate::Add));
         let arguments = [
-            (&width).into(),
-            (&indices.len).into(),
+            (&fields).into(),
+            (&samples).into(),
             (&rows).into(),
             (&table).into(),
-            (&indices).into(),
+            (&x).into(),
             (&y).into(),
+            (&add).into(),
         ];
-        self.launch(Kernel::GatherRows, Grid::elements(y.len), &arguments);
+        let grid = Grid::elements(samples * bag.width);
+        self.launch(Kernel::GatherBags, grid, &arguments);
     }
 
-    fn scatter_rows(
+    fn scatter_bags(
         &mut self,
-        width: usize,
-        indices: View<'_, f32>,
+        bag: Bag,
+        x: View<'_, f32>,
         dy: View<'_, f32>,
         mut gradient: ViewMut<'_, f32>,
         write: Accumulate,
     ) {
-        assert_eq!(
-            dy.len,
-            indices.len * width,
-            "scatter_rows: one row an index"
-        );
-        let rows = gradient.len / width;
+        let samples = bag.samples(x.len, dy.len);
+        let rows = gradient.len / bag.width;
         assert!(
             rows > 0 || dy.len == 0,
-            "scatter_rows: a table without rows"
+            "scatter_bags: a table without rows"
         );
         if write == Accumulate::Set {
             self.fill(Self::reborrow(&mut gradient), 0.0);
         }
-        if indices.len == 0 {
+        if samples * bag.len == 0 {
             return;
         }
-        let column_warps = width.div_ceil(32).min(MOST_COLUMN_WARPS);
+        let column_warps = bag.width.div_ceil(32).min(MOST_COLUMN_WARPS);
         // A power of two.
         let row_warps = (MOST_WARPS / column_warps.next_power_of_two())
             .min(rows.next_power_of_two())
             .max(BLOCK_WARPS);
         let blocks = [(row_warps / BLOCK_WARPS) as u32, column_warps as u32, 1];
         let grid = Grid::new(blocks, [32 * BLOCK_WARPS as u32, 1, 1]);
+        let fields = BagFields::from(bag);
         let arguments = [
-            (&width).into(),
-            (&indices.len).into(),
+            (&fields).into(),
+            (&samples).into(),
             (&rows).into(),
-            (&indices).into(),
+            (&x).into(),
             (&dy).into(),
             (&gradient).into(),
         ];
-        self.launch(Kernel::ScatterRows, grid, &arguments);
+        self.launch(Kernel::ScatterBags, grid, &arguments);
+    }
+
+    fn put_rows(
+        &mut self,
+        width: usize,
+        indices: View<'_, f32>,
+        rows: View<'_, f32>,
+        table: ViewMut<'_, f32>,
+    ) {
+        assert_eq!(rows.len, indices.len * width, "put_rows: one row an index");
+        let count = table.len / width;
+        let arguments = [
+            (&width).into(),
+            (&indices.len).into(),
+            (&count).into(),
+            (&indices).into(),
+            (&rows).into(),
+            (&table).into(),
+        ];
+        self.launch(Kernel::PutRows, Grid::elements(rows.len), &arguments);
+    }
+
+    fn expand(
+        &mut self,
+        inputs: usize,
+        columns: View<'_, f32>,
+        x: View<'_, f32>,
+        y: ViewMut<'_, f32>,
+    ) {
+        let (samples, outputs) = (x.len / inputs, columns.len / COLUMN);
+        assert_eq!(y.len, samples * outputs, "expand: as many samples");
+        let arguments = [
+            (&inputs).into(),
+            (&outputs).into(),
+            (&samples).into(),
+            (&columns).into(),
+            (&x).into(),
+            (&y).into(),
+        ];
+        self.launch(Kernel::Expand, Grid::elements(y.len), &arguments);
     }
 }

@@ -2,7 +2,7 @@
 
 use ringstep::backend::cpu::Cpu;
 use ringstep::backend::{
-    Accumulate, Activate, Activation, Compared, DropoutKey, Lookup, Loss, Losses, Normalize,
+    Accumulate, Activate, Activation, Bag, Compared, DropoutKey, Lookup, Loss, Losses, Normalize,
     Padding, Pool, PoolGeometry, Pooling,
 };
 
@@ -193,21 +193,23 @@ fn of_pooling() {
 fn of_lookup() {
     let (width, entries) = (21, 13);
     assert_same_bits(
-        "gather_rows",
+        "gather_bags",
         [
             shared(entries * width, 1),
             indices(rows(1, 2), entries as u32),
         ],
         [rows(width, 3)],
-        |cpu, _, [table, indices], [y]| cpu.gather_rows(width, table, indices, y),
+        |cpu, _, [table, indices], [y]| {
+            cpu.gather_bags(Bag::rows(width), table, indices, y, Accumulate::Set);
+        },
     );
     for write in [Accumulate::Set, Accumulate::Add] {
         assert_same_bits(
-            &format!("scatter_rows, {write:?}"),
+            &format!("scatter_bags, {write:?}"),
             [indices(rows(1, 1), entries as u32), rows(width, 2)],
             [shared(entries * width, 3)],
             |cpu, _, [indices, dy], [gradient]| {
-                cpu.scatter_rows(width, indices, dy, gradient, write);
+                cpu.scatter_bags(Bag::rows(width), indices, dy, gradient, write);
             },
         );
     }
