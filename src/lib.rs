@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod models;
 pub mod data;
+pub mod columns;
 pub mod layers;
 pub mod optim;
 pub mod comm;

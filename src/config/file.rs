@@ -11,6 +11,7 @@ use super::explain::{explain, locate};
 use super::model_section::{Custom, CustomModels, ModelSection};
 use super::train_section::TrainSection;
 use super::{BestMetric, ConfigError, RunConfig, paths};
+use crate::columns::Columns;
 use crate::data::Task;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -19,6 +20,8 @@ pub(super) struct RunFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     data: DataSection,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    columns: Option<Columns>,
     model: ModelSection,
     train: TrainSection,
 }
@@ -85,6 +88,7 @@ impl RunFile {
         let config = RunConfig {
             name,
             data: self.data.check()?,
+            columns: self.columns,
             model: self.model.check(custom)?,
             train: self.train.check()?,
         };
@@ -139,6 +143,7 @@ impl From<RunConfig> for RunFile {
         Self {
             name: Some(config.name),
             data: config.data.into(),
+            columns: config.columns,
             model: config.model.into(),
             train: config.train.into(),
         }

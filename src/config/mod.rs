@@ -21,6 +21,7 @@ pub use error::ConfigError;
 pub use model_section::{Custom, CustomModels};
 
 use crate::backend::{Backend, DeviceChoice, MatmulChoice, Precision};
+use crate::columns::Columns;
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::data::{self, DataConfig, DataError, Description, Sampler, Split, Table, Task};
@@ -39,6 +40,8 @@ pub struct RunConfig {
     pub name: String,
     /// What is learned from.
     pub data: DataConfig,
+    /// How named columns of the data become what a model reads; `None` reads their numbers as they are.
+    pub columns: Option<Columns>,
     /// What learns.
     pub model: ModelConfig,
     /// How it learns.
@@ -341,6 +344,12 @@ impl RunConfig {
             Architecture::Custom(custom) => BuildAnywhere::indices(custom.model()),
         };
         indices.map_or(Ok(()), |count| table.check_indices(count, path))
+    }
+
+    /// Names of the columns of `[columns]` that the model reads, in the order of a row.
+    pub fn used_columns(&self) -> Vec<String> {
+        let columns = self.columns.iter().flat_map(Columns::names);
+        columns.map(str::to_owned).collect()
     }
 
     /// Which of `rows` rows come when.

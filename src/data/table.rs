@@ -6,6 +6,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::DataError;
+use crate::columns::Encoding;
 use crate::layers::Shape;
 
 /// What a row's target is.
@@ -40,6 +41,9 @@ pub struct Description {
     pub columns: Vec<String>,
     /// What the targets mean.
     pub targets: Targets,
+    /// How the rows came from named columns, where the run has `[columns]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<Encoding>,
 }
 
 /// Of no rows of nothing.
@@ -50,6 +54,7 @@ impl Default for Description {
             shape: Shape::default(),
             columns: Vec::new(),
             targets: Targets::Numbers(0),
+            encoding: None,
         }
     }
 }
@@ -72,6 +77,8 @@ pub struct Table {
     pub names: Vec<String>,
     /// Number of rows.
     pub rows: usize,
+    /// How the rows came from named columns, where the run has `[columns]`.
+    pub encoding: Option<Encoding>,
 }
 
 impl Table {
@@ -108,6 +115,7 @@ impl Table {
             weights: None,
             names: Vec::new(),
             rows,
+            encoding: None,
         }
     }
 
@@ -118,6 +126,7 @@ impl Table {
             shape: self.shape.clone(),
             columns: self.names.clone(),
             targets: self.target_kind.clone(),
+            encoding: self.encoding.clone(),
         }
     }
 

@@ -213,7 +213,7 @@ mod tests {
     use crate::backend::cpu::Cpu;
     use crate::checkpoint::{Facts, Named, Retention, Writer};
     use crate::data::Targets;
-    use crate::layers::{Build, Shape};
+    use crate::layers::Build;
     use crate::models::Sequential;
 
     /// `y = normalised(x) * kernel + bias`, with moving statistics mean 1 and variance 3.
@@ -288,14 +288,11 @@ mod tests {
     #[test]
     fn reports_cover_each_row_once_with_its_weight() {
         let table = Table {
-            shape: Shape::from([2]),
             features: vec![1.0; 10],
-            target_kind: Targets::Numbers(1),
             // Every prediction is 1.75.
             targets: vec![1.75, 0.75, 1.75, 1.75, 3.75],
             weights: Some(vec![1.0, 2.0, 1.0, 1.0, 0.5]),
-            names: Vec::new(),
-            rows: 5,
+            ..Table::empty([2].into(), Targets::Numbers(1), 5)
         };
         let mut inference = inference(2, &TENSORS);
         let reports = inference.evaluate(&table, 0..3).unwrap();
