@@ -352,6 +352,11 @@ impl RunConfig {
         columns.map(str::to_owned).collect()
     }
 
+    /// The update rules, one for each side of the model.
+    pub fn optimizers(&self) -> Vec<OptimizerSpec> {
+        vec![self.train.optimizer.clone()]
+    }
+
     /// Which of `rows` rows come when.
     pub fn sampler(&self, rows: usize) -> Sampler {
         Sampler {
@@ -360,6 +365,7 @@ impl RunConfig {
             micro_batch: self.train.micro_batch,
             seed: self.train.seed,
             shuffle: self.data.shuffle,
+            tables: Vec::new(),
         }
     }
 

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Table;
-use crate::params::partition;
+use crate::params::{Indexed, WorkingSet, partition};
 use crate::random::Stream;
 
 /// Shares that wait for the trainer, besides the one it works on.
@@ -32,6 +32,8 @@ pub struct Sampler {
     pub seed: u64,
     /// Whether each epoch has its own random order, instead of the table's.
     pub shuffle: bool,
+    /// Of which of the model's tables a step is told the rows that it touches.
+    pub tables: Vec<Indexed>,
 }
 
 impl Sampler {
@@ -77,6 +79,8 @@ pub struct Share {
     weights: Option<Vec<f32>>,
     width: usize,
     target_width: usize,
+    /// Of each of the sampler's tables, the rows that the whole global batch touches.
+    working_sets: Vec<WorkingSet>,
 }
 
 /// The rows of one micro-batch, on the host.
@@ -95,18 +99,19 @@ pub struct Rows<'a> {
 }
 
 impl Share {
-    fn empty(table: &Table, micro_batch: usize) -> Self {
+    fn empty(table: &Table, sampler: &Sampler) -> Self {
         Self {
             step: 0,
             total_micro_batches: 0,
             total_rows: 0,
-            micro_batch,
+            micro_batch: sampler.micro_batch,
             places: 0..0,
             features: Vec::new(),
             targets: Vec::new(),
             weights: table.weights.as_ref().map(|_| Vec::new()),
             width: table.shape.elements(),
             target_width: table.target_kind.width(),
+            working_sets: vec![WorkingSet::default(); sampler.tables.len()],
         }
     }
 
@@ -138,6 +143,21 @@ impl Share {
                 weights.push(all[row]);
             }
         }
+        let row = |place| order[place] as usize;
+        let batch = batch.map(|place| table.features(row(place)..row(place) + 1));
+        for (indexed, set) in sampler.tables.iter().zip(&mut self.working_sets) {
+            set.clear();
+            batch.clone().for_each(|sample| set.add(indexed, sample));
+            set.close(indexed);
+            for sample in self.features.chunks_exact_mut(self.width) {
+                set.translate(indexed, sample);
+            }
+        }
+    }
+
+    /// Of each of the sampler's tables, the rows that the whole global batch touches.
+    pub fn working_sets(&self) -> &[WorkingSet] {
+        &self.working_sets
     }
 
     /// This rank's micro-batches, in order.
@@ -181,7 +201,7 @@ impl Prefetch {
         let (used, empty) = sync_channel(AHEAD + 1);
         for _ in 0..AHEAD + 1 {
             // The receiver is right here.
-            let _ = used.send(Share::empty(&table, sampler.micro_batch));
+            let _ = used.send(Share::empty(&table, &sampler));
         }
         thread::Builder::new()
             .name(format!("rank-{rank}-data"))
@@ -263,6 +283,7 @@ mod tests {
             micro_batch,
             seed: 9,
             shuffle: true,
+            tables: Vec::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::{Built, RowBuffer, Shape};
 use crate::backend::{Backend, BackendError};
-use crate::params::{Group, Initializer, Layout, Tensor};
+use crate::params::{Group, Indexed, Initializer, Layout, Tensor, Zeros};
 
 /// A layer that cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +102,32 @@ pub struct Build<'a, B: Backend> {
     base: usize,
     summary: Vec<LayerSummary>,
     depth: usize,
+    optimizer: usize,
+    working_sets: Option<WorkingSets>,
+    tables: Vec<Table>,
+}
+
+/// When a table is stepped by the rows that a step touches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkingSets {
+    /// Rows of the largest global batch.
+    pub global_batch: usize,
+    /// Which of the model's optimizers do nothing to a parameter whose gradient was always zero, so that a
+    /// row that nobody touches need not be stepped.
+    pub by_rows: Vec<bool>,
+}
+
+/// A table of which a step touches only some rows: they lie in the arena, and it elsewhere.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    /// Index of the tensor that is its working set.
+    pub tensor: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements of a row.
+    pub width: usize,
+    /// What is looked up.
+    pub indexed: Indexed,
 }
 
 impl<'a, B: Backend> Build<'a, B> {
@@ -119,7 +145,24 @@ impl<'a, B: Backend> Build<'a, B> {
             base: 0,
             summary: Vec::new(),
             depth: 0,
+            optimizer: 0,
+            working_sets: None,
+            tables: Vec::new(),
         }
+    }
+
+    /// With tables that are larger than what a step touches kept out of the arena: for training.
+    #[must_use]
+    pub fn with_working_sets(self, working_sets: WorkingSets) -> Self {
+        Self {
+            working_sets: Some(working_sets),
+            ..self
+        }
+    }
+
+    /// Gives the parameters that are added from now on to another of the model's optimizers.
+    pub fn stepped_by(&mut self, optimizer: usize) {
+        self.optimizer = optimizer;
     }
 
     /// Builds a layer of some kind by `body`: gives it a name, a place in the arena and a line in
@@ -153,7 +196,8 @@ impl<'a, B: Backend> Build<'a, B> {
         let own = &self.layout.tensors()[tensors..];
         let summary = &mut self.summary[entry];
         summary.output = built.output.clone();
-        summary.parameters = own.iter().map(Tensor::len).sum();
+        let parameters = |tensor: &Tensor| tensor.stored_shape().iter().product::<usize>();
+        summary.parameters = own.iter().map(parameters).sum();
         let own = &self.states[states..];
         summary.state = own.iter().map(|state| state.range.len()).sum();
         Ok(built)
@@ -225,7 +269,50 @@ impl<'a, B: Backend> Build<'a, B> {
         let range = self
             .layout
             .push(format!("{}/{weight}", self.current), shape, init, group);
+        if let Some(tensor) = self.layout.last_mut() {
+            tensor.optimizer = self.optimizer;
+        }
         range.start - self.base..range.end - self.base
+    }
+
+    /// Adds a parameter `layer/weight` of `shape`, rows and what is in one, whose rows are looked up by the
+    /// numbers at `slots` of a sample; ranges as of [`Self::parameter`].
+    ///
+    /// Where the optimizer steps only the rows that a step touches, and they are few or the others are not
+    /// zero, these alone are in the arena, and the samples that the model is given have places among
+    /// them instead of rows.
+    pub fn table(
+        &mut self,
+        weight: &str,
+        [rows, width]: [usize; 2],
+        init: Initializer,
+        slots: &[Range<usize>],
+    ) -> Range<usize> {
+        let capacity = self
+            .working_sets
+            .as_ref()
+            .filter(|sets| sets.by_rows[self.optimizer])
+            .map(|sets| sets.global_batch * slots.iter().map(Range::len).sum::<usize>())
+            .filter(|&touched| touched < rows || init != Zeros {}.into())
+            .map(|touched| touched.min(rows));
+        let Some(capacity) = capacity else {
+            return self.parameter(weight, &[rows, width], init, Group::Decay);
+        };
+        let range = self.parameter(weight, &[capacity, width], init, Group::Decay);
+        let tensor = self.layout.tensors().len() - 1;
+        if let Some(tensor) = self.layout.last_mut() {
+            tensor.rows = Some(rows);
+        }
+        self.tables.push(Table {
+            tensor,
+            rows,
+            width,
+            indexed: Indexed {
+                slots: slots.to_vec(),
+                capacity,
+            },
+        });
+        range
     }
 
     /// Adds a state tensor `layer/weight`; the range counts from the state arena's start.
@@ -279,9 +366,9 @@ impl<'a, B: Backend> Build<'a, B> {
         }
     }
 
-    /// What was collected: parameters and state.
-    pub fn finish(self) -> (Layout, Vec<StateTensor>) {
-        (self.layout, self.states)
+    /// What was collected: parameters, state, and the tables that are not in the arena.
+    pub fn finish(self) -> (Layout, Vec<StateTensor>, Vec<Table>) {
+        (self.layout, self.states, self.tables)
     }
 }
 

@@ -24,7 +24,7 @@ mod stack;
 
 pub use activation::{Activate, ActivationSpec, Elu, LeakyRelu, Softmax};
 pub use batch_norm::BatchNorm;
-pub use build::{Build, LayerError, LayerSummary, StateTensor};
+pub use build::{Build, LayerError, LayerSummary, StateTensor, Table, WorkingSets};
 pub use context::{Context, Mode};
 pub use conv2d::{Conv2D, Pair};
 pub use dense::Dense;

@@ -1,7 +1,7 @@
 //! What a model consists of.
 
 use crate::backend::Backend;
-use crate::layers::{Build, LayerSummary, Shape, StateTensor};
+use crate::layers::{Build, LayerSummary, Shape, StateTensor, Table};
 use crate::params::Layout;
 
 /// A model without its numbers: what the trainer, the checkpoint and people have to know of it.
@@ -11,6 +11,8 @@ pub struct Structure {
     pub layout: Layout,
     /// The non-trainable state.
     pub states: Vec<StateTensor>,
+    /// The tables of which the arena has only what a step touches.
+    pub tables: Vec<Table>,
     /// The layers, in forward order, each before those in it.
     pub layers: Vec<LayerSummary>,
     /// Shape of one row of input.
@@ -31,10 +33,11 @@ impl Structure {
         target_width: usize,
     ) -> Self {
         let layers = build.summary().to_vec();
-        let (layout, states) = build.finish();
+        let (layout, states, tables) = build.finish();
         Self {
             layout,
             states,
+            tables,
             layers,
             input: input.clone(),
             output: output.clone(),

@@ -143,6 +143,13 @@ impl<B: Backend, R: Rule> Optimizer<B> for Elementwise<B, R> {
         self.rule.state_names()
     }
 
+    fn initial(&self, index: usize) -> f32 {
+        match index {
+            0 => self.rule.initial() as f32,
+            _ => 0.0,
+        }
+    }
+
     fn state(&self, index: usize) -> View<'_, B> {
         B::view(&self.state[index])
     }

@@ -14,6 +14,7 @@ mod lars;
 mod lion;
 mod loss_scale;
 mod norms;
+mod optimizers;
 mod rmsprop;
 mod schedule;
 mod segments;
@@ -28,6 +29,7 @@ pub use lamb::Lamb;
 pub use lars::Lars;
 pub use lion::Lion;
 pub use loss_scale::LossScale;
+pub use optimizers::{Optimizers, Part};
 pub use rmsprop::{EpsilonPlacement, RmsProp};
 pub use schedule::{
     Constant, Cosine, Exponential, InverseTime, Piecewise, Polynomial, ScheduleError, ScheduleSpec,
@@ -109,6 +111,11 @@ pub trait Optimizer<B: Backend>: Send {
     /// Names of the state arrays, in order: `["m", "v"]` for Adam. A checkpoint stores each under
     /// `tensor/name`.
     fn state_names(&self) -> &'static [&'static str];
+
+    /// What every element of a state array starts from.
+    fn initial(&self, _index: usize) -> f32 {
+        0.0
+    }
 
     /// One state array, `[state elements]`.
     fn state(&self, index: usize) -> View<'_, B>;

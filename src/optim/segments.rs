@@ -47,6 +47,26 @@ pub fn segments(layout: &Layout, owned: &[Range<usize>]) -> Vec<Segment> {
     segments
 }
 
+/// Those of `segments` whose tensors are stepped by `optimizer`, their state one behind the other.
+pub(super) fn of_optimizer(
+    layout: &Layout,
+    segments: &[Segment],
+    optimizer: usize,
+) -> Vec<Segment> {
+    let (mut own, mut end) = (Vec::new(), 0);
+    for segment in segments {
+        if layout.tensors()[segment.tensor].optimizer == optimizer {
+            let state = end..end + segment.state.len();
+            end = state.end.next_multiple_of(ALIGNMENT);
+            own.push(Segment {
+                state,
+                ..segment.clone()
+            });
+        }
+    }
+    own
+}
+
 /// Number of blocks of all tensors: the length of the sums that norms are made of.
 pub fn blocks(layout: &Layout) -> usize {
     layout.end() / ALIGNMENT

@@ -52,6 +52,17 @@ impl OptimizerSpec {
         each!(self, spec => spec.learning_rate)
     }
 
+    /// Whether a parameter that starts from zero, or whose gradient is zero, is left as it is, and so is what
+    /// the rule remembers of it.
+    pub fn is_by_rows(&self) -> bool {
+        match self {
+            Self::Sgd(spec) => spec.momentum == 0.0 && spec.weight_decay == 0.0,
+            Self::Adagrad(spec) => spec.weight_decay == 0.0,
+            Self::Ftrl(spec) => spec.weight_decay == 0.0,
+            _ => false,
+        }
+    }
+
     /// The optimizer for a rank that steps `segments` of `layout`.
     ///
     /// Every step must be given the same segments.

@@ -40,6 +40,10 @@ pub struct Tensor {
     pub group: Group,
     /// How often backward adds to its gradient in one micro-batch: more than once where tied.
     pub contributions: usize,
+    /// Which of the model's optimizers steps it.
+    pub optimizer: usize,
+    /// Where it is the working set of a table: how many rows that has.
+    pub rows: Option<usize>,
 }
 
 impl Tensor {
@@ -51,6 +55,15 @@ impl Tensor {
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Dimensions of what a checkpoint has of it: of the whole table where it is a working set.
+    pub fn stored_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if let (Some(rows), Some(first)) = (self.rows, shape.first_mut()) {
+            *first = rows;
+        }
+        shape
     }
 
     /// Its elements in the arena, without padding.
@@ -82,11 +95,18 @@ impl Layout {
             init,
             group,
             contributions: 1,
+            optimizer: 0,
+            rows: None,
         };
         let range = tensor.range();
         self.end = range.end.next_multiple_of(ALIGNMENT);
         self.tensors.push(tensor);
         range
+    }
+
+    /// The tensor that was added last, to say more of it.
+    pub(crate) fn last_mut(&mut self) -> Option<&mut Tensor> {
+        self.tensors.last_mut()
     }
 
     /// Declares one more contribution to the gradient of the tensor that starts at `offset`.
@@ -119,9 +139,10 @@ impl Layout {
         self.end.next_multiple_of(ALIGNMENT * world)
     }
 
-    /// Number of parameters, without padding.
+    /// Number of parameters, without padding; of tables all.
     pub fn parameters(&self) -> usize {
-        self.tensors.iter().map(Tensor::len).sum()
+        let parameters = |tensor: &Tensor| tensor.stored_shape().iter().product::<usize>();
+        self.tensors.iter().map(parameters).sum()
     }
 
     /// The tensors that have elements in `range`, each with the range it has there (padding left
@@ -155,14 +176,20 @@ impl Layout {
             offset,
             group,
             contributions,
+            optimizer,
+            rows,
             ..
         } in &self.tensors
         {
             // Writing to a String cannot fail.
-            let _ = writeln!(
+            let _ = write!(
                 text,
-                "{name} {shape:?} at {offset} {group:?} x{contributions}"
+                "{name} {shape:?} at {offset} {group:?} x{contributions} by {optimizer}"
             );
+            let _ = match rows {
+                Some(rows) => writeln!(text, " of {rows} rows"),
+                None => writeln!(text),
+            };
         }
         text
     }

@@ -5,6 +5,7 @@ mod initializer;
 mod layout;
 mod partition;
 mod sink;
+mod working_set;
 
 pub use bucket::{BUCKET_MIB, buckets};
 pub use initializer::{
@@ -14,3 +15,4 @@ pub use initializer::{
 pub use layout::{ALIGNMENT, Group, Layout, Tensor};
 pub use partition::partition;
 pub use sink::{GradSink, Grads};
+pub use working_set::{Indexed, WorkingSet};

@@ -8,12 +8,15 @@ use crate::backend::Backend;
 use crate::data::Table;
 use crate::layers::{Context, Mode};
 use crate::models::{MicroBatch, Model, REPORT};
-use crate::params::partition;
+use crate::params::{WorkingSet, partition};
 
 /// A table with what it takes to evaluate it again and again.
 pub struct Evaluation {
     table: Arc<Table>,
     board: Board,
+    /// The rows of a micro-batch with places in a working set instead of a table's rows.
+    translated: Vec<f32>,
+    working_set: WorkingSet,
 }
 
 impl<B: Backend, M: Model<B>> Trainer<B, M> {
@@ -24,7 +27,12 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     pub fn evaluation(&mut self, table: Arc<Table>) -> Result<Evaluation, TrainError> {
         let micro_batches = table.rows.div_ceil(self.options.micro_batch);
         let board = Board::new(micro_batches, 0, self.reduction.reducer())?;
-        Ok(Evaluation { table, board })
+        Ok(Evaluation {
+            table,
+            board,
+            translated: Vec::new(),
+            working_set: WorkingSet::default(),
+        })
     }
 
     /// Runs the model over the table without training; collective. The sums do not depend on the
@@ -33,7 +41,12 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// # Errors
     /// Where a rank fails.
     pub fn evaluate(&mut self, evaluation: &mut Evaluation) -> Result<Totals, TrainError> {
-        let Evaluation { table, board } = evaluation;
+        let Evaluation {
+            table,
+            board,
+            translated,
+            working_set,
+        } = evaluation;
         let size = self.options.micro_batch;
         let micro_batches = table.rows.div_ceil(size);
         let (world, rank) = (
@@ -46,10 +59,15 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         for (slot, index) in own.clone().enumerate() {
             let rows = index * size..((index + 1) * size).min(table.rows);
             let weights = table.weights.as_ref().map(|weights| &weights[rows.clone()]);
+            let mut features = table.features(rows.clone());
+            if !self.tables.is_empty() {
+                translated.clear();
+                translated.extend_from_slice(features);
+                self.translate(translated, working_set);
+                features = translated;
+            }
             let batch = MicroBatch {
-                features: self
-                    .backend
-                    .stage(table.features(rows.clone()), &mut self.inputs.features),
+                features: self.backend.stage(features, &mut self.inputs.features),
                 targets: self
                     .backend
                     .stage(table.targets(rows.clone()), &mut self.inputs.targets),
@@ -93,5 +111,24 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             .reports(micro_batches)
             .for_each(|(_, report)| totals.add(report));
         Ok(totals)
+    }
+
+    /// Brings what `features`, `[rows, input shape]`, touch of each table into the arena, and tells them
+    /// their places there.
+    fn translate(&mut self, features: &mut [f32], set: &mut WorkingSet) {
+        let width = self.model.input().elements();
+        for table in &mut self.tables {
+            let indexed = &table.spec.indexed;
+            set.clear();
+            features
+                .chunks_exact(width)
+                .for_each(|sample| set.add(indexed, sample));
+            set.close(indexed);
+            let samples = features.chunks_exact_mut(width);
+            samples.for_each(|sample| set.translate(indexed, sample));
+            // SAFETY: outside collectives the parameters are this rank's own.
+            let parameters = unsafe { B::region_mut(&self.parameters, 0..self.parameters.len()) };
+            table.fetch(&mut self.backend, set, parameters, None);
+        }
     }
 }

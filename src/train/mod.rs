@@ -21,6 +21,7 @@ mod resume;
 mod run_folder;
 mod session;
 mod snapshot;
+mod tables;
 mod trainer;
 
 pub use board::Totals;

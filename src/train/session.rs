@@ -194,7 +194,7 @@ impl Session {
             bucket_bytes: train.bucket_bytes(),
             sharded: train.sharded,
             loss_reduction: train.loss_reduction,
-            optimizer: train.optimizer.clone(),
+            optimizers: self.config.optimizers(),
             clip: train.clip,
             loss_scale: (train.precision == Precision::F16).then(LossScale::default),
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::inference::wanted;
+use super::tables::Table;
 use super::{TrainError, Trainer};
 use crate::backend::{Backend, Memory};
 use crate::checkpoint::{
@@ -32,10 +33,10 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         facts.loss_scale = self.loss_scaling.scale();
         facts.skipped_steps = self.loss_scaling.skipped();
         let parts = if self.options.sharded { world } else { 1 };
-        let optimizer = (rank < parts).then(|| self.host_optimizer());
+        let optimizers = (rank < parts).then(|| self.host_optimizers());
         let tensors = (rank == 0).then(|| self.host_tensors());
         self.backend.synchronize()?;
-        if let Some(tensor) = self.first_diverged(tensors.as_ref(), optimizer.as_deref()) {
+        if let Some(tensor) = self.first_diverged(tensors.as_ref(), optimizers.as_ref()) {
             let step = self.step;
             return Err(TrainError::Diverged { step, rank, tensor });
         }
@@ -46,8 +47,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             _ => None,
         };
         self.barrier()?;
-        if let Some(host) = optimizer {
-            self.write_optimizer(checkpoints, (rank, parts), &host)?;
+        if let Some(host) = optimizers {
+            write_part(checkpoints, self.step, (rank, parts), &self.pieces(&host))?;
         }
         self.barrier()?;
         let folder = match (writer, tensors) {
@@ -93,43 +94,73 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// If it is damaged or of another model.
     pub fn restore_model(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let mut host = self.host_tensors();
-        let HostTensors { parameters, state } = &mut host;
-        checkpoint.load(&mut wanted(
-            &self.layout,
-            self.model.states(),
+        let HostTensors {
             parameters,
             state,
-        ))?;
+            tables,
+        } = &mut host;
+        let mut wanted = wanted(&self.layout, self.model.states(), parameters, state);
+        for (table, values) in self.tables.iter().zip(tables) {
+            let tensor = &mut wanted[table.spec.tensor];
+            (tensor.shape, tensor.values) = (&table.shape, values);
+        }
+        checkpoint.load(&mut wanted)?;
         // SAFETY: outside collectives the parameters are this rank's own.
         let parameters = unsafe { B::region_mut(&self.parameters, 0..self.parameters.len()) };
         self.backend.upload(&host.parameters, parameters);
         self.backend
             .upload(&host.state, B::view_mut(&mut self.state));
+        for (table, values) in self.tables.iter_mut().zip(&host.tables) {
+            self.backend.upload(values, B::view_mut(&mut table.values));
+        }
         Ok(())
     }
 
     fn restore_optimizer(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
-        let names = self.optimizer.state_names();
-        let mut host = self.host_optimizer();
+        let mut host = self.host_optimizers();
         let mut wanted = Vec::new();
-        for (state, values) in names.iter().zip(&mut host) {
-            let (mut values, mut cut) = (values.as_mut_slice(), 0);
-            for segment in &self.segments {
-                let (_, rest) = values.split_at_mut(segment.state.start - cut);
-                let (own, rest) = rest.split_at_mut(segment.state.len());
-                (values, cut) = (rest, segment.state.end);
-                let (tensor, start) = self.place(segment);
+        for (part, arrays) in self.optimizers.parts().iter().zip(&mut host.arrays) {
+            for (state, values) in part.optimizer.state_names().iter().zip(arrays) {
+                let (mut values, mut cut) = (values.as_mut_slice(), 0);
+                for segment in &part.segments {
+                    let (_, rest) = values.split_at_mut(segment.state.start - cut);
+                    let (own, rest) = rest.split_at_mut(segment.state.len());
+                    (values, cut) = (rest, segment.state.end);
+                    let (tensor, start) = self.place(segment);
+                    if self.layout.tensors()[segment.tensor].rows.is_none() {
+                        wanted.push(WantedPiece {
+                            tensor,
+                            state,
+                            start,
+                            values: own,
+                        });
+                    }
+                }
+            }
+        }
+        for (table, arrays) in self.tables.iter().zip(&mut host.tables) {
+            let names = self.optimizers.parts()[table.optimizer]
+                .optimizer
+                .state_names();
+            for (state, values) in names.iter().zip(arrays) {
                 wanted.push(WantedPiece {
-                    tensor,
+                    tensor: &self.layout.tensors()[table.spec.tensor].name,
                     state,
-                    start,
-                    values: own,
+                    start: 0,
+                    values,
                 });
             }
         }
         checkpoint.load_optimizer(&mut wanted)?;
-        for (index, values) in host.iter().enumerate() {
-            self.backend.upload(values, self.optimizer.state_mut(index));
+        for (part, arrays) in self.optimizers.parts_mut().iter_mut().zip(&host.arrays) {
+            for (index, values) in arrays.iter().enumerate() {
+                self.backend.upload(values, part.optimizer.state_mut(index));
+            }
+        }
+        for (table, arrays) in self.tables.iter_mut().zip(&host.tables) {
+            for (state, values) in table.states.iter_mut().zip(arrays) {
+                self.backend.upload(values, B::view_mut(state));
+            }
         }
         Ok(())
     }
@@ -138,21 +169,14 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     fn first_diverged(
         &self,
         tensors: Option<&HostTensors>,
-        optimizer: Option<&[Vec<f32>]>,
+        optimizer: Option<&HostOptimizers>,
     ) -> Option<String> {
         if let Some(bad) = tensors.and_then(|host| self.first_bad(host)) {
             return Some(bad);
         }
-        let names = self.optimizer.state_names().iter();
-        let mut states = names.zip(optimizer.unwrap_or_default());
-        states.find_map(|(state, values)| {
-            let mut segments = self.segments.iter();
-            let bad = segments.find(|segment| is_bad(&values[segment.state.clone()]))?;
-            Some(format!(
-                "the optimizer's {state} of '{}'",
-                self.place(bad).0
-            ))
-        })
+        let mut pieces = optimizer.into_iter().flat_map(|host| self.pieces(host));
+        let bad = pieces.find(|piece| is_bad(piece.values))?;
+        Some(format!("the optimizer's {} of '{}'", bad.state, bad.tensor))
     }
 
     /// The first parameter or moving statistic that is not finite.
@@ -161,26 +185,38 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         Some(format!("'{}'", bad.name))
     }
 
-    fn write_optimizer(
-        &self,
-        checkpoints: &Path,
-        part: (usize, usize),
-        host: &[Vec<f32>],
-    ) -> Result<(), CheckpointError> {
+    /// The optimizers' state by tensor and name, from a copy on the host.
+    fn pieces<'a>(&'a self, host: &'a HostOptimizers) -> Vec<Piece<'a>> {
         let mut pieces = Vec::new();
-        for (state, values) in self.optimizer.state_names().iter().zip(host) {
-            for segment in &self.segments {
-                let (tensor, start) = self.place(segment);
-                let values = &values[segment.state.clone()];
-                pieces.push(Piece {
-                    tensor,
-                    state,
-                    start,
-                    values,
-                });
+        for (part, arrays) in self.optimizers.parts().iter().zip(&host.arrays) {
+            for (state, values) in part.optimizer.state_names().iter().zip(arrays) {
+                for segment in &part.segments {
+                    if self.layout.tensors()[segment.tensor].rows.is_some() {
+                        continue;
+                    }
+                    let (tensor, start) = self.place(segment);
+                    let values = &values[segment.state.clone()];
+                    pieces.push(Piece {
+                        tensor,
+                        state,
+                        start,
+                        values,
+                    });
+                }
             }
         }
-        write_part(checkpoints, self.step, part, &pieces)
+        for (table, arrays) in self.tables.iter().zip(&host.tables) {
+            let names = self.optimizers.parts()[table.optimizer]
+                .optimizer
+                .state_names();
+            pieces.extend(names.iter().zip(arrays).map(|(state, values)| Piece {
+                tensor: &self.layout.tensors()[table.spec.tensor].name,
+                state,
+                start: 0,
+                values,
+            }));
+        }
+        pieces
     }
 
     /// The tensor of a segment, and where the segment starts in it.
@@ -189,15 +225,35 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         (&tensor.name, segment.arena.start - tensor.offset)
     }
 
-    fn host_optimizer(&mut self) -> Vec<Vec<f32>> {
-        let count = self.optimizer.state_names().len();
-        let download = |index| {
-            let state = self.optimizer.state(index);
+    fn host_optimizers(&mut self) -> HostOptimizers {
+        let mut backend = self.backend.clone();
+        let mut download = |state| {
             let mut values = vec![0.0; B::len(state)];
-            self.backend.download(state, &mut values);
+            backend.download(state, &mut values);
             values
         };
-        (0..count).map(download).collect()
+        let parts = self.optimizers.parts().iter();
+        HostOptimizers {
+            arrays: parts
+                .map(|part| {
+                    let count = part.optimizer.state_names().len();
+                    (0..count)
+                        .map(|index| download(part.optimizer.state(index)))
+                        .collect()
+                })
+                .collect(),
+            tables: self
+                .tables
+                .iter()
+                .map(|table| {
+                    table
+                        .states
+                        .iter()
+                        .map(|state| download(B::view(state)))
+                        .collect()
+                })
+                .collect(),
+        }
     }
 
     pub(super) fn host_tensors(&mut self) -> HostTensors {
@@ -206,15 +262,29 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         self.backend.clone().download(view, &mut parameters);
         let mut state = vec![0.0; <B as Memory>::len(B::view(&self.state))];
         self.backend.download(B::view(&self.state), &mut state);
-        HostTensors { parameters, state }
+        let mut table = |table: &Table<B>| {
+            let mut values = vec![0.0; table.shape.iter().product()];
+            self.backend.download(B::view(&table.values), &mut values);
+            values
+        };
+        HostTensors {
+            parameters,
+            state,
+            tables: self.tables.iter().map(&mut table).collect(),
+        }
     }
 
     /// Parameters and state by name, from a copy on the host.
     fn named<'a>(&'a self, host: &'a HostTensors) -> impl Iterator<Item = Named<'a>> {
-        let parameters = self.layout.tensors().iter().map(|tensor| Named {
-            name: &tensor.name,
-            shape: &tensor.shape,
-            values: &host.parameters[tensor.range()],
+        let tensors = self.layout.tensors().iter().enumerate();
+        let parameters = tensors.map(|(index, tensor)| {
+            let mut tables = self.tables.iter().zip(&host.tables);
+            let table = tables.find(|(table, _)| table.spec.tensor == index);
+            Named {
+                name: &tensor.name,
+                shape: table.map_or(&tensor.shape, |(table, _)| &table.shape),
+                values: table.map_or(&host.parameters[tensor.range()], |(_, values)| values),
+            }
         });
         let states = self.model.states().iter().map(|state| Named {
             name: &state.name,
@@ -275,6 +345,13 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
 pub(super) struct HostTensors {
     parameters: Vec<f32>,
     state: Vec<f32>,
+    tables: Vec<Vec<f32>>,
+}
+
+/// A copy of the optimizers' state: of each its arrays, padding included, and of each table its own.
+struct HostOptimizers {
+    arrays: Vec<Vec<Vec<f32>>>,
+    tables: Vec<Vec<Vec<f32>>>,
 }
 
 fn is_bad(values: &[f32]) -> bool {

@@ -11,6 +11,7 @@ use super::loss_scaling::LossScaling;
 use super::not_finite::is_finite;
 use super::reducer::{Job, Reducer};
 use super::reduction::{Reduction, ReductionOptions};
+use super::tables::Table;
 use super::{Scales, TrainError};
 use crate::backend::{Backend, Region, View};
 use crate::comm::{ReduceMode, Span};
@@ -18,7 +19,7 @@ use crate::data::Share;
 use crate::layers::{Context, Mode};
 use crate::models::{LossReduction, MicroBatch, Model, REPORT};
 use crate::optim::{
-    Clip, ClipSpec, Clipped, LossScale, Optimizer, OptimizerSpec, Segment, Step, segments,
+    Clip, ClipSpec, Clipped, LossScale, OptimizerSpec, Optimizers, Segment, Step, segments,
 };
 use crate::params::{BUCKET_MIB, Layout};
 
@@ -43,8 +44,8 @@ pub struct TrainerOptions {
     pub sharded: bool,
     /// What a step's sum of losses is divided by.
     pub loss_reduction: LossReduction,
-    /// The update rule.
-    pub optimizer: OptimizerSpec,
+    /// The update rules, as many as the model has numbers for them.
+    pub optimizers: Vec<OptimizerSpec>,
     /// Bounds on the gradient.
     pub clip: Option<ClipSpec>,
     /// What losses are multiplied by at first: for a backend whose products are `f16`.
@@ -67,7 +68,7 @@ impl TrainerOptions {
             bucket_bytes: BUCKET_MIB << 20,
             sharded: false,
             loss_reduction: LossReduction::default(),
-            optimizer: optimizer.into(),
+            optimizers: vec![optimizer.into()],
             clip: None,
             loss_scale: None,
         }
@@ -85,7 +86,8 @@ pub struct Trainer<B: Backend, M: Model<B>> {
     pub(super) statistics: B::Buffer<f32>,
     pub(super) moving: ExactSums<B>,
     pub(super) reduction: Reduction<B>,
-    pub(super) optimizer: Box<dyn Optimizer<B>>,
+    pub(super) optimizers: Optimizers<B>,
+    pub(super) tables: Vec<Table<B>>,
     clip: Option<Clip<B>>,
     pub(super) segments: Vec<Segment>,
     exchange: Exchange,
@@ -168,7 +170,11 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             reducer,
         )?;
         let segments = segments(&layout, &reduction.owned());
-        let optimizer = options.optimizer.build(&mut backend, &layout, &segments)?;
+        let optimizers = Optimizers::new(&mut backend, &layout, &segments, &options.optimizers)?;
+        let tables = model.structure().tables.iter();
+        let tables = tables
+            .map(|table| Table::new(&mut backend, table, &layout, &optimizers))
+            .collect::<Result<_, _>>()?;
         let clip = match options.clip {
             Some(clip) => Some(clip.build(&mut backend, &layout)?),
             None => None,
@@ -195,7 +201,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             parameters,
             moving,
             reduction,
-            optimizer,
+            optimizers,
+            tables,
             clip,
             segments,
             exchange,
@@ -220,6 +227,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     pub fn step(&mut self, share: &Share, rate: f64) -> Result<StepReport, TrainError> {
         // What was waited for since the last step was not for this one.
         self.reduction.reducer().take_exposed();
+        self.fetch_tables(share.working_sets());
         let mut repeats = 0;
         let Verdict { totals, overflowed } = loop {
             self.forward_backward(share)?;
@@ -254,6 +262,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             self.loss_scaling.skip();
         } else {
             gradient_norm = self.update(scale / self.loss_scaling.factor(), rate)?;
+            self.store_tables(share.working_sets());
             self.move_state(totals.rows as u64);
             self.adapt();
             self.loss_scaling.applied();
@@ -399,7 +408,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
                 norm: None,
             },
         };
-        self.optimizer.step(Step {
+        self.optimizers.step(Step {
             backend: &mut self.backend,
             t: self.step + 1 - self.loss_scaling.skipped(),
             rate,
@@ -454,13 +463,23 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         let mut host = vec![0.0; self.parameters.len()];
         for tensor in self.layout.tensors() {
             let values = &mut host[tensor.range()];
-            tensor
-                .init
-                .fill(self.options.seed, &tensor.name, &tensor.shape, values);
+            if tensor.rows.is_none() {
+                tensor
+                    .init
+                    .fill(self.options.seed, &tensor.name, &tensor.shape, values);
+            }
         }
         // SAFETY: outside collectives the parameters are this rank's own.
         let parameters = unsafe { B::region_mut(&self.parameters, 0..host.len()) };
         self.backend.upload(&host, parameters);
+        for table in &mut self.tables {
+            let tensor = &self.layout.tensors()[table.spec.tensor];
+            let mut values = vec![0.0; table.shape.iter().product()];
+            tensor
+                .init
+                .fill(self.options.seed, &tensor.name, &table.shape, &mut values);
+            self.backend.upload(&values, B::view_mut(&mut table.values));
+        }
         for state in self.model.states() {
             let values = B::slice_mut(B::view_mut(&mut self.state), state.range.clone());
             self.backend.fill(values, state.initial);

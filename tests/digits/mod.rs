@@ -173,6 +173,7 @@ impl Digits {
             micro_batch,
             seed: 0,
             shuffle: false,
+            tables: Vec::new(),
         };
         let table = Arc::clone(&self.table);
         let mut shares = Prefetch::start(table, sampler, rank, 0..recipe.steps).unwrap();

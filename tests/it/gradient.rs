@@ -67,7 +67,7 @@ impl OneLayer {
             .into()
             .build(&mut build, &Shape(input.to_vec()))
             .unwrap();
-        let (layout, states) = build.finish();
+        let (layout, states, _) = build.finish();
         let mut parameters = vec![0.0; layout.end()];
         for tensor in layout.tensors() {
             parameters[tensor.range()].copy_from_slice(&normal(&tensor.name, tensor.len()));

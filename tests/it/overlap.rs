@@ -63,6 +63,7 @@ impl Slow {
         let structure = Structure {
             layout,
             states: Vec::new(),
+            tables: Vec::new(),
             layers: Vec::new(),
             input: [1].into(),
             output: [1].into(),
