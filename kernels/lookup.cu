@@ -16,14 +16,15 @@ __device__ __forceinline__ size_t row_of(float index, size_t rows) {
 // Bag of src/backend/lookup.rs, field by field as src/backend/cuda/lookup.rs passes it.
 struct Bag {
     enum Combiner : size_t { SUM, MEAN, SQRTN };
+    static constexpr size_t NO_WEIGHTS = ~static_cast<size_t>(0);
 
-    size_t width, inputs, first, len, weighted, combiner, outputs, offset;
+    size_t width, inputs, first, len, weights, combiner, outputs, offset;
 
     // What row `place` of the sample at `x` is multiplied by.
     __device__ __forceinline__ float factor(const float* x, size_t place) const {
-        if (weighted == 0 && len == 1) return 1.f;
+        if (weights == NO_WEIGHTS && len == 1) return 1.f;
         const float* indices = x + first;
-        const auto weight = [&](size_t i) { return weighted != 0 ? indices[len + i] : 1.f; };
+        const auto weight = [&](size_t i) { return weights == NO_WEIGHTS ? 1.f : x[weights + i]; };
         float sum = 0.f, squares = 0.f;
         for (size_t i = 0; combiner != SUM && i < len; ++i) {
             if (indices[i] < 0.f) continue;

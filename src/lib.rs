@@ -9,6 +9,7 @@ pub mod cli;
 pub mod train;
 pub mod checkpoint;
 pub mod config;
+pub mod estimators;
 pub mod models;
 pub mod data;
 pub mod columns;

@@ -62,8 +62,8 @@ pub struct Bag {
     pub first: usize,
     /// Indices of a sample.
     pub len: usize,
-    /// Whether a weight for each index stands behind the last.
-    pub weighted: bool,
+    /// Place of the first of as many weights, where there are any.
+    pub weights: Option<usize>,
     /// How the rows of a sample become one.
     pub combiner: Combiner,
     /// Numbers of a sample of `y`.
@@ -80,7 +80,7 @@ impl Bag {
             inputs: 1,
             first: 0,
             len: 1,
-            weighted: false,
+            weights: None,
             combiner: Combiner::Sum,
             outputs: width,
             offset: 0,
@@ -92,9 +92,9 @@ impl Bag {
     /// # Panics
     /// If they hold other numbers of them, or a sample of the bag reaches beyond its end.
     pub(super) fn samples(&self, x: usize, y: usize) -> usize {
-        let indices = self.len * (1 + usize::from(self.weighted));
+        let last = self.first.max(self.weights.unwrap_or(0));
         assert!(
-            self.first + indices <= self.inputs && self.offset + self.width <= self.outputs,
+            last + self.len <= self.inputs && self.offset + self.width <= self.outputs,
             "a bag within its samples: {self:?}"
         );
         let samples = x / self.inputs;
@@ -139,8 +139,8 @@ pub enum Column {
         first: usize,
         /// Number of inputs.
         len: usize,
-        /// Whether a weight for each input stands behind the last.
-        weighted: bool,
+        /// Place of the first of as many weights, where there are any.
+        weights: Option<usize>,
     },
 }
 
@@ -155,9 +155,9 @@ impl Column {
                 index,
                 first,
                 len,
-                weighted,
+                weights,
             } => {
-                let weights = if weighted { (first + len) as f32 } else { -1.0 };
+                let weights = weights.map_or(-1.0, |first| first as f32);
                 [first as f32, len as f32, weights, index as f32]
             }
         }

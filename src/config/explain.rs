@@ -116,7 +116,10 @@ fn describe(table: &Stop<'_>) -> String {
         _ => String::new(),
     };
     match table.name.as_str() {
-        "" => "the run file; its sections are [data], [model] and [train]".to_owned(),
+        "" => {
+            "the run file; its sections are [data], [columns], [model] or [estimator], and [train]"
+                .to_owned()
+        }
         name if name.contains(" entry ") => format!("{name}{kind}"),
         name => format!("[{name}]{kind}"),
     }

@@ -10,9 +10,10 @@ use super::document::{Document, Node, Override};
 use super::explain::{explain, locate};
 use super::model_section::{Custom, CustomModels, ModelSection};
 use super::train_section::TrainSection;
-use super::{BestMetric, ConfigError, RunConfig, paths};
+use super::{Architecture, BestMetric, ConfigError, ModelConfig, RunConfig, paths};
 use crate::columns::Columns;
 use crate::data::Task;
+use crate::estimators::EstimatorSpec;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,7 +23,10 @@ pub(super) struct RunFile {
     data: DataSection,
     #[serde(skip_serializing_if = "Option::is_none")]
     columns: Option<Columns>,
-    model: ModelSection,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<ModelSection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimator: Option<EstimatorSpec>,
     train: TrainSection,
 }
 
@@ -85,16 +89,72 @@ impl RunFile {
                 "expected the name of a folder within runs/",
             ));
         }
+        let train = self.train.check(self.estimator.is_some())?;
+        let model = match (self.model, self.estimator) {
+            (Some(model), None) => model.check(custom)?,
+            (None, Some(estimator)) => check_estimator(estimator, self.columns.as_ref())?,
+            (Some(_), Some(_)) => {
+                let text = "[model] is given, too; keep one of them";
+                return Err(invalid(&["estimator"], text));
+            }
+            (None, None) => {
+                return Err(Problem {
+                    key: &[],
+                    text: "missing section [model] or [estimator]: what learns".to_owned(),
+                    missing: true,
+                });
+            }
+        };
         let config = RunConfig {
             name,
             data: self.data.check()?,
             columns: self.columns,
-            model: self.model.check(custom)?,
-            train: self.train.check()?,
+            model,
+            train,
         };
         check_best(&config)?;
         Ok(config)
     }
+}
+
+/// Arguments of Estimators that may make no sense.
+const ARGUMENTS: [[&str; 2]; 10] = [
+    ["estimator", "n_classes"],
+    ["estimator", "label_dimension"],
+    ["estimator", "feature_columns"],
+    ["estimator", "linear_feature_columns"],
+    ["estimator", "dnn_feature_columns"],
+    ["estimator", "hidden_units"],
+    ["estimator", "dnn_hidden_units"],
+    ["estimator", "dropout"],
+    ["estimator", "dnn_dropout"],
+    ["estimator", "kind"],
+];
+
+fn check_estimator(
+    estimator: EstimatorSpec,
+    columns: Option<&Columns>,
+) -> Result<ModelConfig, Problem> {
+    if let Err((argument, problem)) = estimator.check(columns) {
+        let key = ARGUMENTS.iter().find(|key| key[1] == argument);
+        return Err(invalid(key.map_or(&["estimator"], |key| key), problem));
+    }
+    if let (None, Some(name)) = (
+        columns,
+        estimator
+            .columns()
+            .and_then(|names| names.into_iter().next()),
+    ) {
+        let text = format!(
+            "no column '{name}': columns that are named are described in [columns]; without that \
+             section, all features are numbers"
+        );
+        return Err(invalid(&["estimator"], text));
+    }
+    Ok(ModelConfig {
+        loss: estimator.loss(),
+        architecture: Architecture::Estimator(estimator),
+    })
 }
 
 /// What the best checkpoint is judged by must be measured.
@@ -144,7 +204,14 @@ impl From<RunConfig> for RunFile {
             name: Some(config.name),
             data: config.data.into(),
             columns: config.columns,
-            model: config.model.into(),
+            estimator: match &config.model.architecture {
+                Architecture::Estimator(estimator) => Some(estimator.clone()),
+                Architecture::Layers(_) | Architecture::Custom(_) => None,
+            },
+            model: match config.model.architecture {
+                Architecture::Estimator(_) => None,
+                Architecture::Layers(_) | Architecture::Custom(_) => Some(config.model.into()),
+            },
             train: config.train.into(),
         }
     }

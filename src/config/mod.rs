@@ -25,6 +25,7 @@ use crate::columns::Columns;
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::data::{self, DataConfig, DataError, Description, Sampler, Split, Table, Task};
+use crate::estimators::EstimatorSpec;
 use crate::layers::{Build, LayerError};
 use crate::models::{BuildAnywhere, BuildModel, BuildOn, Layers, LossReduction, LossSpec, Model};
 use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
@@ -64,6 +65,8 @@ pub enum Architecture {
     Layers(Layers),
     /// `model.custom`: a model of the program's own.
     Custom(Custom),
+    /// `[estimator]`: a premade one.
+    Estimator(EstimatorSpec),
 }
 
 impl ModelConfig {
@@ -81,6 +84,7 @@ impl ModelConfig {
     {
         match &self.architecture {
             Architecture::Layers(layers) => layers.build(build, data, &self.loss),
+            Architecture::Estimator(estimator) => estimator.build(build, data, &self.loss),
             Architecture::Custom(custom) => {
                 <dyn BuildAnywhere as BuildOn<B>>::build_on(custom.model(), build, data, &self.loss)
             }
@@ -113,8 +117,8 @@ pub struct TrainConfig {
     pub matmul: MatmulChoice,
     /// How rows' losses become one number.
     pub loss_reduction: LossReduction,
-    /// The update rule.
-    pub optimizer: OptimizerSpec,
+    /// The update rule; `None` where an Estimator has its own.
+    pub optimizer: Option<OptimizerSpec>,
     /// How the learning rate changes over the steps.
     pub schedule: ScheduleSpec,
     /// Bounds on the gradient.
@@ -341,6 +345,7 @@ impl RunConfig {
     fn check_indices(&self, table: &Table, path: &Path) -> Result<(), DataError> {
         let indices = match &self.model.architecture {
             Architecture::Layers(layers) => BuildModel::indices(layers),
+            Architecture::Estimator(estimator) => BuildModel::indices(estimator),
             Architecture::Custom(custom) => BuildAnywhere::indices(custom.model()),
         };
         indices.map_or(Ok(()), |count| table.check_indices(count, path))
@@ -348,13 +353,23 @@ impl RunConfig {
 
     /// Names of the columns of `[columns]` that the model reads, in the order of a row.
     pub fn used_columns(&self) -> Vec<String> {
-        let columns = self.columns.iter().flat_map(Columns::names);
-        columns.map(str::to_owned).collect()
+        let named = match &self.model.architecture {
+            Architecture::Estimator(estimator) => estimator.columns(),
+            Architecture::Layers(_) | Architecture::Custom(_) => None,
+        };
+        let all = || self.columns.iter().flat_map(Columns::names).collect();
+        let names = named.unwrap_or_else(all).into_iter();
+        names.map(str::to_owned).collect()
     }
 
     /// The update rules, one for each side of the model.
     pub fn optimizers(&self) -> Vec<OptimizerSpec> {
-        vec![self.train.optimizer.clone()]
+        match &self.model.architecture {
+            Architecture::Estimator(estimator) => estimator.optimizers(),
+            Architecture::Layers(_) | Architecture::Custom(_) => {
+                self.train.optimizer.iter().cloned().collect()
+            }
+        }
     }
 
     /// Which of `rows` rows come when.

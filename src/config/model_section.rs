@@ -58,6 +58,7 @@ impl From<ModelConfig> for ModelSection {
     fn from(model: ModelConfig) -> Self {
         let (layers, custom) = match model.architecture {
             Architecture::Layers(layers) => (Some(layers), None),
+            Architecture::Estimator(_) => (None, None),
             Architecture::Custom(custom) => {
                 let mut table = custom.settings;
                 table.insert(KIND.to_owned(), toml::Value::String(custom.kind.to_owned()));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::file::{Problem, at_least_one, invalid};
+use super::file::{Problem, at_least_one, invalid, required};
 use super::{BestMetric, Cadence, Length, TrainConfig};
 use crate::backend::{DeviceChoice, MatmulChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
@@ -60,7 +60,8 @@ pub(super) struct TrainSection {
     keep: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     best: Option<BestMetric>,
-    optimizer: OptimizerSpec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    optimizer: Option<OptimizerSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     schedule: Option<ScheduleSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +69,28 @@ pub(super) struct TrainSection {
 }
 
 impl TrainSection {
-    pub(super) fn check(self) -> Result<TrainConfig, Problem> {
+    /// `is_estimator`: whether what learns is one, which has optimizers of its own.
+    pub(super) fn check(self, is_estimator: bool) -> Result<TrainConfig, Problem> {
+        let optimizer = match (self.optimizer, is_estimator) {
+            (Some(_), true) => {
+                let text = "an estimator has optimizers of its own; set them in [estimator]";
+                return Err(invalid(&["train", "optimizer"], text));
+            }
+            (None, true) => None,
+            (optimizer, false) => {
+                let key = &["train", "optimizer"];
+                Some(required(
+                    optimizer,
+                    key,
+                    "the update rule, such as \"adam\"",
+                )?)
+            }
+        };
+        // TensorFlow's Estimators sum what everybody else averages.
+        let loss_reduction = match is_estimator {
+            true => LossReduction::Sum,
+            false => LossReduction::default(),
+        };
         at_least_one(self.global_batch as u64, &["train", "global_batch"])?;
         let micro_batch = self
             .micro_batch
@@ -137,8 +159,8 @@ impl TrainSection {
             precision: self.precision.unwrap_or_default(),
             graphs: self.graphs.unwrap_or(true),
             matmul: self.matmul.unwrap_or_default(),
-            loss_reduction: self.loss_reduction.unwrap_or_default(),
-            optimizer: self.optimizer,
+            loss_reduction: self.loss_reduction.unwrap_or(loss_reduction),
+            optimizer,
             schedule,
             clip: self.clip,
             scale_rate_with_ranks: self.scale_rate_with_ranks.unwrap_or(false),

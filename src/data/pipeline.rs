@@ -32,7 +32,8 @@ pub struct Sampler {
     pub seed: u64,
     /// Whether each epoch has its own random order, instead of the table's.
     pub shuffle: bool,
-    /// Of which of the model's tables a step is told the rows that it touches.
+    /// The model's tables of which a step is told the rows that it touches: their places among these stand
+    /// behind the features of each row.
     pub tables: Vec<Indexed>,
 }
 
@@ -100,6 +101,7 @@ pub struct Rows<'a> {
 
 impl Share {
     fn empty(table: &Table, sampler: &Sampler) -> Self {
+        let appended: usize = sampler.tables.iter().map(Indexed::len).sum();
         Self {
             step: 0,
             total_micro_batches: 0,
@@ -109,7 +111,7 @@ impl Share {
             features: Vec::new(),
             targets: Vec::new(),
             weights: table.weights.as_ref().map(|_| Vec::new()),
-            width: table.shape.elements(),
+            width: table.shape.elements() + appended,
             target_width: table.target_kind.width(),
             working_sets: vec![WorkingSet::default(); sampler.tables.len()],
         }
@@ -134,23 +136,27 @@ impl Share {
         self.features.clear();
         self.targets.clear();
         self.weights.iter_mut().for_each(Vec::clear);
+        let sample = |place| {
+            let row = order[place] as usize;
+            table.features(row..row + 1)
+        };
+        for (indexed, set) in sampler.tables.iter().zip(&mut self.working_sets) {
+            set.clear();
+            batch
+                .clone()
+                .for_each(|place| set.add(indexed, sample(place)));
+            set.close(indexed);
+        }
         for place in self.places.clone() {
             let row = order[batch.start + place] as usize;
-            self.features
-                .extend_from_slice(table.features(row..row + 1));
+            let sample = sample(batch.start + place);
+            self.features.extend_from_slice(sample);
+            for (indexed, set) in sampler.tables.iter().zip(&self.working_sets) {
+                self.features.extend(set.places(indexed, sample));
+            }
             self.targets.extend_from_slice(table.targets(row..row + 1));
             if let (Some(weights), Some(all)) = (&mut self.weights, &table.weights) {
                 weights.push(all[row]);
-            }
-        }
-        let row = |place| order[place] as usize;
-        let batch = batch.map(|place| table.features(row(place)..row(place) + 1));
-        for (indexed, set) in sampler.tables.iter().zip(&mut self.working_sets) {
-            set.clear();
-            batch.clone().for_each(|sample| set.add(indexed, sample));
-            set.close(indexed);
-            for sample in self.features.chunks_exact_mut(self.width) {
-                set.translate(indexed, sample);
             }
         }
     }

@@ -177,6 +177,24 @@ impl<'a, B: Backend> Build<'a, B> {
         chosen: Option<&str>,
         body: impl FnOnce(&mut Self) -> Result<Built<B>, LayerError>,
     ) -> Result<Built<B>, LayerError> {
+        let (layer, output) = self.part(kind, chosen, |build| {
+            let Built { layer, output } = body(build)?;
+            Ok((layer, output))
+        })?;
+        Ok(Built { layer, output })
+    }
+
+    /// As [`Self::layer`], for what a model runs itself: `body` returns it with the shape of one row of its
+    /// output.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn part<T>(
+        &mut self,
+        kind: &'static str,
+        chosen: Option<&str>,
+        body: impl FnOnce(&mut Self) -> Result<(T, Shape), LayerError>,
+    ) -> Result<(T, Shape), LayerError> {
         let enclosing = self.base;
         self.begin(kind, chosen)?;
         let entry = self.summary.len();
@@ -190,17 +208,17 @@ impl<'a, B: Backend> Build<'a, B> {
             state: 0,
         });
         self.depth += 1;
-        let built = body(self)?;
+        let (part, output) = body(self)?;
         self.depth -= 1;
         self.base = enclosing;
         let own = &self.layout.tensors()[tensors..];
         let summary = &mut self.summary[entry];
-        summary.output = built.output.clone();
+        summary.output = output.clone();
         let parameters = |tensor: &Tensor| tensor.stored_shape().iter().product::<usize>();
         summary.parameters = own.iter().map(parameters).sum();
         let own = &self.states[states..];
         summary.state = own.iter().map(|state| state.range.len()).sum();
-        Ok(built)
+        Ok((part, output))
     }
 
     /// The layers built so far from their specs, in forward order, each before those in it.
@@ -275,19 +293,19 @@ impl<'a, B: Backend> Build<'a, B> {
         range.start - self.base..range.end - self.base
     }
 
-    /// Adds a parameter `layer/weight` of `shape`, rows and what is in one, whose rows are looked up by the
-    /// numbers at `slots` of a sample; ranges as of [`Self::parameter`].
+    /// Adds a parameter `layer/weight` of rows and the elements of one, whose rows are looked up by the
+    /// numbers at `slots` of a sample. The range is as of [`Self::parameter`].
     ///
     /// Where the optimizer steps only the rows that a step touches, and they are few or the others are not
-    /// zero, these alone are in the arena, and the samples that the model is given have places among
-    /// them instead of rows.
+    /// zero, these alone are in the arena. What is looked up there stands behind the numbers of each sample,
+    /// as many as `slots` have, from the number on that is returned, counted from the sample's end.
     pub fn table(
         &mut self,
         weight: &str,
         [rows, width]: [usize; 2],
         init: Initializer,
         slots: &[Range<usize>],
-    ) -> Range<usize> {
+    ) -> (Range<usize>, Option<usize>) {
         let capacity = self
             .working_sets
             .as_ref()
@@ -296,9 +314,13 @@ impl<'a, B: Backend> Build<'a, B> {
             .filter(|&touched| touched < rows || init != Zeros {}.into())
             .map(|touched| touched.min(rows));
         let Some(capacity) = capacity else {
-            return self.parameter(weight, &[rows, width], init, Group::Decay);
+            return (
+                self.parameter(weight, &[rows, width], init, Group::Decay),
+                None,
+            );
         };
         let range = self.parameter(weight, &[capacity, width], init, Group::Decay);
+        let place = self.looked_up();
         let tensor = self.layout.tensors().len() - 1;
         if let Some(tensor) = self.layout.last_mut() {
             tensor.rows = Some(rows);
@@ -312,7 +334,17 @@ impl<'a, B: Backend> Build<'a, B> {
                 capacity,
             },
         });
-        range
+        (range, Some(place))
+    }
+
+    /// Numbers that stand behind those of a sample: what is looked up in working sets.
+    pub fn looked_up(&self) -> usize {
+        self.tables.iter().map(|table| table.indexed.len()).sum()
+    }
+
+    /// Declares that the gradient of the parameter at `range` of the layer being built is added to once more.
+    pub fn tie(&mut self, range: &Range<usize>) {
+        self.layout.tie(self.base + range.start);
     }
 
     /// Adds a state tensor `layer/weight`; the range counts from the state arena's start.

@@ -4,6 +4,7 @@ mod build;
 mod head;
 mod sequential;
 mod structure;
+mod wide_deep;
 
 pub use build::{BuildAnywhere, BuildModel, BuildOn, CustomModel};
 pub use head::{
@@ -12,6 +13,9 @@ pub use head::{
 };
 pub use sequential::{Layers, Sequential};
 pub use structure::Structure;
+pub use wide_deep::{
+    DeepSpec, DenseColumn, EmbeddingTable, Ids, LinearSpec, WideDeep, WideDeepSpec,
+};
 
 use crate::backend::{Backend, Memory, View, ViewMut};
 use crate::layers::{Context, Shape, StateTensor};

@@ -3,8 +3,8 @@
 //! A table of ten million rows does not go through an arena: a step on rows 7, 7, 3 and 9,000,000 of it
 //! has a working set of three, `[3, 7, 9000000]`. Its rows are fetched into the arena, where they are a
 //! tensor like any other, backward and all ranks sum gradients of three rows, the optimizer steps three
-//! rows, and these are stored. What reads the table is given places in the working set, 1, 1, 0 and 2,
-//! instead of the rows. Every rank knows the whole global batch, so all have the same working set without
+//! rows, and these are stored. What reads the table is given places in the working set, 1, 1, 0 and 2, behind
+//! the numbers of each sample. Every rank knows the whole global batch, so all have the same working set without
 //! a word about it, and nothing of this depends on their number. Time and traffic follow the batch.
 
 use std::ops::Range;
@@ -23,6 +23,18 @@ pub struct Indexed {
 pub struct WorkingSet {
     rows: Vec<f32>,
     len: usize,
+}
+
+impl Indexed {
+    /// Numbers that are added to a sample.
+    pub fn len(&self) -> usize {
+        self.slots.iter().map(Range::len).sum()
+    }
+
+    /// Whether nothing is looked up.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl WorkingSet {
@@ -59,16 +71,17 @@ impl WorkingSet {
         self.rows.resize(indexed.capacity, fill);
     }
 
-    /// Replaces the rows that `sample` touches by their places in this set.
-    pub fn translate(&self, indexed: &Indexed, sample: &mut [f32]) {
+    /// The places in this set of the rows that `sample` touches, a negative number for none.
+    pub fn places(&self, indexed: &Indexed, sample: &[f32]) -> impl Iterator<Item = f32> {
         let rows = self.touched();
-        for slots in &indexed.slots {
-            for slot in &mut sample[slots.clone()] {
-                if *slot >= 0.0 {
-                    *slot = rows.partition_point(|row| row < slot) as f32;
-                }
-            }
-        }
+        let slots = indexed
+            .slots
+            .iter()
+            .flat_map(|slots| &sample[slots.clone()]);
+        slots.map(|slot| match *slot >= 0.0 {
+            true => rows.partition_point(|row| row < slot) as f32,
+            false => *slot,
+        })
     }
 
     /// The rows that are touched, rising.
@@ -92,7 +105,7 @@ mod tests {
             slots: vec![1..2, 3..5],
             capacity: 8,
         };
-        let mut samples = [
+        let samples = [
             [0.5, 7.0, 9.0, 3.0, -1.0],
             [0.25, 9_000_000.0, 9.0, 7.0, 3.0],
         ];
@@ -104,11 +117,9 @@ mod tests {
         }
         assert_eq!(set.touched(), [3.0, 7.0, 9_000_000.0]);
         assert_eq!(set.filled()[3..], [9_000_000.0; 5]);
-        samples
-            .iter_mut()
-            .for_each(|sample| set.translate(&indexed, sample));
-        assert_eq!(samples[0], [0.5, 1.0, 9.0, 0.0, -1.0]);
-        assert_eq!(samples[1], [0.25, 2.0, 9.0, 1.0, 0.0]);
+        let places = |sample: &[f32]| set.places(&indexed, sample).collect::<Vec<_>>();
+        assert_eq!(places(&samples[0]), [1.0, 0.0, -1.0]);
+        assert_eq!(places(&samples[1]), [2.0, 1.0, 0.0]);
     }
 
     #[test]

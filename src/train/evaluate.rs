@@ -14,9 +14,9 @@ use crate::params::{WorkingSet, partition};
 pub struct Evaluation {
     table: Arc<Table>,
     board: Board,
-    /// The rows of a micro-batch with places in a working set instead of a table's rows.
-    translated: Vec<f32>,
-    working_set: WorkingSet,
+    /// The rows of a micro-batch with the places of what they look up.
+    looked_up: Vec<f32>,
+    working_sets: Vec<WorkingSet>,
 }
 
 impl<B: Backend, M: Model<B>> Trainer<B, M> {
@@ -30,8 +30,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         Ok(Evaluation {
             table,
             board,
-            translated: Vec::new(),
-            working_set: WorkingSet::default(),
+            looked_up: Vec::new(),
+            working_sets: vec![WorkingSet::default(); self.tables.len()],
         })
     }
 
@@ -44,8 +44,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         let Evaluation {
             table,
             board,
-            translated,
-            working_set,
+            looked_up,
+            working_sets,
         } = evaluation;
         let size = self.options.micro_batch;
         let micro_batches = table.rows.div_ceil(size);
@@ -61,10 +61,9 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             let weights = table.weights.as_ref().map(|weights| &weights[rows.clone()]);
             let mut features = table.features(rows.clone());
             if !self.tables.is_empty() {
-                translated.clear();
-                translated.extend_from_slice(features);
-                self.translate(translated, working_set);
-                features = translated;
+                let width = table.shape.elements();
+                self.look_up(features.chunks_exact(width), working_sets, looked_up);
+                features = looked_up;
             }
             let batch = MicroBatch {
                 features: self.backend.stage(features, &mut self.inputs.features),
@@ -113,22 +112,29 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         Ok(totals)
     }
 
-    /// Brings what `features`, `[rows, input shape]`, touch of each table into the arena, and tells them
-    /// their places there.
-    fn translate(&mut self, features: &mut [f32], set: &mut WorkingSet) {
-        let width = self.model.input().elements();
-        for table in &mut self.tables {
+    /// Brings what these samples touch of each table into the arena, and writes them to `out` with their
+    /// places there.
+    fn look_up<'a>(
+        &mut self,
+        samples: impl Iterator<Item = &'a [f32]> + Clone,
+        sets: &mut [WorkingSet],
+        out: &mut Vec<f32>,
+    ) {
+        for (table, set) in self.tables.iter_mut().zip(&mut *sets) {
             let indexed = &table.spec.indexed;
             set.clear();
-            features
-                .chunks_exact(width)
-                .for_each(|sample| set.add(indexed, sample));
+            samples.clone().for_each(|sample| set.add(indexed, sample));
             set.close(indexed);
-            let samples = features.chunks_exact_mut(width);
-            samples.for_each(|sample| set.translate(indexed, sample));
             // SAFETY: outside collectives the parameters are this rank's own.
             let parameters = unsafe { B::region_mut(&self.parameters, 0..self.parameters.len()) };
             table.fetch(&mut self.backend, set, parameters, None);
+        }
+        out.clear();
+        for sample in samples {
+            out.extend_from_slice(sample);
+            for (table, set) in self.tables.iter().zip(&*sets) {
+                out.extend(set.places(&table.spec.indexed, sample));
+            }
         }
     }
 }

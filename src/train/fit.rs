@@ -15,6 +15,7 @@ use crate::checkpoint::{Best, Checkpoint, Facts, Goal, Retention};
 use crate::config::{BestMetric, RunConfig};
 use crate::data::{Prefetch, Table, Targets};
 use crate::models::Model;
+use crate::optim::OptimizerSpec;
 
 /// What the loop works on.
 pub(super) struct Fit<'a, B: Backend, M: Model<B>> {
@@ -72,7 +73,9 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
 
     fn train_to_end(&mut self) -> Result<Outcome, TrainError> {
         let train = &self.config.train;
-        let sampler = self.config.sampler(self.train.rows);
+        let mut sampler = self.config.sampler(self.train.rows);
+        let tables = self.trainer.model().structure().tables.iter();
+        sampler.tables = tables.map(|table| table.indexed.clone()).collect();
         let per_epoch = sampler.steps_per_epoch();
         let end = train.length.steps(per_epoch);
         let start = self.trainer.global_step();
@@ -85,7 +88,8 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         } else {
             1.0
         };
-        let base = train.optimizer.learning_rate() * factor;
+        let optimizers = self.config.optimizers();
+        let base = optimizers.first().map_or(0.0, OptimizerSpec::learning_rate) * factor;
         let mut evaluation = match &self.test {
             Some(test) => Some(self.trainer.evaluation(Arc::clone(test))?),
             None => None,

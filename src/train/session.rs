@@ -18,9 +18,9 @@ use crate::comm::launcher::Launcher;
 use crate::comm::{Options, agree};
 use crate::config::RunConfig;
 use crate::data::{Description, Split, Table};
-use crate::layers::Build;
+use crate::layers::{Build, WorkingSets};
 use crate::models::{BuildAnywhere, BuildOn, Model};
-use crate::optim::LossScale;
+use crate::optim::{LossScale, OptimizerSpec};
 
 /// What to train, and how it is begun.
 #[derive(Debug, Clone)]
@@ -177,7 +177,14 @@ impl Session {
         dyn BuildAnywhere: BuildOn<B>,
     {
         let train = &self.config.train;
-        let build = Build::new(&mut backend, train.micro_batch);
+        let mut build = Build::new(&mut backend, train.micro_batch);
+        if !train.sharded {
+            let optimizers = self.config.optimizers();
+            build = build.with_working_sets(WorkingSets {
+                global_batch: train.global_batch.min(data.train.rows),
+                by_rows: optimizers.iter().map(OptimizerSpec::is_by_rows).collect(),
+            });
+        }
         let model = self.config.model.build(build, &data.description)?;
         let fingerprint = self.fingerprint(&backend, &model, data);
         let fields = fingerprint.clone();

@@ -103,14 +103,14 @@ fn an_index_that_is_outside_means_the_last_row_and_a_negative_one_none() {
     assert_same_bits(&cpu, &gpu);
 }
 
-/// Samples of nine numbers: a bag of three indices and their weights from the third on.
-fn bag(width: usize, weighted: bool, combiner: Combiner) -> Bag {
+/// Samples of nine numbers: a bag of three indices from the third on, weights from the seventh.
+fn bag(width: usize, weights: Option<usize>, combiner: Combiner) -> Bag {
     Bag {
         width,
         inputs: 9,
         first: 2,
         len: 3,
-        weighted,
+        weights,
         combiner,
         outputs: width + 5,
         offset: 4,
@@ -151,8 +151,8 @@ fn bags_of_rows_are_combined_by_weight_and_leave_other_columns_alone() {
     let mut cuda = cuda();
     let others = normals(13, 40 * 8);
     for combiner in [Combiner::Sum, Combiner::Mean, Combiner::Sqrtn] {
-        for (weighted, write) in [(false, Accumulate::Set), (true, Accumulate::Add)] {
-            let bag = bag(3, weighted, combiner);
+        for (weights, write) in [(None, Accumulate::Set), (Some(6), Accumulate::Add)] {
+            let bag = bag(3, weights, combiner);
             let (cpu, gpu) = twins!(on &mut cuda, bagged, bag, (40, 7), write);
             for (cpu, gpu) in cpu.iter().zip(&gpu) {
                 assert_same_bits(cpu, gpu);
@@ -169,17 +169,17 @@ fn put_and_expanded<B: Lookup>(backend: &mut B) -> [Vec<f32>; 2] {
     let indices = Inset::new(backend, 2, &[7.0, 0.0, -1.0, 49.0]);
     let rows = Inset::new(backend, 3, &normals(17, 4 * 3));
     backend.put_rows(3, indices.view(), rows.view(), table.view_mut());
-    let counted = |index, weighted| Column::Count {
+    let counted = |index, weights| Column::Count {
         index,
         first: 1,
         len: 2,
-        weighted,
+        weights,
     };
     let columns = [
         Column::Copy(5),
-        counted(1, false),
+        counted(1, None),
         Column::Other,
-        counted(0, true),
+        counted(0, Some(3)),
         Column::Copy(0),
     ];
     let numbers: Vec<f32> = columns.iter().flat_map(|column| column.numbers()).collect();

@@ -104,8 +104,8 @@ fn count(index: f32, inputs: &[f32], weights: Option<&[f32]>) -> f32 {
 /// Calls `body` with each row of a table of `rows` that `sample` has an index of, and what it is
 /// multiplied by.
 fn each_row(bag: Bag, sample: &[f32], rows: usize, mut body: impl FnMut(usize, f32)) {
-    let (indices, rest) = sample[bag.first..].split_at(bag.len);
-    let weight = |place: usize| if bag.weighted { rest[place] } else { 1.0 };
+    let indices = &sample[bag.first..bag.first + bag.len];
+    let weight = |place: usize| bag.weights.map_or(1.0, |first| sample[first + place]);
     let share = share(bag.combiner, indices, weight);
     for (place, &index) in indices.iter().enumerate() {
         if let Some(row) = row(index, rows) {

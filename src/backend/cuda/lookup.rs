@@ -22,7 +22,7 @@ struct BagFields {
     inputs: usize,
     first: usize,
     len: usize,
-    weighted: usize,
+    weights: usize,
     combiner: usize,
     outputs: usize,
     offset: usize,
@@ -35,7 +35,7 @@ impl From<Bag> for BagFields {
             inputs: bag.inputs,
             first: bag.first,
             len: bag.len,
-            weighted: bag.weighted.into(),
+            weights: bag.weights.unwrap_or(usize::MAX),
             combiner: match bag.combiner {
                 Combiner::Sum => 0,
                 Combiner::Mean => 1,

@@ -190,7 +190,7 @@ fn cadences_are_due_at_multiples() {
 fn layers_can_be_overridden_by_number() {
     let run = load(RUN, &["model.layers.0.units=7", "train.optimizer=sgd"]).unwrap();
     assert!(run.to_toml().contains("units = 7"));
-    assert_eq!(run.train.optimizer.name(), "sgd");
+    assert_eq!(run.optimizers()[0].name(), "sgd");
     assert_eq!(
         override_error("model.layers.0.units=x"),
         "--set model.layers.0.units=x: model.layers entry 1.units: expected integer, found string"

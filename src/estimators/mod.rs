@@ -1,0 +1,544 @@
+//! TensorFlow's eight premade Estimators: name the columns, pick a model.
+//!
+//! Each is a wide-and-deep model with one side or both, a loss by the kind of label, and optimizers of its
+//! own. Arguments and defaults are those of `tf.compat.v1.estimator`; what its successor has by default can
+//! be set. An optimizer that is only named has the learning rate and the constants that the Estimator gives
+//! it; one that is given as a table has Keras's defaults.
+
+mod columns;
+mod optimizer;
+
+use std::ops::Range;
+
+pub use columns::{DnnColumn, Embedding, Indicator, SharedEmbedding};
+pub use optimizer::OptimizerChoice;
+
+use crate::backend::{Backend, Combiner};
+use crate::columns::{Columns, Values};
+use crate::data::{Description, Targets};
+use crate::layers::{ActivationSpec, BatchNorm, Build, Dense, Dropout, LayerError, LayerSpec};
+use crate::models::{
+    BuildModel, DeepSpec, LinearSpec, LossSpec, Model, SigmoidCrossEntropy, SoftmaxCrossEntropy,
+    SquaredError, WideDeep, WideDeepSpec,
+};
+use crate::named::registry;
+use crate::optim::OptimizerSpec;
+
+registry! {
+    /// An Estimator with its arguments.
+    pub enum EstimatorSpec ("an estimator") {
+        LinearClassifier(LinearClassifier) = "linear_classifier": "classes from a weighted sum of columns",
+        LinearRegressor(LinearRegressor) = "linear_regressor": "numbers from a weighted sum of columns",
+        DnnClassifier(DnnClassifier) = "dnn_classifier": "classes from a network of columns",
+        DnnRegressor(DnnRegressor) = "dnn_regressor": "numbers from a network of columns",
+        DnnLinearCombinedClassifier(DnnLinearCombinedClassifier) = "dnn_linear_combined_classifier":
+            "classes from both: wide and deep",
+        DnnLinearCombinedRegressor(DnnLinearCombinedRegressor) = "dnn_linear_combined_regressor":
+            "numbers from both: wide and deep",
+        BaselineClassifier(BaselineClassifier) = "baseline_classifier": "how often each class comes",
+        BaselineRegressor(BaselineRegressor) = "baseline_regressor": "the mean of the labels",
+    }
+}
+
+/// Defines the two Estimators that differ only in what they predict.
+macro_rules! pair {
+    (
+        $(#[$meta:meta])*
+        $classifier:ident, $regressor:ident {
+            $($(#[$about:meta])* $field:ident: $type:ty = $default:expr,)*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $classifier {
+            /// Number of classes; for two there is one logit, that of the second.
+            pub n_classes: usize,
+            $($(#[$about])* pub $field: $type,)*
+        }
+
+        impl Default for $classifier {
+            fn default() -> Self {
+                Self { n_classes: 2, $($field: $default,)* }
+            }
+        }
+
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $regressor {
+            /// Numbers in a label.
+            pub label_dimension: usize,
+            $($(#[$about])* pub $field: $type,)*
+        }
+
+        impl Default for $regressor {
+            fn default() -> Self {
+                Self { label_dimension: 1, $($field: $default,)* }
+            }
+        }
+    };
+}
+
+pair! {
+    /// A weighted sum of columns; everything starts from zero.
+    LinearClassifier, LinearRegressor {
+        /// Names of columns; all where it is not said.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        feature_columns: Option<Vec<String>> = None,
+        /// By name, with a learning rate of 0.2.
+        optimizer: OptimizerChoice = OptimizerChoice::named("ftrl"),
+        /// What several values of a categorical column count.
+        sparse_combiner: Combiner = Combiner::Sum,
+    }
+}
+
+pair! {
+    /// A network: for each number of hidden units a dense layer, its activation, dropout and batch
+    /// normalisation, then the logits.
+    DnnClassifier, DnnRegressor {
+        /// Columns as dense numbers, in any order: the network has them in the order of their names. All
+        /// where it is not said.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        feature_columns: Option<Vec<DnnColumn>> = None,
+        /// Units of the hidden layers, in forward order.
+        hidden_units: Vec<usize> = Vec::new(),
+        /// By name, with a learning rate of 0.05.
+        optimizer: OptimizerChoice = OptimizerChoice::named("adagrad"),
+        /// What follows each hidden layer.
+        activation_fn: ActivationSpec = ActivationSpec::Relu,
+        /// Share of hidden units that is dropped in training.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dropout: Option<f32> = None,
+        /// Whether hidden layers are normalised over the micro-batch.
+        batch_norm: bool = false,
+    }
+}
+
+pair! {
+    /// The sum of a linear model and a network, each stepped by an optimizer of its own from the one loss.
+    /// A side whose columns are not said is absent.
+    DnnLinearCombinedClassifier, DnnLinearCombinedRegressor {
+        /// Names of the linear model's columns.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        linear_feature_columns: Option<Vec<String>> = None,
+        /// By name, with a learning rate of 0.005, or one over the root of the number of columns if that is
+        /// less.
+        linear_optimizer: OptimizerChoice = OptimizerChoice::named("ftrl"),
+        /// What several values of a categorical column count.
+        linear_sparse_combiner: Combiner = Combiner::Sum,
+        /// The network's columns.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dnn_feature_columns: Option<Vec<DnnColumn>> = None,
+        /// By name, with a learning rate of 0.001.
+        dnn_optimizer: OptimizerChoice = OptimizerChoice::named("adagrad"),
+        /// Units of the hidden layers, in forward order.
+        dnn_hidden_units: Vec<usize> = Vec::new(),
+        /// What follows each hidden layer.
+        dnn_activation_fn: ActivationSpec = ActivationSpec::Relu,
+        /// Share of hidden units that is dropped in training.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dnn_dropout: Option<f32> = None,
+        /// Whether hidden layers are normalised over the micro-batch.
+        batch_norm: bool = false,
+    }
+}
+
+pair! {
+    /// A bias for each logit: what can be known without any column.
+    BaselineClassifier, BaselineRegressor {
+        /// By name, with a learning rate of 0.3.
+        optimizer: OptimizerChoice = OptimizerChoice::named("ftrl"),
+    }
+}
+
+/// What an Estimator is, whichever it is.
+#[derive(Debug)]
+struct Parts<'a> {
+    label: Label,
+    linear: Option<LinearSide<'a>>,
+    dnn: Option<DnnSide<'a>>,
+}
+
+/// What is predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Label {
+    Classes(usize),
+    Numbers(usize),
+}
+
+#[derive(Debug)]
+struct LinearSide<'a> {
+    name: &'static str,
+    columns: Which<'a, String>,
+    optimizer: &'a OptimizerChoice,
+    combiner: Combiner,
+    /// Learning rate of an optimizer that is only named.
+    rate: f64,
+}
+
+#[derive(Debug)]
+struct DnnSide<'a> {
+    columns: Which<'a, DnnColumn>,
+    optimizer: &'a OptimizerChoice,
+    hidden_units: &'a [usize],
+    activation: ActivationSpec,
+    dropout: Option<f32>,
+    batch_norm: bool,
+    rate: f64,
+}
+
+/// Which columns a side has.
+#[derive(Debug)]
+enum Which<'a, T> {
+    All,
+    These(&'a [T]),
+}
+
+impl<'a, T> Which<'a, T> {
+    fn or_all(columns: &'a Option<Vec<T>>) -> Self {
+        columns.as_deref().map_or(Self::All, Self::These)
+    }
+}
+
+/// The parts of the Estimators that are on one side.
+macro_rules! one_side {
+    (linear $spec:expr, $label:expr) => {
+        Parts {
+            label: $label,
+            linear: Some(LinearSide {
+                name: "linear",
+                columns: Which::or_all(&$spec.feature_columns),
+                optimizer: &$spec.optimizer,
+                combiner: $spec.sparse_combiner,
+                rate: 0.2,
+            }),
+            dnn: None,
+        }
+    };
+    (dnn $spec:expr, $label:expr) => {
+        Parts {
+            label: $label,
+            linear: None,
+            dnn: Some(DnnSide {
+                columns: Which::or_all(&$spec.feature_columns),
+                optimizer: &$spec.optimizer,
+                hidden_units: &$spec.hidden_units,
+                activation: $spec.activation_fn,
+                dropout: $spec.dropout,
+                batch_norm: $spec.batch_norm,
+                rate: 0.05,
+            }),
+        }
+    };
+    (combined $spec:expr, $label:expr) => {
+        Parts {
+            label: $label,
+            linear: $spec
+                .linear_feature_columns
+                .as_deref()
+                .map(|columns| LinearSide {
+                    name: "linear",
+                    columns: Which::These(columns),
+                    optimizer: &$spec.linear_optimizer,
+                    combiner: $spec.linear_sparse_combiner,
+                    rate: f64::min(0.005, (columns.len() as f64).sqrt().recip()),
+                }),
+            dnn: $spec.dnn_feature_columns.as_deref().map(|columns| DnnSide {
+                columns: Which::These(columns),
+                optimizer: &$spec.dnn_optimizer,
+                hidden_units: &$spec.dnn_hidden_units,
+                activation: $spec.dnn_activation_fn,
+                dropout: $spec.dnn_dropout,
+                batch_norm: $spec.batch_norm,
+                rate: 0.001,
+            }),
+        }
+    };
+    (baseline $spec:expr, $label:expr) => {
+        Parts {
+            label: $label,
+            linear: Some(LinearSide {
+                name: "baseline",
+                columns: Which::These(&[]),
+                optimizer: &$spec.optimizer,
+                combiner: Combiner::Sum,
+                rate: 0.3,
+            }),
+            dnn: None,
+        }
+    };
+}
+
+impl EstimatorSpec {
+    fn parts(&self) -> Parts<'_> {
+        use Label::{Classes, Numbers};
+        match self {
+            Self::LinearClassifier(spec) => one_side!(linear spec, Classes(spec.n_classes)),
+            Self::LinearRegressor(spec) => one_side!(linear spec, Numbers(spec.label_dimension)),
+            Self::DnnClassifier(spec) => one_side!(dnn spec, Classes(spec.n_classes)),
+            Self::DnnRegressor(spec) => one_side!(dnn spec, Numbers(spec.label_dimension)),
+            Self::DnnLinearCombinedClassifier(spec) => {
+                one_side!(combined spec, Classes(spec.n_classes))
+            }
+            Self::DnnLinearCombinedRegressor(spec) => {
+                one_side!(combined spec, Numbers(spec.label_dimension))
+            }
+            Self::BaselineClassifier(spec) => one_side!(baseline spec, Classes(spec.n_classes)),
+            Self::BaselineRegressor(spec) => {
+                one_side!(baseline spec, Numbers(spec.label_dimension))
+            }
+        }
+    }
+
+    /// What is minimised.
+    pub fn loss(&self) -> LossSpec {
+        match self.parts().label {
+            Label::Classes(2) => SigmoidCrossEntropy::default().into(),
+            Label::Classes(_) => SoftmaxCrossEntropy::default().into(),
+            Label::Numbers(_) => SquaredError {}.into(),
+        }
+    }
+
+    /// What steps the model's sides: the network first.
+    pub fn optimizers(&self) -> Vec<OptimizerSpec> {
+        let parts = self.parts();
+        let dnn = parts.dnn.map(|dnn| dnn.optimizer.resolve(dnn.rate));
+        let linear = parts
+            .linear
+            .map(|linear| linear.optimizer.resolve(linear.rate));
+        dnn.into_iter().chain(linear).collect()
+    }
+
+    /// Names of the columns that are used, each once, in the order in which they are named; `None` for all
+    /// that there are.
+    pub fn columns(&self) -> Option<Vec<&str>> {
+        let parts = self.parts();
+        let mut names = Vec::new();
+        if let Some(linear) = parts.linear {
+            match linear.columns {
+                Which::All => return None,
+                Which::These(columns) => names.extend(columns.iter().map(String::as_str)),
+            }
+        }
+        if let Some(dnn) = parts.dnn {
+            match dnn.columns {
+                Which::All => return None,
+                Which::These(columns) => names.extend(columns.iter().flat_map(DnnColumn::columns)),
+            }
+        }
+        let mut known = std::collections::BTreeSet::new();
+        names.retain(|name| known.insert(*name));
+        Some(names)
+    }
+
+    /// Refuses arguments that make no sense, among `columns`; returns the argument's name and what is wrong.
+    ///
+    /// # Errors
+    /// With the first of them.
+    pub fn check(&self, columns: Option<&Columns>) -> Result<(), (&'static str, String)> {
+        let parts = self.parts();
+        match parts.label {
+            Label::Classes(..2) => {
+                return Err(("n_classes", "expected at least 2 classes".to_owned()));
+            }
+            Label::Numbers(0) => {
+                return Err(("label_dimension", "must be at least 1".to_owned()));
+            }
+            _ => {}
+        }
+        let is_combined = matches!(
+            self,
+            Self::DnnLinearCombinedClassifier(_) | Self::DnnLinearCombinedRegressor(_)
+        );
+        if parts.linear.is_none() && parts.dnn.is_none() {
+            let problem = "missing: give columns to one side or to both, by linear_feature_columns and \
+                           dnn_feature_columns";
+            return Err(("linear_feature_columns", problem.to_owned()));
+        }
+        if let (Some(linear), Some(columns)) = (&parts.linear, columns) {
+            let argument = match is_combined {
+                true => "linear_feature_columns",
+                false => "feature_columns",
+            };
+            if let Which::These(names) = linear.columns {
+                for name in names {
+                    columns::find(columns, name).map_err(|problem| (argument, problem))?;
+                }
+            }
+        }
+        let Some(dnn) = &parts.dnn else {
+            return Ok(());
+        };
+        let prefix = |combined, alone| if is_combined { combined } else { alone };
+        if dnn.hidden_units.contains(&0) {
+            let argument = prefix("dnn_hidden_units", "hidden_units");
+            return Err((
+                argument,
+                "a layer of 0 units; each needs at least 1".to_owned(),
+            ));
+        }
+        if dnn.hidden_units.is_empty() {
+            let argument = prefix("dnn_hidden_units", "hidden_units");
+            let problem = "missing: the units of each hidden layer, such as [64, 32]";
+            return Err((argument, problem.to_owned()));
+        }
+        if let Some(rate) = dnn.dropout
+            && !(0.0..1.0).contains(&rate)
+        {
+            let argument = prefix("dnn_dropout", "dropout");
+            return Err((
+                argument,
+                format!("expected a share from 0 to below 1, found {rate}"),
+            ));
+        }
+        if let Some(columns) = columns {
+            let argument = prefix("dnn_feature_columns", "feature_columns");
+            let checked = match dnn.columns {
+                Which::All => columns
+                    .names()
+                    .try_for_each(|name| DnnColumn::Numeric(name.to_owned()).check(columns)),
+                Which::These(used) => used.iter().try_for_each(|column| column.check(columns)),
+            };
+            checked.map_err(|problem| (argument, problem))?;
+        }
+        Ok(())
+    }
+
+    /// The model for rows as `data` describes them.
+    fn wide_deep(&self, data: &Description) -> Result<WideDeepSpec, LayerError> {
+        let parts = self.parts();
+        let problem = |problem: String| LayerError::Model { problem };
+        let found = match &data.targets {
+            Targets::Classes(names) => Label::Classes(names.len()),
+            Targets::Numbers(width) => Label::Numbers(*width),
+        };
+        let outputs = match (parts.label, found) {
+            (Label::Classes(asked), Label::Classes(found)) if asked != found => {
+                return Err(problem(format!(
+                    "n_classes is {asked}, but the labels of the training data have {found} classes; \
+                     set n_classes = {found} in [estimator]"
+                )));
+            }
+            (Label::Numbers(asked), Label::Numbers(found)) if asked != found => {
+                return Err(problem(format!(
+                    "label_dimension is {asked}, but a label has {found} numbers; set \
+                     label_dimension = {found} in [estimator]"
+                )));
+            }
+            (Label::Classes(2), _) => 1,
+            (Label::Classes(count) | Label::Numbers(count), _) => count,
+        };
+        let wide = match parts.linear {
+            Some(linear) => Some(linear.spec(data).map_err(problem)?),
+            None => None,
+        };
+        let deep = match parts.dnn {
+            Some(dnn) => Some(dnn.spec(data, outputs).map_err(problem)?),
+            None => None,
+        };
+        Ok(WideDeepSpec { deep, wide })
+    }
+}
+
+impl BuildModel for EstimatorSpec {
+    fn build<B: Backend>(
+        &self,
+        build: Build<'_, B>,
+        data: &Description,
+        loss: &LossSpec,
+    ) -> Result<Box<dyn Model<B>>, LayerError> {
+        let spec = self.wide_deep(data)?;
+        Ok(Box::new(WideDeep::new(build, &spec, data, loss)?))
+    }
+}
+
+impl LinearSide<'_> {
+    fn spec(&self, data: &Description) -> Result<LinearSpec, String> {
+        let mut spec = LinearSpec {
+            name: self.name,
+            numbers: Vec::new(),
+            categories: Vec::new(),
+            combiner: self.combiner,
+        };
+        let Some(encoding) = &data.encoding else {
+            if let Which::All = self.columns {
+                spec.numbers.push(whole_row(data));
+            }
+            return Ok(spec);
+        };
+        let all: Vec<String>;
+        let names = match self.columns {
+            Which::These(names) => names,
+            Which::All => {
+                all = encoding
+                    .columns
+                    .iter()
+                    .map(|column| column.name.clone())
+                    .collect();
+                &all
+            }
+        };
+        for name in names {
+            let column = columns::encoded(encoding, name)?;
+            match column.values {
+                Values::Numbers => spec.numbers.push(column.slots.clone()),
+                Values::Ids { .. } | Values::Weighted { .. } => {
+                    spec.categories.push((name.clone(), columns::ids(column)));
+                }
+            }
+        }
+        Ok(spec)
+    }
+}
+
+impl DnnSide<'_> {
+    fn spec(&self, data: &Description, outputs: usize) -> Result<DeepSpec, String> {
+        let (columns, embeddings) = match (&data.encoding, &self.columns) {
+            (None, _) => (
+                vec![crate::models::DenseColumn::Numbers(whole_row(data))],
+                Vec::new(),
+            ),
+            (Some(encoding), Which::These(used)) => columns::dense(encoding, used)?,
+            (Some(encoding), Which::All) => {
+                let names = encoding.columns.iter().map(|column| column.name.clone());
+                columns::dense(encoding, &names.map(DnnColumn::Numeric).collect::<Vec<_>>())?
+            }
+        };
+        Ok(DeepSpec {
+            columns,
+            embeddings,
+            layers: self.layers(outputs),
+        })
+    }
+
+    fn layers(&self, outputs: usize) -> Vec<LayerSpec> {
+        let mut layers = Vec::new();
+        for (index, &units) in self.hidden_units.iter().enumerate() {
+            layers.push(LayerSpec::from(Dense {
+                name: Some(format!("hiddenlayer_{index}")),
+                ..Dense::new(units).activation(self.activation)
+            }));
+            if let Some(rate) = self.dropout {
+                layers.push(Dropout::new(rate).into());
+            }
+            if self.batch_norm {
+                layers.push(LayerSpec::from(BatchNorm {
+                    name: Some(format!("batchnorm_{index}")),
+                    momentum: 0.999,
+                    ..BatchNorm::default()
+                }));
+            }
+        }
+        layers.push(LayerSpec::from(Dense {
+            name: Some("logits".to_owned()),
+            ..Dense::new(outputs)
+        }));
+        layers
+    }
+}
+
+/// All features, of data without named columns.
+fn whole_row(data: &Description) -> Range<usize> {
+    0..data.shape.elements()
+}
