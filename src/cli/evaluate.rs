@@ -8,9 +8,8 @@ use super::{EvaluateArguments, Failure, show};
 use crate::checkpoint::Checkpoint;
 use crate::config::CustomModels;
 use crate::data::{Split, Table};
-use crate::models::REPORT;
 use crate::params::partition;
-use crate::train::{EvaluateRecord, MetricsWriter, Record, Totals};
+use crate::train::{EvaluateRecord, Evaluated, MetricsWriter, Record, Totals};
 
 /// Computes loss and metrics on the test data, prints them and adds them to the run's metrics.
 pub(super) fn run(arguments: &EvaluateArguments, models: &CustomModels) -> Result<(), Failure> {
@@ -20,15 +19,18 @@ pub(super) fn run(arguments: &EvaluateArguments, models: &CustomModels) -> Resul
         .config
         .load_data(Split::Test, Some(&checkpoint.facts().data))?;
     let ranks = arguments.ranks.unwrap_or(1) as usize;
-    let totals = evaluate(&run, &checkpoint, &test, ranks)?;
+    let evaluated = evaluate(&run, &checkpoint, &test, ranks)?;
     let record = EvaluateRecord {
         step: checkpoint.step(),
         epoch: checkpoint.facts().epoch,
         data: "test".to_owned(),
         rows: test.rows as u64,
-        metrics: totals.metrics(&test.target_kind),
+        metrics: evaluated.metrics(&test, run.config.judging()),
     };
-    show(evaluation_table(&[&record]).to_string())?;
+    match arguments.json {
+        true => show(format!("{:#}\n", serde_json::to_value(&record)?))?,
+        false => show(evaluation_table(&[&record]).to_string())?,
+    }
     let metrics = MetricsWriter::append(&run.folder.metrics_path());
     if let Err(error) = metrics.and_then(|mut file| file.write(&Record::Evaluate(record))) {
         // Whoever may only read the run has what was asked for.
@@ -43,15 +45,16 @@ fn evaluate(
     checkpoint: &Checkpoint,
     table: &Table,
     ranks: usize,
-) -> Result<Totals, Failure> {
+) -> Result<Evaluated, Failure> {
     let micro_batches = table.rows.div_ceil(run.config.train.micro_batch);
     let ranks = ranks.min(micro_batches.max(1));
-    let rank = |rank| -> Result<Vec<[f64; REPORT]>, Failure> {
+    let judge = run.config.judging().map(|judging| judging.judge);
+    let rank = |rank| -> Result<_, Failure> {
         let mut inference = run.inference(checkpoint)?;
-        Ok(inference.evaluate(table, partition(micro_batches, ranks, rank))?)
+        Ok(inference.evaluate(table, partition(micro_batches, ranks, rank), judge)?)
     };
     let rank = &rank;
-    let reports = thread::scope(|scope| {
+    let parts = thread::scope(|scope| {
         let start = |index| scope.spawn(move || rank(index));
         let threads: Vec<_> = (0..ranks).map(start).collect();
         let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
@@ -63,10 +66,10 @@ fn evaluate(
             .map(join)
             .collect::<Result<Vec<_>, Failure>>()
     })?;
-    let mut totals = Totals::default();
-    reports
-        .concat()
-        .into_iter()
-        .for_each(|report| totals.add(report));
-    Ok(totals)
+    let (mut totals, mut rows) = (Totals::default(), Vec::new());
+    for (reports, judged) in parts {
+        reports.into_iter().for_each(|report| totals.add(report));
+        rows.extend(judged);
+    }
+    Ok(Evaluated { totals, rows })
 }

@@ -194,6 +194,9 @@ pub struct EvaluateArguments {
     /// Number of ranks that share the work [default: 1]; the result does not depend on it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ranks: Option<u32>,
+    /// The metrics as a JSON object, instead of a table.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `ringstep predict`
@@ -205,8 +208,11 @@ pub struct PredictArguments {
     #[arg(long, value_name = "PATH")]
     pub input: PathBuf,
     /// Where the predictions go [default: standard output].
-    #[arg(long, value_name = "CSV")]
+    #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// A JSON object for each row, under TensorFlow's names, instead of CSV.
+    #[arg(long)]
+    pub json: bool,
     /// Which checkpoint, such as step-120 [default: the newest whole one].
     #[arg(long, value_name = "STEP")]
     pub checkpoint: Option<String>,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::predictions::write_predictions;
+use super::predictions::{write_json, write_predictions};
 use super::run::Run;
 use super::{Failure, PredictArguments, show};
 use crate::checkpoint::write_atomically;
@@ -20,7 +20,7 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
     let trained = &checkpoint.facts().data;
     let rows = run.config.load_features(&arguments.input, trained)?;
     let mut inference = run.inference(&checkpoint)?;
-    let outputs = inference.predict(&rows.features)?;
+    let (outputs, logits) = inference.predict_with_logits(&rows.features)?;
     let width = inference.model().output().elements();
     if let Some(at) = outputs.iter().position(|output| !output.is_finite()) {
         return Err(format!(
@@ -33,7 +33,10 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
     }
     tracing::info!("predictions of {}", checkpoint.folder().display());
     let mut text = Vec::new();
-    write_predictions(&mut text, &trained.targets, width, &outputs)?;
+    match arguments.json {
+        true => write_json(&mut text, &trained.targets, width, (&outputs, &logits))?,
+        false => write_predictions(&mut text, &trained.targets, width, &outputs)?,
+    }
     match &arguments.output {
         Some(path) => write_atomically(path, &text)?,
         None => show(&text)?,

@@ -27,7 +27,9 @@ use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::data::{self, DataConfig, DataError, Description, Sampler, Split, Table, Task};
 use crate::estimators::EstimatorSpec;
 use crate::layers::{Build, LayerError};
-use crate::models::{BuildAnywhere, BuildModel, BuildOn, Layers, LossReduction, LossSpec, Model};
+use crate::models::{
+    BuildAnywhere, BuildModel, BuildOn, Judging, Layers, LossReduction, LossSpec, Model,
+};
 use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
 use file::RunFile;
 
@@ -369,6 +371,18 @@ impl RunConfig {
             Architecture::Layers(_) | Architecture::Custom(_) => {
                 self.train.optimizer.iter().cloned().collect()
             }
+        }
+    }
+
+    /// How the rows of an evaluation are judged one by one; `None` where sums over all of them do.
+    pub fn judging(&self) -> Option<Judging> {
+        match &self.model.architecture {
+            Architecture::Estimator(estimator) => Some(Judging {
+                judge: estimator.judge(),
+                batch: self.train.global_batch,
+                reduction: self.train.loss_reduction,
+            }),
+            Architecture::Layers(_) | Architecture::Custom(_) => None,
         }
     }
 

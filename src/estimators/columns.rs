@@ -63,11 +63,11 @@ fn mean() -> Combiner {
     Combiner::Mean
 }
 
-/// A column of a network: the name of a numeric one, or a categorical one that is wrapped.
+/// A column of a network: the name of a numeric or a bucketized one, or a categorical one that is wrapped.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DnnColumn {
-    /// A numeric column.
-    Numeric(String),
+    /// A numeric column, or a bucketized one, which is one of many.
+    Plain(String),
     /// See [`Indicator`].
     Indicator(Indicator),
     /// See [`Embedding`].
@@ -80,7 +80,7 @@ impl DnnColumn {
     /// Names of the columns that it reads.
     pub(super) fn columns(&self) -> Vec<&str> {
         match self {
-            Self::Numeric(name) => vec![name],
+            Self::Plain(name) => vec![name],
             Self::Indicator(spec) => vec![&spec.column],
             Self::Embedding(spec) => vec![&spec.column],
             Self::SharedEmbedding(spec) => spec.columns.iter().map(String::as_str).collect(),
@@ -90,8 +90,12 @@ impl DnnColumn {
     /// Refuses what is not among `columns`, or of another kind.
     pub(super) fn check(&self, columns: &Columns) -> Result<(), String> {
         for name in self.columns() {
-            let is_categorical = find(columns, name)?.is_categorical();
-            let is_wrapped = !matches!(self, Self::Numeric(_));
+            let spec = find(columns, name)?;
+            if let (ColumnSpec::Bucketized(_), Self::Plain(_)) = (spec, self) {
+                continue;
+            }
+            let is_categorical = spec.is_categorical();
+            let is_wrapped = !matches!(self, Self::Plain(_));
             match (is_categorical, is_wrapped) {
                 (true, false) => {
                     return Err(format!(
@@ -125,7 +129,7 @@ impl DnnColumn {
 impl Serialize for DnnColumn {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let wrapped = match self.clone() {
-            Self::Numeric(name) => return serializer.serialize_str(&name),
+            Self::Plain(name) => return serializer.serialize_str(&name),
             Self::Indicator(spec) => Wrapped::Indicator(spec),
             Self::Embedding(spec) => Wrapped::Embedding(spec),
             Self::SharedEmbedding(spec) => Wrapped::SharedEmbedding(spec),
@@ -142,11 +146,11 @@ impl<'de> Deserialize<'de> for DnnColumn {
             type Value = DnnColumn;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("the name of a numeric column or a table with a kind")
+                f.write_str("the name of a numeric or bucketized column or a table with a kind")
             }
 
             fn visit_str<E: Error>(self, name: &str) -> Result<DnnColumn, E> {
-                Ok(DnnColumn::Numeric(name.to_owned()))
+                Ok(DnnColumn::Plain(name.to_owned()))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<DnnColumn, A::Error> {
@@ -212,9 +216,15 @@ pub(super) fn dense(
     let (mut named, mut tables) = (Vec::new(), Vec::new());
     for column in used {
         match column {
-            DnnColumn::Numeric(name) => {
-                let slots = encoded(encoding, name)?.slots.clone();
-                named.push((name.clone(), DenseColumn::Numbers(slots)));
+            DnnColumn::Plain(name) => {
+                let column = encoded(encoding, name)?;
+                let dense = match column.values {
+                    Values::Numbers => DenseColumn::Numbers(column.slots.clone()),
+                    Values::Ids { .. } | Values::Weighted { .. } => {
+                        DenseColumn::Indicator(ids(column))
+                    }
+                };
+                named.push((name.clone(), dense));
             }
             DnnColumn::Indicator(Indicator { column }) => {
                 let ids = ids(encoded(encoding, column)?);

@@ -18,8 +18,8 @@ use crate::columns::{Columns, Values};
 use crate::data::{Description, Targets};
 use crate::layers::{ActivationSpec, BatchNorm, Build, Dense, Dropout, LayerError, LayerSpec};
 use crate::models::{
-    BuildModel, DeepSpec, LinearSpec, LossSpec, Model, SigmoidCrossEntropy, SoftmaxCrossEntropy,
-    SquaredError, WideDeep, WideDeepSpec,
+    BuildModel, DeepSpec, Judge, LinearSpec, LossSpec, Model, SigmoidCrossEntropy,
+    SoftmaxCrossEntropy, SquaredError, WideDeep, WideDeepSpec,
 };
 use crate::named::registry;
 use crate::optim::OptimizerSpec;
@@ -300,6 +300,15 @@ impl EstimatorSpec {
         }
     }
 
+    /// How the rows of an evaluation are judged.
+    pub fn judge(&self) -> Judge {
+        match self.parts().label {
+            Label::Classes(2) => Judge::Binary,
+            Label::Classes(count) => Judge::Classes(count),
+            Label::Numbers(count) => Judge::Numbers(count),
+        }
+    }
+
     /// What steps the model's sides: the network first.
     pub fn optimizers(&self) -> Vec<OptimizerSpec> {
         let parts = self.parts();
@@ -397,7 +406,7 @@ impl EstimatorSpec {
             let checked = match dnn.columns {
                 Which::All => columns
                     .names()
-                    .try_for_each(|name| DnnColumn::Numeric(name.to_owned()).check(columns)),
+                    .try_for_each(|name| DnnColumn::Plain(name.to_owned()).check(columns)),
                 Which::These(used) => used.iter().try_for_each(|column| column.check(columns)),
             };
             checked.map_err(|problem| (argument, problem))?;
@@ -502,7 +511,7 @@ impl DnnSide<'_> {
             (Some(encoding), Which::These(used)) => columns::dense(encoding, used)?,
             (Some(encoding), Which::All) => {
                 let names = encoding.columns.iter().map(|column| column.name.clone());
-                columns::dense(encoding, &names.map(DnnColumn::Numeric).collect::<Vec<_>>())?
+                columns::dense(encoding, &names.map(DnnColumn::Plain).collect::<Vec<_>>())?
             }
         };
         Ok(DeepSpec {

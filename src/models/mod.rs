@@ -2,6 +2,7 @@
 
 mod build;
 mod head;
+mod metrics;
 mod sequential;
 mod structure;
 mod wide_deep;
@@ -11,6 +12,7 @@ pub use head::{
     AbsoluteError, Head, Huber, LossReduction, LossSpec, SigmoidCrossEntropy, SoftmaxCrossEntropy,
     SquaredError,
 };
+pub use metrics::{JUDGED, Judge, Judging, sigmoid};
 pub use sequential::{Layers, Sequential};
 pub use structure::Structure;
 pub use wide_deep::{
@@ -92,6 +94,12 @@ pub trait Model<B: Backend>: Send {
         sink: &mut dyn GradSink<B>,
     );
 
+    /// The logits, or the numbers, of the last `forward` or `predict` over `rows` rows, `[rows, output
+    /// shape]`; `None` where the model does not keep them.
+    fn logits(&self, _rows: usize) -> Option<View<'_, B>> {
+        None
+    }
+
     /// Writes the outputs of inference to `out`, `[rows, output shape]`: probabilities where the
     /// loss is a cross entropy.
     fn predict(
@@ -136,6 +144,10 @@ impl<B: Backend, M: Model<B> + ?Sized> Model<B> for Box<M> {
         sink: &mut dyn GradSink<B>,
     ) {
         (**self).backward(cx, parameters, batch, sink);
+    }
+
+    fn logits(&self, rows: usize) -> Option<View<'_, B>> {
+        (**self).logits(rows)
     }
 
     fn predict(

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::board::{Board, Totals};
+use super::judged::{Evaluated, JudgedRows};
 use super::{TrainError, Trainer};
 use crate::backend::Backend;
 use crate::data::Table;
 use crate::layers::{Context, Mode};
-use crate::models::{MicroBatch, Model, REPORT};
+use crate::models::{Judge, MicroBatch, Model, REPORT};
 use crate::params::{WorkingSet, partition};
 
 /// A table with what it takes to evaluate it again and again.
@@ -17,17 +18,35 @@ pub struct Evaluation {
     /// The rows of a micro-batch with the places of what they look up.
     looked_up: Vec<f32>,
     working_sets: Vec<WorkingSet>,
+    judged: Option<JudgedRows>,
+}
+
+impl Evaluation {
+    /// What is evaluated.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
 }
 
 impl<B: Backend, M: Model<B>> Trainer<B, M> {
-    /// Prepares to evaluate `table`; collective.
+    /// Prepares to evaluate `table`, and each of its rows where it is said how; collective.
     ///
     /// # Errors
     /// Where a rank fails.
-    pub fn evaluation(&mut self, table: Arc<Table>) -> Result<Evaluation, TrainError> {
+    pub fn evaluation(
+        &mut self,
+        table: Arc<Table>,
+        judge: Option<Judge>,
+    ) -> Result<Evaluation, TrainError> {
         let micro_batches = table.rows.div_ceil(self.options.micro_batch);
         let board = Board::new(micro_batches, 0, self.reduction.reducer())?;
+        let rows = board.slots() * self.options.micro_batch;
+        let judged = match judge {
+            Some(judge) => Some(JudgedRows::new(judge, rows, self.reduction.reducer())?),
+            None => None,
+        };
         Ok(Evaluation {
+            judged,
             table,
             board,
             looked_up: Vec::new(),
@@ -40,12 +59,13 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     ///
     /// # Errors
     /// Where a rank fails.
-    pub fn evaluate(&mut self, evaluation: &mut Evaluation) -> Result<Totals, TrainError> {
+    pub fn evaluate(&mut self, evaluation: &mut Evaluation) -> Result<Evaluated, TrainError> {
         let Evaluation {
             table,
             board,
             looked_up,
             working_sets,
+            judged,
         } = evaluation;
         let size = self.options.micro_batch;
         let micro_batches = table.rows.div_ceil(size);
@@ -92,6 +112,11 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             let report = B::slice_mut(B::view_mut(&mut self.reports), report);
             self.model.forward(&mut cx, parameters, &batch, report);
             drop(cx);
+            if let Some(judged) = judged {
+                let on = (&mut self.backend, &self.model);
+                let targets = table.targets(rows.clone());
+                judged.judge(on, rank, slot * size, (rows.len(), targets));
+            }
             if place + 1 < room && slot + 1 < own.len() {
                 continue;
             }
@@ -109,7 +134,14 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         board
             .reports(micro_batches)
             .for_each(|(_, report)| totals.add(report));
-        Ok(totals)
+        let rows = match judged {
+            Some(judged) => {
+                let reducer = self.reduction.reducer();
+                judged.exchange(reducer, (micro_batches, size), table.rows)?
+            }
+            None => Vec::new(),
+        };
+        Ok(Evaluated { totals, rows })
     }
 
     /// Brings what these samples touch of each table into the arena, and writes them to `out` with their

@@ -13,7 +13,7 @@ use super::{
 use crate::backend::{Backend, MatmulChoice, TimedMatmul};
 use crate::checkpoint::{Best, Checkpoint, Facts, Goal, Retention};
 use crate::config::{BestMetric, RunConfig};
-use crate::data::{Prefetch, Table, Targets};
+use crate::data::{Prefetch, Table};
 use crate::models::Model;
 use crate::optim::OptimizerSpec;
 
@@ -91,7 +91,10 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let optimizers = self.config.optimizers();
         let base = optimizers.first().map_or(0.0, OptimizerSpec::learning_rate) * factor;
         let mut evaluation = match &self.test {
-            Some(test) => Some(self.trainer.evaluation(Arc::clone(test))?),
+            Some(test) => {
+                let judge = self.config.judging().map(|judging| judging.judge);
+                Some(self.trainer.evaluation(Arc::clone(test), judge)?)
+            }
             None => None,
         };
         if start >= end && self.log.is_some() {
@@ -280,8 +283,8 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         evaluation: &mut Evaluation,
         epoch: u64,
     ) -> Result<BTreeMap<String, f64>, TrainError> {
-        let totals = self.trainer.evaluate(evaluation)?;
-        let metrics = totals.metrics(&self.train.target_kind);
+        let evaluated = self.trainer.evaluate(evaluation)?;
+        let metrics = evaluated.metrics(evaluation.table(), self.config.judging());
         let named = metrics
             .iter()
             .map(|(name, &value)| (format!("test_{name}"), value))
@@ -292,7 +295,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 step,
                 epoch,
                 data: "test".to_owned(),
-                rows: totals.rows as u64,
+                rows: evaluated.totals.rows as u64,
                 metrics,
             };
             log.progress.evaluation(&record);
@@ -340,20 +343,5 @@ impl Window {
         self.exposed += report.exposed;
         self.input += input;
         self.skipped += u32::from(report.skipped);
-    }
-}
-
-impl super::Totals {
-    /// Loss and metric by the names of files and tables: the weighted mean of the losses, and the
-    /// accuracy or the mean absolute error over the rows.
-    pub fn metrics(&self, targets: &Targets) -> BTreeMap<String, f64> {
-        let metric = match targets {
-            Targets::Classes(_) => "accuracy",
-            Targets::Numbers(_) => "mean_absolute_error",
-        };
-        BTreeMap::from([
-            ("loss".to_owned(), self.loss / self.weight),
-            (metric.to_owned(), self.metric / self.rows),
-        ])
     }
 }

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
+use super::judged::Judges;
 use crate::backend::{Backend, BackendError};
 use crate::checkpoint::{Checkpoint, CheckpointError, Wanted};
 use crate::data::Table;
 use crate::layers::{Context, Mode, StateTensor};
-use crate::models::{MicroBatch, Model, REPORT};
+use crate::models::{JUDGED, Judge, MicroBatch, Model, REPORT};
 use crate::params::Layout;
 
 /// A replica without anything it would take to train it.
@@ -75,6 +76,20 @@ impl<B: Backend, M: Model<B>> Inference<B, M> {
     /// # Panics
     /// If `features` are not whole rows.
     pub fn predict(&mut self, features: &[f32]) -> Result<Vec<f32>, BackendError> {
+        Ok(self.predict_with_logits(features)?.0)
+    }
+
+    /// As [`Self::predict`], and the logits where the model keeps them.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn predict_with_logits(
+        &mut self,
+        features: &[f32],
+    ) -> Result<(Vec<f32>, Vec<f32>), BackendError> {
         let inputs = self.model.input().elements();
         let outputs = self.model.output().elements();
         assert!(
@@ -82,6 +97,7 @@ impl<B: Backend, M: Model<B>> Inference<B, M> {
             "features end in mid-row"
         );
         let mut predictions = vec![0.0; features.len() / inputs * outputs];
+        let mut logits = Vec::new();
         let chunks = features.chunks(self.max_rows * inputs);
         for (features, predictions) in chunks.zip(predictions.chunks_mut(self.max_rows * outputs)) {
             let rows = features.len() / inputs;
@@ -96,13 +112,18 @@ impl<B: Backend, M: Model<B>> Inference<B, M> {
             drop(cx);
             let from = B::slice(B::view(&self.outputs), 0..predictions.len());
             self.backend.download(from, predictions);
+            if let Some(view) = self.model.logits(rows) {
+                let start = logits.len();
+                logits.resize(start + B::len(view), 0.0);
+                self.backend.download(view, &mut logits[start..]);
+            }
         }
         self.backend.synchronize()?;
-        Ok(predictions)
+        Ok((predictions, logits))
     }
 
-    /// The reports of some micro-batches of a table with targets, in order. A table has
-    /// `rows.div_ceil(max_rows)` micro-batches.
+    /// The reports of some micro-batches of a table with targets, in order, and what is kept of each row
+    /// where it is said how. A table has `rows.div_ceil(max_rows)` micro-batches.
     ///
     /// # Errors
     /// If the device fails.
@@ -110,10 +131,12 @@ impl<B: Backend, M: Model<B>> Inference<B, M> {
         &mut self,
         table: &Table,
         micro_batches: Range<usize>,
-    ) -> Result<Vec<[f64; REPORT]>, BackendError> {
+        judge: Option<Judge>,
+    ) -> Result<(Vec<[f64; REPORT]>, Vec<[f64; JUDGED]>), BackendError> {
         let inputs = self.model.input().elements();
         let targets = self.model.target_width();
         let mut reports = Vec::with_capacity(micro_batches.len());
+        let (mut judges, mut judged) = (judge.map(Judges::new), Vec::new());
         for index in micro_batches {
             let rows = index * self.max_rows..((index + 1) * self.max_rows).min(table.rows);
             let part = |width: usize| rows.start * width..rows.end * width;
@@ -137,9 +160,12 @@ impl<B: Backend, M: Model<B>> Inference<B, M> {
             let mut report = [0.0; REPORT];
             self.backend.download(B::view(&self.report), &mut report);
             reports.push(report);
+            if let (Some(judges), Some(logits)) = (&mut judges, self.model.logits(rows.len())) {
+                judged.extend(judges.rows(&mut self.backend, logits, table.targets(rows)));
+            }
         }
         self.backend.synchronize()?;
-        Ok(reports)
+        Ok((reports, judged))
     }
 }
 
@@ -295,8 +321,11 @@ mod tests {
             ..Table::empty([2].into(), Targets::Numbers(1), 5)
         };
         let mut inference = inference(2, &TENSORS);
-        let reports = inference.evaluate(&table, 0..3).unwrap();
-        assert_eq!(inference.evaluate(&table, 2..3).unwrap(), reports[2..]);
+        let reports = inference.evaluate(&table, 0..3, None).unwrap().0;
+        assert_eq!(
+            inference.evaluate(&table, 2..3, None).unwrap().0,
+            reports[2..]
+        );
         let column = |index: usize| reports.iter().map(|report| report[index]).sum::<f64>();
         assert!((column(0) - (2.0 + 0.5 * 4.0)).abs() < 1e-4, "{reports:?}");
         assert_eq!((column(1), column(3)), (5.5, 5.0));

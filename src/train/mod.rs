@@ -10,6 +10,7 @@ mod export;
 mod inference;
 mod fit;
 mod gpus;
+mod judged;
 mod launch;
 mod loss_scaling;
 mod metrics;
@@ -32,6 +33,7 @@ pub use export::{ExportError, export_onnx};
 pub use fit::Outcome;
 pub(crate) use gpus::gpu_of_rank;
 pub use inference::Inference;
+pub use judged::Evaluated;
 pub use launch::{Connect, RankError, connect_mpi, connect_threads, run_rank, run_threads};
 pub use metrics::{
     EvaluateRecord, MatmulRecord, MetricsWriter, Record, StartRecord, TrainRecord, read_metrics,

@@ -157,7 +157,7 @@ impl<B: Backend> WideDeep<B> {
     }
 
     /// Computes the logits of `x` and lets `use_them`.
-    fn logits(
+    fn run(
         &mut self,
         cx: &mut Context<'_, B>,
         parameters: View<'_, B>,
@@ -193,7 +193,7 @@ impl<B: Backend> Model<B> for WideDeep<B> {
         batch: &MicroBatch<'_, B>,
         report: Report<'_, B>,
     ) {
-        self.logits(cx, parameters, batch.features, |head, cx, logits| {
+        self.run(cx, parameters, batch.features, |head, cx, logits| {
             head.forward(cx, logits, batch, report);
         });
     }
@@ -225,6 +225,13 @@ impl<B: Backend> Model<B> for WideDeep<B> {
         grads.done(0);
     }
 
+    fn logits(&self, rows: usize) -> Option<View<'_, B>> {
+        Some(match &self.deep {
+            Some(deep) if self.wide.is_none() => deep.stack.output(rows, deep.input.view(rows)),
+            _ => self.logits.view(rows),
+        })
+    }
+
     fn predict(
         &mut self,
         cx: &mut Context<'_, B>,
@@ -232,7 +239,7 @@ impl<B: Backend> Model<B> for WideDeep<B> {
         features: View<'_, B>,
         out: ViewMut<'_, B>,
     ) {
-        self.logits(cx, parameters, features, |head, cx, logits| {
+        self.run(cx, parameters, features, |head, cx, logits| {
             head.predict(cx, logits, out);
         });
     }
