@@ -25,6 +25,7 @@ mod kill;
 #[path = "../digits/mod.rs"]
 mod digits;
 mod doctor;
+mod estimators;
 mod export;
 mod golden;
 mod gradient;
