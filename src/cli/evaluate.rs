@@ -67,9 +67,11 @@ fn evaluate(
             .collect::<Result<Vec<_>, Failure>>()
     })?;
     let (mut totals, mut rows) = (Totals::default(), Vec::new());
-    for (reports, judged) in parts {
-        reports.into_iter().for_each(|report| totals.add(report));
-        rows.extend(judged);
+    for part in parts {
+        part.reports
+            .into_iter()
+            .for_each(|report| totals.add(report));
+        rows.extend(part.judged);
     }
     Ok(Evaluated { totals, rows })
 }

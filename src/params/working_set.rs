@@ -125,11 +125,11 @@ mod tests {
     #[test]
     fn a_step_that_touches_nothing_has_an_empty_set() {
         let indexed = Indexed {
-            slots: vec![0..1],
+            slots: vec![0..1, 1..2],
             capacity: 2,
         };
         let mut set = WorkingSet::default();
-        set.add(&indexed, &[-1.0]);
+        set.add(&indexed, &[-1.0, -1.0]);
         set.close(&indexed);
         assert_eq!((set.touched(), set.filled()), (&[][..], &[0.0, 0.0][..]));
     }

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::judged::Judges;
+use super::judged::{Judges, Reported};
 use crate::backend::{Backend, BackendError};
 use crate::checkpoint::{Checkpoint, CheckpointError, Wanted};
 use crate::data::Table;
 use crate::layers::{Context, Mode, StateTensor};
-use crate::models::{JUDGED, Judge, MicroBatch, Model, REPORT};
+use crate::models::{Judge, MicroBatch, Model, REPORT};
 use crate::params::Layout;
 
 /// A replica without anything it would take to train it.
@@ -132,11 +132,11 @@ impl<B: Backend, M: Model<B>> Inference<B, M> {
         table: &Table,
         micro_batches: Range<usize>,
         judge: Option<Judge>,
-    ) -> Result<(Vec<[f64; REPORT]>, Vec<[f64; JUDGED]>), BackendError> {
+    ) -> Result<Reported, BackendError> {
         let inputs = self.model.input().elements();
         let targets = self.model.target_width();
-        let mut reports = Vec::with_capacity(micro_batches.len());
-        let (mut judges, mut judged) = (judge.map(Judges::new), Vec::new());
+        let mut reported = Reported::default();
+        let mut judges = judge.map(Judges::new);
         for index in micro_batches {
             let rows = index * self.max_rows..((index + 1) * self.max_rows).min(table.rows);
             let part = |width: usize| rows.start * width..rows.end * width;
@@ -159,13 +159,15 @@ impl<B: Backend, M: Model<B>> Inference<B, M> {
             drop(cx);
             let mut report = [0.0; REPORT];
             self.backend.download(B::view(&self.report), &mut report);
-            reports.push(report);
+            reported.reports.push(report);
             if let (Some(judges), Some(logits)) = (&mut judges, self.model.logits(rows.len())) {
-                judged.extend(judges.rows(&mut self.backend, logits, table.targets(rows)));
+                let targets = table.targets(rows);
+                let judged = judges.rows(&mut self.backend, logits, targets);
+                reported.judged.extend(judged);
             }
         }
         self.backend.synchronize()?;
-        Ok((reports, judged))
+        Ok(reported)
     }
 }
 
@@ -321,9 +323,9 @@ mod tests {
             ..Table::empty([2].into(), Targets::Numbers(1), 5)
         };
         let mut inference = inference(2, &TENSORS);
-        let reports = inference.evaluate(&table, 0..3, None).unwrap().0;
+        let reports = inference.evaluate(&table, 0..3, None).unwrap().reports;
         assert_eq!(
-            inference.evaluate(&table, 2..3, None).unwrap().0,
+            inference.evaluate(&table, 2..3, None).unwrap().reports,
             reports[2..]
         );
         let column = |index: usize| reports.iter().map(|report| report[index]).sum::<f64>();

@@ -9,7 +9,7 @@ use super::reducer::{Job, Reducer};
 use crate::backend::{Backend, Region, View};
 use crate::comm::Span;
 use crate::data::{Table, Targets};
-use crate::models::{JUDGED, Judge, Judging, Model};
+use crate::models::{JUDGED, Judge, Judging, Model, REPORT};
 use crate::params::partition;
 
 /// What came out of a table.
@@ -43,6 +43,15 @@ impl Evaluated {
             (metric.to_owned(), sum / rows),
         ])
     }
+}
+
+/// What came out of some micro-batches, in order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reported {
+    /// The report of each.
+    pub reports: Vec<[f64; REPORT]>,
+    /// What was kept of each row, where rows were judged.
+    pub judged: Vec<[f64; JUDGED]>,
 }
 
 /// Judges the rows of micro-batches.

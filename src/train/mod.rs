@@ -33,7 +33,7 @@ pub use export::{ExportError, export_onnx};
 pub use fit::Outcome;
 pub(crate) use gpus::gpu_of_rank;
 pub use inference::Inference;
-pub use judged::Evaluated;
+pub use judged::{Evaluated, Reported};
 pub use launch::{Connect, RankError, connect_mpi, connect_threads, run_rank, run_threads};
 pub use metrics::{
     EvaluateRecord, MatmulRecord, MetricsWriter, Record, StartRecord, TrainRecord, read_metrics,

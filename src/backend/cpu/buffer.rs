@@ -1,6 +1,6 @@
 //! A zeroed, 64-byte aligned array, so that vector loads of whole cache lines never straddle two.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -8,6 +8,11 @@ use crate::backend::Element;
 
 /// Alignment in bytes: a cache line, and one AVX-512 register.
 const ALIGNMENT: usize = 64;
+
+/// Bytes of a huge page, and from how many on an array is put into such: rows of a table that are looked up
+/// here and there would else each wait for the address of their page.
+const HUGE_PAGE: usize = 2 << 20;
+const LARGE: usize = 16 * HUGE_PAGE;
 
 /// A fixed-length array on the heap whose first element starts a cache line.
 #[derive(Debug)]
@@ -31,8 +36,13 @@ impl<T: Element> Buffer<T> {
                 len,
             });
         }
-        // SAFETY: the layout's size is not zero; every element type is valid when zeroed (Pod).
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        // SAFETY: the layout's size is not zero.
+        let start = NonNull::new(unsafe { alloc(layout) })?;
+        if layout.align() == HUGE_PAGE {
+            ask_for_huge_pages(start, layout.size());
+        }
+        // SAFETY: the memory is as large as the layout; every element type is valid when zeroed (Pod).
+        unsafe { start.write_bytes(0, layout.size()) };
         Some(Self {
             start: start.cast(),
             len,
@@ -42,9 +52,26 @@ impl<T: Element> Buffer<T> {
 
 impl<T> Buffer<T> {
     fn layout(len: usize) -> Option<Layout> {
-        Layout::array::<T>(len).ok()?.align_to(ALIGNMENT).ok()
+        let layout = Layout::array::<T>(len).ok()?;
+        let alignment = match layout.size() {
+            LARGE.. => HUGE_PAGE,
+            _ => ALIGNMENT,
+        };
+        layout.align_to(alignment).ok()
     }
 }
+
+/// Asks for huge pages where the system leaves that to programs; it may have none.
+#[cfg(target_os = "linux")]
+fn ask_for_huge_pages(start: NonNull<u8>, len: usize) {
+    // SAFETY: the range was just allocated, begins with a page and is nobody else's; advice does not change
+    // what is in it.
+    unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+}
+
+/// Elsewhere the system decides.
+#[cfg(not(target_os = "linux"))]
+fn ask_for_huge_pages(_: NonNull<u8>, _: usize) {}
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {

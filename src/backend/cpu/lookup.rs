@@ -14,11 +14,22 @@ impl Lookup for Cpu {
     ) {
         bag.samples(x.len(), y.len());
         let rows = table.len() / bag.width;
+        let is_single = bag.len == 1 && bag.weights.is_none();
         let samples = x.chunks_exact(bag.inputs);
         for (sample, y) in samples.zip(y.chunks_exact_mut(bag.outputs)) {
             let y = &mut y[bag.offset..bag.offset + bag.width];
             if write == Accumulate::Set {
                 y.fill(0.0);
+            }
+            if is_single {
+                // Short enough for the processor to wait for many rows at a time.
+                if let Some(row) = row(sample[bag.first], rows) {
+                    let start = row * bag.width;
+                    for (y, value) in y.iter_mut().zip(&table[start..start + bag.width]) {
+                        *y += value;
+                    }
+                }
+                continue;
             }
             each_row(bag, sample, rows, |row, factor| {
                 let start = row * bag.width;

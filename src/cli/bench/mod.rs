@@ -1,7 +1,8 @@
-//! `ringstep bench`: how fast this machine sums over ranks and multiplies matrices.
+//! `ringstep bench`: how fast this machine sums over ranks, multiplies matrices and looks up rows.
 
 mod all_reduce;
 mod matmul;
+mod tables;
 
 use clap::{Args, Subcommand};
 
@@ -20,6 +21,8 @@ pub enum BenchCommand {
     /// Matrix products of training by own kernels and by cuBLASLt, and how much of the peak of
     /// multiply-adds they reach.
     Matmul(MatmulArguments),
+    /// A step of a wide and deep model by the size of its tables: it follows the batch, not the table.
+    Tables(TablesArguments),
 }
 
 /// `ringstep bench all-reduce`
@@ -64,11 +67,29 @@ pub struct MatmulArguments {
     pub json: bool,
 }
 
+/// `ringstep bench tables`
+#[derive(Debug, Args)]
+pub struct TablesArguments {
+    /// Number of ranks.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub ranks: u32,
+    /// Rows of the tables, the first of which others are compared with.
+    #[arg(long, value_name = "ROWS", value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000, 10_000_000])]
+    pub rows: Vec<usize>,
+    /// Measurements of each size, of which the median counts.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeats: u32,
+    /// Prints a JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Runs the benchmark that was asked for.
 pub(super) fn run(command: &BenchCommand) -> Result<(), Failure> {
     match command {
         BenchCommand::AllReduce(arguments) => all_reduce::run(arguments),
         BenchCommand::Matmul(arguments) => matmul::run(arguments),
+        BenchCommand::Tables(arguments) => tables::run(arguments),
     }
 }
 
