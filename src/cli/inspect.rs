@@ -8,8 +8,9 @@ use super::table::{Align, Table, thousands};
 use super::{Failure, InspectArguments, show};
 use crate::backend::cpu::Cpu;
 use crate::checkpoint::{Checkpoint, list};
+use crate::columns::Values;
 use crate::config::{CustomModels, ModelConfig};
-use crate::data::{DataError, Description, Split, load};
+use crate::data::{DataError, Description, Split};
 use crate::layers::{Build, LayerSummary};
 use crate::models::Structure;
 use crate::train::{EvaluateRecord, Record, TrainRecord, read_metrics};
@@ -17,16 +18,42 @@ use crate::train::{EvaluateRecord, Record, TrainRecord, read_metrics};
 /// Most evaluations that are listed.
 const LISTED: usize = 10;
 
-/// Prints tables of layers, checkpoints and metrics.
+/// Prints tables of columns, layers, checkpoints and metrics.
 pub(super) fn run(arguments: &InspectArguments, models: &CustomModels) -> Result<(), Failure> {
     let run = Run::open(&arguments.run, models)?;
     let checkpoints = Checkpoints::find(&run)?;
     let records = read_metrics(&run.folder.metrics_path())?;
     let layers = match checkpoints.trained(&run) {
-        Ok(data) => layers(&run.config.model, &data)?,
+        Ok(data) => columns(&data) + &layers(&run.config.model, &data)?,
         Err(error) => format!("no layers to show: there is no whole checkpoint yet, and {error}\n"),
     };
     show(format!("{layers}\n{checkpoints}\n{}", metrics(&records)))
+}
+
+/// One line per feature column, where the run has any, in the order of a row, and an empty one.
+fn columns(data: &Description) -> String {
+    let Some(encoding) = &data.encoding else {
+        return String::new();
+    };
+    let mut table = Table::new([
+        ("column", Align::Left),
+        ("kind", Align::Left),
+        ("numbers", Align::Right),
+        ("ids", Align::Right),
+    ]);
+    for column in &encoding.columns {
+        let spec = encoding.fitted.get(&column.name);
+        table.row([
+            column.name.clone(),
+            spec.map_or("", |spec| spec.name()).to_owned(),
+            thousands(column.slots.len() as u64),
+            match column.values {
+                Values::Numbers => String::new(),
+                Values::Ids { count } | Values::Weighted { count } => thousands(count as u64),
+            },
+        ]);
+    }
+    format!("{table}\n")
 }
 
 /// One line per layer, those inside another indented, the loss, and the totals.
@@ -99,10 +126,7 @@ impl Checkpoints {
     fn trained(&self, run: &Run) -> Result<Description, DataError> {
         match self.whole.last() {
             Some(checkpoint) => Ok(checkpoint.facts().data.clone()),
-            None => {
-                let (data, task) = (&run.config.data, run.config.task());
-                Ok(load(data, task, Split::Train, None)?.description())
-            }
+            None => Ok(run.config.load_data(Split::Train, None)?.description()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Columns;
+use super::{ColumnSpec, Columns, Normalize};
 
 /// How named columns become rows of numbers: all that a model, and whoever reads more rows for it, has
 /// to know.
@@ -55,6 +55,24 @@ pub enum Values {
 }
 
 impl Encoding {
+    /// Rows of the columns called `used`, in that order, as `columns` make them.
+    pub(super) fn new<'a>(columns: Columns, used: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut next = 0;
+        let encoded = used.into_iter().map(|name| {
+            let start = next;
+            next += columns.slots(name);
+            Encoded {
+                name: name.to_owned(),
+                slots: start..next,
+                values: columns.values(name),
+            }
+        });
+        Self {
+            columns: encoded.collect(),
+            fitted: columns,
+        }
+    }
+
     /// The column called `name`.
     pub fn find(&self, name: &str) -> Option<&Encoded> {
         self.columns.iter().find(|column| column.name == name)
@@ -63,5 +81,56 @@ impl Encoding {
     /// Numbers in a row.
     pub fn width(&self) -> usize {
         self.columns.last().map_or(0, |column| column.slots.end)
+    }
+
+    /// What normalising subtracts from each number of a row, and what it divides the difference by: 0 and
+    /// 1 for ids, and for numbers that are read as they are.
+    pub fn normalization(&self) -> (Vec<f32>, Vec<f32>) {
+        let of_columns = self.columns.iter().map(|column| {
+            let normalize = match self.fitted.get(&column.name) {
+                Some(ColumnSpec::Numeric(spec)) => spec.normalize,
+                _ => Normalize::None,
+            };
+            column
+                .slots
+                .clone()
+                .map(move |_| normalize.offset_and_divisor())
+        });
+        of_columns.flatten().unzip()
+    }
+}
+
+impl Columns {
+    /// How many slots a row has for a column; a column of the data has one value.
+    fn slots(&self, name: &str) -> usize {
+        match self.get(name) {
+            Some(ColumnSpec::Numeric(_) | ColumnSpec::Bucketized(_)) => self.numbers_of(name).1,
+            Some(ColumnSpec::Identity(spec)) => spec.max_values,
+            Some(ColumnSpec::Vocabulary(spec)) => spec.max_values,
+            Some(ColumnSpec::Hash(spec)) => spec.max_values,
+            Some(ColumnSpec::Crossed(spec)) => {
+                spec.keys.iter().map(|key| self.slots(key)).product()
+            }
+            Some(ColumnSpec::Weighted(spec)) => 2 * self.slots(&spec.source),
+            None => 1,
+        }
+    }
+
+    fn values(&self, name: &str) -> Values {
+        let count = match self.get(name) {
+            Some(ColumnSpec::Bucketized(spec)) => self.slots(name) * (spec.boundaries.len() + 1),
+            Some(ColumnSpec::Identity(spec)) => spec.buckets,
+            Some(ColumnSpec::Vocabulary(spec)) => {
+                spec.values.as_ref().map_or(0, Vec::len) + spec.oov_buckets
+            }
+            Some(ColumnSpec::Hash(spec)) => spec.buckets,
+            Some(ColumnSpec::Crossed(spec)) => spec.buckets,
+            Some(ColumnSpec::Weighted(spec)) => match self.values(&spec.source) {
+                Values::Ids { count } => return Values::Weighted { count },
+                other => return other,
+            },
+            Some(ColumnSpec::Numeric(_)) | None => return Values::Numbers,
+        };
+        Values::Ids { count }
     }
 }

@@ -4,13 +4,26 @@
 //! its ids as whole numbers, which single precision holds up to 2^24, and -1 for none. How a model reads
 //! ids (as one of many, or by a vector of their own) is its affair.
 
+mod check;
+mod dictionary;
+mod encoder;
 mod encoding;
+mod hash;
 mod normalize;
+mod part;
 mod spec;
+mod value;
 
+pub use check::ColumnError;
+pub(crate) use dictionary::Dictionary;
+pub(crate) use encoder::{Encoder, Fault};
 pub use encoding::{Encoded, Encoding, Values};
 pub use normalize::Normalize;
 pub use spec::{
-    Bucketized, ColumnSpec, Columns, Crossed, Hash, Identity, Numeric, OutOfVocabulary, Vocabulary,
-    Weighted,
+    Bucketized, ColumnSpec, Columns, Crossed, Hash, Identity, Numeric, OutOfVocabulary, Selection,
+    Vocabulary, Weighted,
 };
+pub(crate) use value::{Value, single};
+
+/// Most ids of a column: the whole numbers that single precision tells apart.
+const MOST_IDS: usize = 1 << 24;

@@ -22,11 +22,47 @@ pub enum Normalize {
     },
     /// `x * scale + offset`.
     Linear {
-        /// The factor.
+        /// The factor, not 0.
         scale: f64,
         /// What is added behind it.
         offset: f64,
     },
+}
+
+impl Normalize {
+    /// What brings `values` to mean 0 and deviation 1: mean and deviation of the population, in double
+    /// precision, rounded once. Values that are all the same become 0.
+    pub(super) fn standardizing(values: impl Iterator<Item = f32> + Clone) -> Self {
+        let count = values.clone().count().max(1) as f64;
+        let values = values.map(f64::from);
+        let mean = values.clone().sum::<f64>() / count;
+        let variance = values.map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+        Self::Standardized {
+            mean: mean as f32,
+            deviation: match variance.sqrt() as f32 {
+                0.0 => 1.0,
+                deviation => deviation,
+            },
+        }
+    }
+
+    /// What is subtracted, and what the difference is divided by.
+    pub(super) fn offset_and_divisor(self) -> (f32, f32) {
+        match self {
+            Self::None | Self::Standardize => (0.0, 1.0),
+            Self::Standardized { mean, deviation } => (mean, deviation),
+            Self::Linear { scale, offset } => ((-offset / scale) as f32, (1.0 / scale) as f32),
+        }
+    }
+
+    /// The number that a model reads in place of `x`.
+    pub(super) fn apply(self, x: f64) -> f32 {
+        match self {
+            Self::None | Self::Standardize => x as f32,
+            Self::Standardized { mean, deviation } => (x as f32 - mean) / deviation,
+            Self::Linear { scale, offset } => (x * scale + offset) as f32,
+        }
+    }
 }
 
 /// The table, with what it has.
@@ -73,8 +109,8 @@ impl<'de> Deserialize<'de> for Normalize {
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(
-                    "\"none\", \"standardize\", a table with mean and deviation (not 0), or one with \
-                     scale and offset",
+                    "\"none\", \"standardize\", a table with mean and deviation, or one with scale and \
+                     offset (deviation and scale other than 0)",
                 )
             }
 
@@ -101,10 +137,12 @@ impl<'de> Deserialize<'de> for Normalize {
                         deviation: None,
                         scale,
                         offset,
-                    } if scale.or(offset).is_some() => Ok(Normalize::Linear {
-                        scale: scale.unwrap_or(1.0),
-                        offset: offset.unwrap_or(0.0),
-                    }),
+                    } if scale.or(offset).is_some() && scale != Some(0.0) => {
+                        Ok(Normalize::Linear {
+                            scale: scale.unwrap_or(1.0),
+                            offset: offset.unwrap_or(0.0),
+                        })
+                    }
                     _ => Err(A::Error::invalid_value(
                         Unexpected::Other("another table"),
                         &self,

@@ -191,6 +191,15 @@ impl ColumnSpec {
     }
 }
 
+/// Feature columns, and which of them a model reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection<'a> {
+    /// All that there are.
+    pub columns: &'a Columns,
+    /// Names of those that are read, in the order of a row.
+    pub used: &'a [String],
+}
+
 /// Feature columns by name, in the order in which they are written.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Columns(pub Vec<(String, ColumnSpec)>);
@@ -200,6 +209,65 @@ impl Columns {
     pub fn get(&self, name: &str) -> Option<&ColumnSpec> {
         let found = self.0.iter().find(|(other, _)| other == name);
         found.map(|(_, spec)| spec)
+    }
+
+    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut ColumnSpec> {
+        let found = self.0.iter_mut().find(|(other, _)| other == name);
+        found.map(|(_, spec)| spec)
+    }
+
+    /// The columns of the data that the column called `name` reads, be it through others.
+    pub(crate) fn sources(&self, name: &str) -> Vec<&str> {
+        let Some((name, spec)) = self.0.iter().find(|(other, _)| other == name) else {
+            return Vec::new();
+        };
+        match spec {
+            ColumnSpec::Bucketized(_) => vec![self.numbers_of(name).0],
+            ColumnSpec::Crossed(spec) => {
+                let keys = spec.keys.iter();
+                keys.flat_map(|key| match self.get(key) {
+                    Some(_) => self.sources(key),
+                    None => vec![key.as_str()],
+                })
+                .collect()
+            }
+            ColumnSpec::Weighted(spec) => {
+                let mut sources = self.sources(&spec.source);
+                sources.push(&spec.weights);
+                sources
+            }
+            spec => spec.source(name).into_iter().collect(),
+        }
+    }
+
+    /// The column of the data, the shape and the default of the numbers that the numeric or bucketized
+    /// column called `name` is of.
+    pub(super) fn numbers_of<'a>(&'a self, name: &'a str) -> (&'a str, usize, Option<f64>) {
+        match self.get(name) {
+            Some(ColumnSpec::Numeric(spec)) => {
+                let source = spec.source.as_deref().unwrap_or(name);
+                (source, spec.shape, spec.default)
+            }
+            Some(ColumnSpec::Bucketized(spec)) => match spec.source.as_deref() {
+                Some(source) if source != name => self.numbers_of(source),
+                _ => (name, 1, None),
+            },
+            _ => (name, 1, None),
+        }
+    }
+
+    /// The column called `name` and those that it is made of.
+    pub(super) fn entries<'a>(&'a self, name: &'a str) -> Vec<&'a str> {
+        let mut entries = vec![name];
+        match self.get(name) {
+            Some(ColumnSpec::Bucketized(spec)) => entries.extend(spec.source.as_deref()),
+            Some(ColumnSpec::Crossed(spec)) => {
+                entries.extend(spec.keys.iter().flat_map(|key| self.entries(key)));
+            }
+            Some(ColumnSpec::Weighted(spec)) => entries.push(&spec.source),
+            _ => {}
+        }
+        entries
     }
 
     /// All names.

@@ -60,7 +60,7 @@ pub(super) fn explain(document: &Document, error: Error) -> ConfigError {
 pub(super) fn locate(document: &Document, problem: Problem) -> ConfigError {
     let mut node = &document.root;
     let mut at = None;
-    for part in problem.key {
+    for part in &problem.key {
         if let Some(entry) = node.entry(part) {
             at = Some(entry.at);
             node = &entry.node;
@@ -125,12 +125,14 @@ fn describe(table: &Stop<'_>) -> String {
     }
 }
 
-/// `layer` for an entry of `model.layers`, `optimizer` for `train.optimizer`, where `key` is a kind.
+/// `layer` for an entry of `model.layers`, `column` for one of `[columns]`, `optimizer` for
+/// `train.optimizer`, where `key` is a kind.
 fn kind_of_what(key: &str, table: &Stop<'_>) -> Option<String> {
     let is_kind = key.rsplit('.').next() == Some(KIND);
     let name = table.name.rsplit('.').next().unwrap_or_default();
-    is_kind.then(|| match table.name.starts_with("model.layers") {
-        true => "layer".to_owned(),
-        false => name.to_owned(),
+    is_kind.then(|| match table.name.as_str() {
+        table if table.starts_with("model.layers") => "layer".to_owned(),
+        table if table.starts_with("columns.") => "column".to_owned(),
+        _ => name.to_owned(),
     })
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::columns_section;
 use super::data_section::DataSection;
 use super::deserialize::{self, Error};
 use super::document::{Document, Node, Override};
@@ -33,7 +34,7 @@ pub(super) struct RunFile {
 /// What a check found: the key, as a path of names, and what is wrong with it.
 #[derive(Debug)]
 pub(super) struct Problem {
-    pub(super) key: &'static [&'static str],
+    pub(super) key: Vec<String>,
     pub(super) text: String,
     pub(super) missing: bool,
 }
@@ -99,7 +100,7 @@ impl RunFile {
             }
             (None, None) => {
                 return Err(Problem {
-                    key: &[],
+                    key: Vec::new(),
                     text: "missing section [model] or [estimator]: what learns".to_owned(),
                     missing: true,
                 });
@@ -112,32 +113,18 @@ impl RunFile {
             model,
             train,
         };
+        columns_section::check(&config)?;
         check_best(&config)?;
         Ok(config)
     }
 }
-
-/// Arguments of Estimators that may make no sense.
-const ARGUMENTS: [[&str; 2]; 10] = [
-    ["estimator", "n_classes"],
-    ["estimator", "label_dimension"],
-    ["estimator", "feature_columns"],
-    ["estimator", "linear_feature_columns"],
-    ["estimator", "dnn_feature_columns"],
-    ["estimator", "hidden_units"],
-    ["estimator", "dnn_hidden_units"],
-    ["estimator", "dropout"],
-    ["estimator", "dnn_dropout"],
-    ["estimator", "kind"],
-];
 
 fn check_estimator(
     estimator: EstimatorSpec,
     columns: Option<&Columns>,
 ) -> Result<ModelConfig, Problem> {
     if let Err((argument, problem)) = estimator.check(columns) {
-        let key = ARGUMENTS.iter().find(|key| key[1] == argument);
-        return Err(invalid(key.map_or(&["estimator"], |key| key), problem));
+        return Err(invalid(&["estimator", argument], problem));
     }
     if let (None, Some(name)) = (
         columns,
@@ -171,27 +158,30 @@ fn check_best(config: &RunConfig) -> Result<(), Problem> {
     Err(invalid(&["train", "best"], problem))
 }
 
-pub(super) fn invalid(key: &'static [&'static str], text: impl Into<String>) -> Problem {
+pub(super) fn invalid(key: &[&str], text: impl Into<String>) -> Problem {
     Problem {
-        key,
+        key: key.iter().map(|&part| part.to_owned()).collect(),
         text: text.into(),
         missing: false,
     }
 }
 
-pub(super) fn required<T>(
-    value: Option<T>,
-    key: &'static [&'static str],
-    what: &str,
-) -> Result<T, Problem> {
-    value.ok_or_else(|| Problem {
-        key: &key[..1],
-        text: format!("missing key '{}' in [{}]: {what}", key[1], key[0]),
-        missing: true,
+pub(super) fn required<T>(value: Option<T>, key: &[&str], what: &str) -> Result<T, Problem> {
+    value.ok_or_else(|| {
+        let text = format!("missing key '{}' in [{}]: {what}", key[1], key[0]);
+        missing(&key[..1], text)
     })
 }
 
-pub(super) fn at_least_one(value: u64, key: &'static [&'static str]) -> Result<u64, Problem> {
+/// Of a key that is not in the table at `key`.
+pub(super) fn missing(key: &[&str], text: impl Into<String>) -> Problem {
+    Problem {
+        missing: true,
+        ..invalid(key, text)
+    }
+}
+
+pub(super) fn at_least_one(value: u64, key: &[&str]) -> Result<u64, Problem> {
     match value {
         0 => Err(invalid(key, "must be at least 1")),
         value => Ok(value),

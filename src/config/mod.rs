@@ -1,9 +1,10 @@
 //! What a user typed (a run file and `--set` overrides) and what it means ([`RunConfig`]).
 //!
-//! The run file is TOML with sections `[data]`, `[model]` and `[train]`. Every mistake in it is
+//! The run file is TOML with sections `[data]`, `[columns]`, `[model]` and `[train]`. Every mistake in it is
 //! reported with its line, and unknown names with the nearest known one. [`RunConfig::to_toml`]
 //! writes the resolved configuration, every default spelled out, as a run file again.
 
+mod columns_section;
 mod data_section;
 mod deserialize;
 mod document;
@@ -21,7 +22,7 @@ pub use error::ConfigError;
 pub use model_section::{Custom, CustomModels};
 
 use crate::backend::{Backend, DeviceChoice, MatmulChoice, Precision};
-use crate::columns::Columns;
+use crate::columns::{Columns, Selection};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::data::{self, DataConfig, DataError, Description, Sampler, Split, Table, Task};
@@ -328,7 +329,12 @@ impl RunConfig {
         split: Split,
         trained: Option<&Description>,
     ) -> Result<Table, DataError> {
-        let table = data::load(&self.data, self.task(), split, trained)?;
+        let used = self.used_columns();
+        let selection = self.columns.as_ref().map(|columns| Selection {
+            columns,
+            used: &used,
+        });
+        let table = data::load(&self.data, self.task(), selection, split, trained)?;
         self.check_indices(&table, &self.data.features(split))?;
         Ok(table)
     }

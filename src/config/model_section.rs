@@ -8,7 +8,7 @@ use toml::Table;
 
 use super::deserialize::{self, Error, Fault};
 use super::document::{KIND, Node, Value};
-use super::file::{Problem, invalid};
+use super::file::{Problem, invalid, missing};
 use super::{Architecture, ModelConfig};
 use crate::models::{BuildAnywhere, CustomModel, Layers, LossSpec};
 
@@ -38,13 +38,9 @@ impl ModelSection {
                 return Err(invalid(&["model", "custom"], text));
             }
             (None, None) => {
-                return Err(Problem {
-                    key: &["model"],
-                    text: "missing key 'layers' in [model]: the layers, in forward order (or \
-                           'custom', the name of a model written in Rust)"
-                        .to_owned(),
-                    missing: true,
-                });
+                let text = "missing key 'layers' in [model]: the layers, in forward order (or \
+                            'custom', the name of a model written in Rust)";
+                return Err(missing(&["model"], text));
             }
         };
         Ok(ModelConfig {

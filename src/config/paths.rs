@@ -7,11 +7,11 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess};
 use serde::{Serialize, Serializer};
 
 use super::ConfigError;
-use super::document::{Document, Node, Value};
+use super::document::{Document, Entry, Node, Value};
 use super::file::{Problem, invalid};
 
 /// Keys of `[data]` that hold paths.
-const KEYS: [&str; 6] = [
+const DATA: [&str; 6] = [
     "train",
     "test",
     "train_images",
@@ -20,13 +20,16 @@ const KEYS: [&str; 6] = [
     "test_labels",
 ];
 
+/// The key of an entry of `[columns]` that holds one.
+const COLUMN: &str = "file";
+
 /// One path, written as a string, or several, as an array of strings.
 #[derive(Debug, Clone)]
 pub(super) struct Paths(pub(super) Vec<PathBuf>);
 
 impl Paths {
     /// The path, where there is one.
-    pub(super) fn single(mut self, key: &'static [&'static str]) -> Result<PathBuf, Problem> {
+    pub(super) fn single(mut self, key: &[&str]) -> Result<PathBuf, Problem> {
         match self.0.len() {
             1 => Ok(self.0.swap_remove(0)),
             count => Err(invalid(key, format!("{count} paths; this format has one"))),
@@ -77,17 +80,25 @@ impl<'de> Deserialize<'de> for Paths {
     }
 }
 
-/// Makes the paths of `[data]` absolute: the file's from its folder, overrides' from here.
+/// Makes the paths of the sections absolute: the file's from its folder, overrides' from here.
 pub(super) fn resolve(document: &mut Document, path: &Path) -> Result<(), ConfigError> {
     let file = absolute(path)?;
     let folder = file.parent().unwrap_or(&file);
-    for key in KEYS {
-        let Some(node) = document.root.get("data").and_then(|data| data.get(key)) else {
+    let mut places: Vec<Vec<String>> = DATA
+        .map(|key| vec!["data".to_owned(), key.to_owned()])
+        .into();
+    if let Some(Value::Table(entries)) = document.root.get("columns").map(|node| &node.value) {
+        let file = |entry: &Entry| vec!["columns".to_owned(), entry.key.clone(), COLUMN.to_owned()];
+        places.extend(entries.iter().map(file));
+    }
+    for place in places {
+        let mut keys = place.iter();
+        let Some(node) = keys.try_fold(&document.root, |node, key| node.get(key)) else {
             continue;
         };
         let resolved = resolved(node, document, folder)?;
-        let data = document.root.get_mut("data");
-        if let Some(node) = data.and_then(|data| data.get_mut(key)) {
+        let mut keys = place.iter();
+        if let Some(node) = keys.try_fold(&mut document.root, |node, key| node.get_mut(key)) {
             *node = resolved;
         }
     }

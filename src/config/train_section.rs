@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::file::{Problem, at_least_one, invalid, required};
+use super::file::{Problem, at_least_one, invalid, missing, required};
 use super::{BestMetric, Cadence, Length, TrainConfig};
 use crate::backend::{DeviceChoice, MatmulChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
@@ -116,12 +116,10 @@ impl TrainSection {
                 ));
             }
             (None, None) => {
-                return Err(Problem {
-                    key: &["train"],
-                    text: "missing key 'steps' or 'epochs' in [train]: how long to train"
-                        .to_owned(),
-                    missing: true,
-                });
+                return Err(missing(
+                    &["train"],
+                    "missing key 'steps' or 'epochs' in [train]: how long to train",
+                ));
             }
         };
         let sharded = match self.zero.unwrap_or(0) {

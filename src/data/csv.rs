@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ErrorKind, ReaderBuilder};
 
-use super::rows::{Builder, Places, Spec, Value, each_once, same_columns};
+use super::rows::{Builder, Places, Spec, each_once, same_columns};
 use super::{DataError, Place, Table, files};
+use crate::columns::Value;
 
 /// Reads files with one header, plain or gzip.
 pub(super) fn read(paths: &[PathBuf], spec: &Spec<'_>) -> Result<Table, DataError> {
@@ -48,16 +49,17 @@ fn rows(
         .read_byte_record(&mut record)
         .map_err(|error| broken(path, error))?
     {
-        let fail = |index: usize, problem: String| DataError::Field {
+        let wrong = |column: String, problem: String| DataError::Field {
             path: path.to_owned(),
             place: Place::Line(line(path, record.position())),
-            column: header[index].clone(),
+            column,
             problem,
         };
+        let fail = |index: usize, problem| wrong(header[index].clone(), problem);
         let field = |index: usize| Field(record[index].trim_ascii());
-        for &index in &places.features {
+        for (place, &index) in places.features.iter().enumerate() {
             builder
-                .feature(&field(index))
+                .feature(place, &[field(index)])
                 .map_err(|problem| fail(index, problem))?;
         }
         if let Some(index) = places.label {
@@ -70,7 +72,9 @@ fn rows(
                 .weight(&field(index))
                 .map_err(|problem| fail(index, problem))?;
         }
-        builder.end_row();
+        builder
+            .end_row()
+            .map_err(|fault| wrong(fault.source, fault.problem))?;
     }
     Ok(())
 }
@@ -98,14 +102,18 @@ fn header(path: &Path, reader: &mut csv::Reader<impl Read>) -> Result<Vec<String
 struct Field<'a>(&'a [u8]);
 
 impl Value for Field<'_> {
+    fn is_missing(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn number(&self) -> Result<f64, String> {
         decimal(self.0)
             .or_else(|| std::str::from_utf8(self.0).ok()?.parse().ok())
             .ok_or_else(|| format!("expected a number, found '{}'", self.shown()))
     }
 
-    fn class(&self) -> Result<Cow<'_, [u8]>, String> {
-        Ok(Cow::Borrowed(self.0))
+    fn text(&self) -> Option<Cow<'_, [u8]>> {
+        Some(Cow::Borrowed(self.0))
     }
 
     fn shown(&self) -> String {

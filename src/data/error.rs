@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::columns::ColumnError;
 use crate::layers::Shape;
 
 /// Where in a file something is, counted from 1.
@@ -133,6 +134,9 @@ pub enum DataError {
         /// Where they lie.
         path: PathBuf,
     },
+    /// Feature columns that cannot be, or not of these data.
+    #[error(transparent)]
+    Columns(#[from] ColumnError),
     /// Features and labels do not belong together.
     #[error(
         "{} has {feature_rows} rows, but {} has {label_rows} labels",

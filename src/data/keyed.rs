@@ -3,27 +3,32 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::rows::{Builder, Places, Spec};
+use super::rows::{Builder, Places, Spec, missing};
 use super::scalar::Scalar;
 use super::{DataError, Place, Table};
 
 /// One row: of each column a value, or a list of them.
 pub(super) type Row = BTreeMap<String, Vec<Scalar>>;
 
-/// A table of such rows. The first decides what columns there are and how many values each has.
+/// A table of such rows. The first decides what columns there are and how many values each has, unless
+/// feature columns are made of them, which know that themselves: any row may lack any of those.
 #[derive(Debug)]
 pub(super) struct Keyed<'a> {
     spec: &'a Spec<'a>,
     builder: Builder<'a>,
     columns: Vec<Column>,
+    /// Names of the first row's.
+    first: Vec<String>,
 }
 
 /// A column that is learned from.
 #[derive(Debug)]
 struct Column {
     name: String,
-    /// Values in each row.
-    width: usize,
+    /// Values in each row; `None` where they need not be equally many.
+    width: Option<usize>,
+    /// Whether a row has had it.
+    is_found: bool,
 }
 
 impl<'a> Keyed<'a> {
@@ -32,19 +37,15 @@ impl<'a> Keyed<'a> {
             spec,
             builder: Builder::new(spec),
             columns: Vec::new(),
+            first: Vec::new(),
         }
     }
 
     /// Adds the row that stands at `place` of the file at `path`.
     pub(super) fn push(&mut self, path: &Path, place: Place, row: &Row) -> Result<(), DataError> {
         if self.columns.is_empty() {
-            let names: Vec<_> = row.keys().cloned().collect();
-            let places = Places::find(path, &names, self.spec)?;
-            let column = |&index: &usize| Column {
-                name: names[index].clone(),
-                width: row[&names[index]].len(),
-            };
-            self.columns = places.features.iter().map(column).collect();
+            self.first = row.keys().cloned().collect();
+            self.columns = self.columns(path, row)?;
         }
         let field = |column: &str, problem: String| DataError::Field {
             path: path.to_owned(),
@@ -56,17 +57,26 @@ impl<'a> Keyed<'a> {
             let values = row.get(column);
             values.ok_or_else(|| field(column, "missing; the first row has it".to_owned()))
         };
-        for Column { name, width } in &self.columns {
-            let values = values(name)?;
-            if values.len() != *width {
+        for (place, column) in self.columns.iter_mut().enumerate() {
+            let Column {
+                name,
+                width,
+                is_found,
+            } = column;
+            let values = match width {
+                Some(_) => values(name)?,
+                None => row.get(name).map_or(&[][..], |values| {
+                    *is_found = true;
+                    values
+                }),
+            };
+            if let Some(width) = width.filter(|&width| width != values.len()) {
                 let problem = format!("{} values, but the first row has {width}", values.len());
                 return Err(field(name, problem));
             }
-            for value in values {
-                self.builder
-                    .feature(value)
-                    .map_err(|problem| field(name, problem))?;
-            }
+            self.builder
+                .feature(place, values)
+                .map_err(|problem| field(name, problem))?;
         }
         let single = |column: &'a str| match &values(column)?[..] {
             [value] => Ok(value),
@@ -85,8 +95,28 @@ impl<'a> Keyed<'a> {
         if self.spec.features.is_none() {
             self.refuse_new(path, place, row)?;
         }
-        self.builder.end_row();
-        Ok(())
+        self.builder
+            .end_row()
+            .map_err(|fault| field(&fault.source, fault.problem))
+    }
+
+    /// The columns that are learned from, by the first row.
+    fn columns(&self, path: &Path, row: &Row) -> Result<Vec<Column>, DataError> {
+        if let (Some(_), Some(names)) = (self.spec.encoder, self.spec.features) {
+            let column = |name: &String| Column {
+                name: name.clone(),
+                width: None,
+                is_found: false,
+            };
+            return Ok(names.iter().map(column).collect());
+        }
+        let places = Places::find(path, &self.first, self.spec)?;
+        let column = |&index: &usize| Column {
+            name: self.first[index].clone(),
+            width: Some(row[&self.first[index]].len()),
+            is_found: true,
+        };
+        Ok(places.features.iter().map(column).collect())
     }
 
     /// Where all columns are learned from, none may appear later.
@@ -110,6 +140,16 @@ impl<'a> Keyed<'a> {
 
     /// The table. `path` is the first file.
     pub(super) fn finish(self, path: &Path) -> Result<Table, DataError> {
+        let lacking = self.columns.iter().find(|column| !column.is_found);
+        if let (Some(lacking), true) = (lacking, self.builder.rows() > 0) {
+            return Err(missing(
+                path,
+                "feature",
+                &lacking.name,
+                &self.first,
+                self.spec,
+            ));
+        }
         let names = self.columns.into_iter().map(|column| column.name);
         self.builder.finish(path, names.collect())
     }

@@ -5,20 +5,23 @@ use std::path::{Path, PathBuf};
 use super::rows::Spec;
 use super::{
     ArrayFormat, ColumnFormat, DataConfig, DataError, Description, Format, Source, Split, Table,
-    Targets, Task, arrays, csv, files, images, jsonl, numpy, parquet, tfrecord,
+    Targets, Task, arrays, csv, files, images, jsonl, numpy, parquet, tfrecord, vocabulary,
 };
+use crate::columns::{Encoder, Selection};
 use crate::layers::Shape;
 
 /// Reads one split.
 ///
 /// The test split is read with the columns and classes of `trained`, what was trained on: a label
-/// that is not among those is an error.
+/// that is not among those is an error. Where `columns` are given, a row is what they make of it: they
+/// are fitted to this split, unless `trained` says what they were fitted to.
 ///
 /// # Errors
 /// For the first thing that is wrong, with its file and line.
 pub fn load(
     config: &DataConfig,
     task: Task,
+    columns: Option<Selection<'_>>,
     split: Split,
     trained: Option<&Description>,
 ) -> Result<Table, DataError> {
@@ -31,9 +34,19 @@ pub fn load(
                 }
                 Split::Test => &source.test,
             };
+            let encoder = match (trained, columns) {
+                (Some(trained), _) => trained.encoding.as_ref().map(Encoder::new),
+                (None, Some(Selection { columns, used })) => {
+                    let columns = &vocabulary::resolve(columns)?;
+                    Some(Encoder::fit(Selection { columns, used })?)
+                }
+                (None, None) => None,
+            };
+            let sources = encoder.as_ref().map(Encoder::sources);
             let spec = Spec {
-                features: trained
-                    .map(|trained| &trained.columns)
+                features: sources
+                    .as_ref()
+                    .or(trained.map(|trained| &trained.columns))
                     .or(source.features.as_ref())
                     .map(Vec::as_slice),
                 label: Some(&source.label),
@@ -41,8 +54,9 @@ pub fn load(
                 task,
                 classes: known_classes(source.classes.as_deref(), trained),
                 scale: config.scale,
+                encoder: encoder.as_ref(),
             };
-            columns(source.format, paths, &spec)?
+            named(source.format, paths, &spec)?
         }
         Source::Arrays(source) => {
             let keys = match source.format {
@@ -88,20 +102,23 @@ pub fn load_features(
     path: &Path,
     trained: &Description,
 ) -> Result<Table, DataError> {
+    let encoder = trained.encoding.as_ref().map(Encoder::new);
+    let sources = encoder.as_ref().map(Encoder::sources);
     let spec = Spec {
-        features: match &trained.columns[..] {
+        features: match sources.as_ref().unwrap_or(&trained.columns)[..] {
             [] => None,
-            names => Some(names),
+            ref names => Some(names),
         },
         label: None,
         weight: None,
         task: Task::Regression,
         classes: None,
         scale: config.scale,
+        encoder: encoder.as_ref(),
     };
-    let columns = |format| columns(format, &[path.to_owned()], &spec);
+    let columns = |format| named(format, &[path.to_owned()], &spec);
     let arrays = |format| {
-        Ok((
+        Ok::<_, DataError>((
             arrays::features(format, path, config.scale)?,
             path.to_owned(),
         ))
@@ -115,6 +132,13 @@ pub fn load_features(
         Format::TfRecord => columns(ColumnFormat::TfRecord {
             skip_damaged: false,
         })?,
+        Format::Idx | Format::Numpy | Format::Images if encoder.is_some() => {
+            let problem = format!(
+                "{format} has no named columns, as the run's [columns] need; give csv, jsonl, parquet \
+                 or tfrecord"
+            );
+            return Err(DataError::format(path, problem));
+        }
         Format::Idx => arrays(ArrayFormat::Idx)?,
         Format::Numpy => arrays(ArrayFormat::Numpy)?,
         Format::Images => {
@@ -162,7 +186,7 @@ fn format_of(path: &Path) -> Option<Format> {
 }
 
 /// Reads files of named columns; with the first of them.
-fn columns(
+fn named(
     format: ColumnFormat,
     patterns: &[PathBuf],
     spec: &Spec<'_>,

@@ -18,6 +18,7 @@ mod rows;
 mod scalar;
 mod table;
 mod tfrecord;
+mod vocabulary;
 
 pub use config::{
     ArrayFormat, ArrayPair, ArraySource, ColumnFormat, ColumnSource, DataConfig, Format,

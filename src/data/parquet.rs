@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::slice::from_ref;
 
 use parquet::basic::{ConvertedType, LogicalType};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -151,21 +152,24 @@ impl<'a> GroupReader<'a> {
                 })?;
             }
             for row in 0..count {
+                let fail = |column: String, problem: String| DataError::Field {
+                    path: self.path.to_owned(),
+                    place: Place::Row(self.first_row + (first + row) as u64 + 1),
+                    column,
+                    problem,
+                };
                 for (index, column) in self.columns.iter().enumerate() {
                     let value = &column.scalars[row];
                     let added = match index {
-                        _ if index < self.features => builder.feature(value),
+                        _ if index < self.features => builder.feature(index, from_ref(value)),
                         _ if index == self.features && self.has_label => builder.label(value),
                         _ => builder.weight(value),
                     };
-                    added.map_err(|problem| DataError::Field {
-                        path: self.path.to_owned(),
-                        place: Place::Row(self.first_row + (first + row) as u64 + 1),
-                        column: column.name.clone(),
-                        problem,
-                    })?;
+                    added.map_err(|problem| fail(column.name.clone(), problem))?;
                 }
-                builder.end_row();
+                builder
+                    .end_row()
+                    .map_err(|fault| fail(fault.source, fault.problem))?;
             }
         }
         Ok(())

@@ -1,11 +1,11 @@
 //! What the formats with named columns share: which columns are read, what a value means, and when a
 //! table is whole.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{DataError, Table, Targets, Task};
+use crate::columns::{Dictionary, Encoder, Fault, Value, single};
 use crate::layers::Shape;
 use crate::named::{hint_at, listed};
 
@@ -21,6 +21,8 @@ pub(super) struct Spec<'a> {
     pub(super) classes: Option<&'a [String]>,
     /// Every feature is multiplied by this.
     pub(super) scale: f64,
+    /// What makes feature columns of the features; `None` takes their numbers.
+    pub(super) encoder: Option<&'a Encoder>,
 }
 
 impl Spec<'_> {
@@ -28,18 +30,6 @@ impl Spec<'_> {
     pub(super) fn is_feature(&self, name: &str) -> bool {
         self.label != Some(name) && self.weight != Some(name)
     }
-}
-
-/// One value, as its format has it.
-pub(super) trait Value {
-    /// As a number.
-    fn number(&self) -> Result<f64, String>;
-
-    /// As the name of a class.
-    fn class(&self) -> Result<Cow<'_, [u8]>, String>;
-
-    /// As errors show it.
-    fn shown(&self) -> String;
 }
 
 /// Where the columns stand.
@@ -146,6 +136,7 @@ pub(super) fn same_columns(
 #[derive(Debug)]
 pub(super) struct Builder<'a> {
     spec: &'a Spec<'a>,
+    encoder: Option<Encoder>,
     labels: Labels,
     table: Table,
 }
@@ -160,27 +151,40 @@ impl<'a> Builder<'a> {
         table.weights = spec.weight.map(|_| Vec::new());
         Self {
             spec,
+            encoder: spec.encoder.cloned(),
             labels: spec.classes.map(Labels::known).unwrap_or_default(),
             table,
         }
     }
 
-    pub(super) fn feature(&mut self, value: &impl Value) -> Result<(), String> {
-        self.table.features.push(single(value, self.spec.scale)?);
+    /// Adds the values of one of the columns that are learned from, by its place among them.
+    pub(super) fn feature(&mut self, place: usize, values: &[impl Value]) -> Result<(), String> {
+        let features = &mut self.table.features;
+        if let Some(encoder) = &mut self.encoder {
+            return encoder.read(place, values, features);
+        }
+        for value in values {
+            features.push(single(value, |number| (number * self.spec.scale) as f32)?);
+        }
         Ok(())
     }
 
     pub(super) fn label(&mut self, value: &impl Value) -> Result<(), String> {
         let target = match self.spec.task {
-            Task::Classification => self.labels.index(&value.class()?)? as f32,
-            Task::Regression => single(value, 1.0)?,
+            Task::Classification => {
+                let class = value.text();
+                let class =
+                    class.ok_or_else(|| format!("expected a class, found {}", value.shown()))?;
+                self.labels.index(&class)? as f32
+            }
+            Task::Regression => single(value, |number| number as f32)?,
         };
         self.table.targets.push(target);
         Ok(())
     }
 
     pub(super) fn weight(&mut self, value: &impl Value) -> Result<(), String> {
-        let weight = single(value, 1.0)?;
+        let weight = single(value, |number| number as f32)?;
         if weight < 0.0 {
             return Err(format!("a weight of {weight} is below 0"));
         }
@@ -188,8 +192,12 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    pub(super) fn end_row(&mut self) {
+    pub(super) fn end_row(&mut self) -> Result<(), Fault> {
         self.table.rows += 1;
+        match &mut self.encoder {
+            Some(encoder) => encoder.end_row(&mut self.table.features),
+            None => Ok(()),
+        }
     }
 
     /// How many rows have ended.
@@ -216,37 +224,28 @@ impl<'a> Builder<'a> {
         }
         table.shape = Shape(vec![table.features.len() / table.rows]);
         table.names = names;
+        if let Some(encoder) = self.encoder {
+            let encoding = encoder.finish(&mut table.features)?;
+            let columns = encoding.columns.iter().map(|column| column.name.clone());
+            table.names = columns.collect();
+            table.encoding = Some(encoding);
+        }
         Ok(table)
     }
-}
-
-/// A value multiplied by `scale` in `f64` and rounded once more to `f32`.
-fn single(value: &impl Value, scale: f64) -> Result<f32, String> {
-    let number = value.number()?;
-    let scaled = (number * scale) as f32;
-    if scaled.is_finite() {
-        return Ok(scaled);
-    }
-    Err(match number {
-        _ if number.is_nan() => format!("'{}' is not a number", value.shown()),
-        _ if number.is_infinite() => format!("'{}' is infinite", value.shown()),
-        _ => format!("{} is too large for a 32-bit number", value.shown()),
-    })
 }
 
 /// Class names and their indices.
 #[derive(Debug, Default)]
 pub(super) struct Labels {
-    indices: BTreeMap<Vec<u8>, usize>,
+    found: Dictionary,
     fixed: Option<Vec<String>>,
 }
 
 impl Labels {
     /// Those that are known: any other is an error.
     pub(super) fn known(names: &[String]) -> Self {
-        let index = |(index, name): (usize, &String)| (name.clone().into_bytes(), index);
         Self {
-            indices: names.iter().enumerate().map(index).collect(),
+            found: Dictionary::new(names),
             fixed: Some(names.to_vec()),
         }
     }
@@ -254,7 +253,7 @@ impl Labels {
     /// The class of a field: one of the known, or numbered as found.
     pub(super) fn index(&mut self, field: &[u8]) -> Result<usize, String> {
         let field = field.trim_ascii();
-        if let Some(&index) = self.indices.get(field) {
+        if let Some(index) = self.found.get(field) {
             return Ok(index);
         }
         if field.is_empty() {
@@ -262,11 +261,7 @@ impl Labels {
         }
         let label = std::str::from_utf8(field).map_err(|_| "the label is not UTF-8".to_owned())?;
         match &self.fixed {
-            None => {
-                let index = self.indices.len();
-                self.indices.insert(field.to_vec(), index);
-                Ok(index)
-            }
+            None => Ok(self.found.get_or_add(label)),
             Some(known) => Err(format!(
                 "unknown label '{label}'; known are {}",
                 listed(known)
@@ -280,22 +275,10 @@ impl Labels {
         if let Some(names) = self.fixed {
             return names;
         }
-        let mut found: Vec<(String, usize)> = self
-            .indices
-            .into_iter()
-            .map(|(name, index)| (String::from_utf8_lossy(&name).into_owned(), index))
-            .collect();
-        let integers: Option<Vec<i64>> = found.iter().map(|(name, _)| name.parse().ok()).collect();
-        if integers.is_some() {
-            found.sort_by_key(|(name, _)| name.parse::<i64>().unwrap_or_default());
-        }
-        let mut sorted = vec![0.0; found.len()];
-        for (place, &(_, index)) in found.iter().enumerate() {
-            sorted[index] = place as f32;
-        }
+        let (names, places) = self.found.sorted();
         for target in targets {
-            *target = sorted[*target as usize];
+            *target = places[*target as usize] as f32;
         }
-        found.into_iter().map(|(name, _)| name).collect()
+        names
     }
 }

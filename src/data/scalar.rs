@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::rows::Value;
+use crate::columns::Value;
 
 /// One value. A text is never a number, whatever it says.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,13 @@ pub(super) enum Scalar {
 }
 
 impl Value for Scalar {
+    fn is_missing(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            value => *value == Self::Null,
+        }
+    }
+
     fn number(&self) -> Result<f64, String> {
         match self {
             Self::Integer(value) => Ok(*value as f64),
@@ -36,11 +43,11 @@ impl Value for Scalar {
         }
     }
 
-    fn class(&self) -> Result<Cow<'_, [u8]>, String> {
+    fn text(&self) -> Option<Cow<'_, [u8]>> {
         match self {
-            Self::Text(text) => Ok(Cow::Borrowed(text)),
-            Self::Null | Self::Other(_) => Err(format!("expected a class, found {}", self.shown())),
-            _ => Ok(Cow::Owned(self.shown().into_bytes())),
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Null | Self::Other(_) => None,
+            _ => Some(Cow::Owned(self.shown().into_bytes())),
         }
     }
 

@@ -149,6 +149,9 @@ impl Table {
             "{} {:?} {}",
             self.shape, self.target_kind, self.rows
         ));
+        if let Some(encoding) = &self.encoding {
+            hash.update(format!("{encoding:?}"));
+        }
         for numbers in [&self.features, &self.targets]
             .into_iter()
             .chain(&self.weights)

@@ -152,6 +152,11 @@ impl<'a> Graph<'a> {
         self.initializer(&name, &[], DataType::Float, little_endian(&[value]))
     }
 
+    /// The name of a constant of `shape`.
+    pub fn constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
+        self.initializer(name, shape, DataType::Float, little_endian(values))
+    }
+
     /// `x * factor`.
     pub fn multiply(&mut self, x: &Value, factor: f32) -> Value {
         let factor = self.number(factor);

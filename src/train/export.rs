@@ -25,7 +25,8 @@ pub enum ExportError {
 
 /// The model of a run with the weights of `checkpoint` as the bytes of an ONNX file, which computes
 /// in `f32` what [`Inference::predict`](super::Inference::predict) does with the features as they
-/// stand in the data, before `data.scale`.
+/// stand in the data, before `data.scale`. Where the run has `[columns]` they are its encoded rows, with
+/// numbers as they stand in the data, before they are normalised.
 ///
 /// Its input is `features`, `[batch, shape]`; its output `probabilities` where the loss tells classes
 /// apart, else `predictions`, `[batch, output shape]`.
@@ -57,6 +58,14 @@ pub fn export_onnx(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Vec<u8
     if config.data.scale != 1.0 {
         features = graph.multiply(&features, config.data.scale as f32);
     }
+    if let Some(encoding) = &data.encoding {
+        let (offsets, divisors) = encoding.normalization();
+        for (operator, values) in [("Sub", offsets), ("Div", divisors)] {
+            let name = format!("features/{}", operator.to_lowercase());
+            let values = graph.constant(&name, &model.input().0, &values);
+            features = graph.apply(operator, &features, &[&values]);
+        }
+    }
     let outputs = model.export(&mut graph, features)?;
     let name = match config.model.loss.is_classification() {
         true => "probabilities",
@@ -66,10 +75,13 @@ pub fn export_onnx(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Vec<u8
     Ok(graph.finish()?)
 }
 
-/// Notes which columns the features are, and which classes the outputs.
+/// Notes which columns the features are, how encoded rows came about, and which classes the outputs.
 fn describe(graph: &mut Graph<'_>, data: &Description) {
     if !data.columns.is_empty() {
         graph.note("columns", serde_json::json!(data.columns).to_string());
+    }
+    if let Some(encoding) = &data.encoding {
+        graph.note("encoding", serde_json::json!(encoding).to_string());
     }
     if let Targets::Classes(classes) = &data.targets {
         graph.note("classes", serde_json::json!(classes).to_string());

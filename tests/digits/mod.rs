@@ -113,7 +113,7 @@ impl Digits {
             scale: 0.0625,
             shuffle: false,
         };
-        let table = load(&config, Task::Classification, Split::Train, None).unwrap();
+        let table = load(&config, Task::Classification, None, Split::Train, None).unwrap();
         let variables = variables("cnn_digits_init");
         let start = tempfile::tempdir().unwrap();
         let tensors: Vec<_> = variables

@@ -50,6 +50,20 @@ pub(crate) fn rows(count: u32, with_label: bool) -> String {
 
 /// A folder with a trained run in `runs/two`.
 pub(crate) fn trained() -> tempfile::TempDir {
+    trained_on("scale = 0.1")
+}
+
+/// The same of feature columns.
+pub(crate) fn trained_on_columns() -> tempfile::TempDir {
+    trained_on(
+        "[columns]\n\
+         second = { kind = \"numeric\", source = \"b\", normalize = \"standardize\" }\n\
+         a = { kind = \"numeric\", default = 4, normalize = { scale = 0.25, offset = -1 } }",
+    )
+}
+
+/// The same with these lines behind those of `[data]`.
+fn trained_on(lines: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("train.csv"), rows(150, true)).unwrap();
     fs::write(folder.path().join("test.csv"), rows(60, true)).unwrap();
@@ -59,7 +73,7 @@ pub(crate) fn trained() -> tempfile::TempDir {
         train = "train.csv"
         test = "test.csv"
         label = "label"
-        scale = 0.1
+        LINES
         [model]
         loss = "softmax_cross_entropy"
         [[model.layers]]
@@ -73,7 +87,7 @@ pub(crate) fn trained() -> tempfile::TempDir {
         epochs = 40
         optimizer = { kind = "adam", learning_rate = 0.1 }
     "#;
-    fs::write(folder.path().join("two.toml"), run).unwrap();
+    fs::write(folder.path().join("two.toml"), run.replace("LINES", lines)).unwrap();
     output(folder.path(), &["train", "two.toml", "--ranks", "2"]);
     folder
 }
@@ -132,6 +146,47 @@ fn a_trained_run_is_inspected_evaluated_and_applied() {
     let class = |line: &str| line.split(',').next().unwrap().to_owned();
     let right = pairs.iter().filter(|(y, x)| class(y) == class(x)).count();
     assert!(right * 10 >= pairs.len() * 9, "{right} of {}", pairs.len());
+}
+
+#[test]
+fn a_run_of_columns_encodes_what_it_predicts_from_as_it_was_trained() {
+    let folder = trained_on_columns();
+    let folder = folder.path();
+    // What is known of the training data stands in the checkpoint.
+    fs::remove_file(folder.join("train.csv")).unwrap();
+    let inspected = output(folder, &["inspect", "runs/two"]);
+    let table = "\
+column  kind     numbers  ids
+second  numeric        1
+a       numeric        1
+";
+    assert!(inspected.starts_with(table), "{inspected}");
+    let evaluated = output(folder, &["evaluate", "runs/two"]);
+    assert!(evaluated.contains("accuracy"), "{evaluated}");
+
+    fs::write(folder.join("x.csv"), "extra,b,a\n1,2,9\n1,7,\n").unwrap();
+    let json = "{\"a\": 9, \"b\": 2}\n{\"b\": 7}\n{\"b\": 2, \"a\": 4}\n";
+    fs::write(folder.join("x.jsonl"), json).unwrap();
+    let predict = |input| output(folder, &["predict", "runs/two", "--input", input]);
+    let printed = predict("x.csv");
+    assert_eq!(printed.lines().count(), 3);
+    assert!(predict("x.jsonl").starts_with(&printed), "{printed}");
+    let classes: Vec<&str> = printed
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').next().unwrap())
+        .collect();
+    assert_eq!(classes, ["left", "right"]);
+    fs::write(folder.join("x.csv"), "b,a\nx,9\n").unwrap();
+    assert_eq!(
+        failure(folder, &["predict", "runs/two", "--input", "x.csv"]),
+        "error: x.csv:2: column 'b': [columns] second: expected a number, found 'x'\n"
+    );
+    assert_eq!(
+        failure(folder, &["predict", "runs/two", "--input", "x.npy"]),
+        "error: x.npy: numpy has no named columns, as the run's [columns] need; give csv, jsonl, \
+         parquet or tfrecord\n"
+    );
 }
 
 /// What a command said, or why it failed.

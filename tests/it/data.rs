@@ -53,14 +53,15 @@ impl Files {
 
     /// The training split; errors without the folder.
     fn train(&self, task: Task) -> Result<Table, String> {
-        load(&self.config, task, Split::Train, None).map_err(|error| self.shown(error))
+        load(&self.config, task, None, Split::Train, None).map_err(|error| self.shown(error))
     }
 
     fn test(&self, task: Task) -> Result<Table, String> {
-        let trained = load(&self.config, task, Split::Train, None).unwrap();
+        let trained = load(&self.config, task, None, Split::Train, None).unwrap();
         load(
             &self.config,
             task,
+            None,
             Split::Test,
             Some(&trained.description()),
         )
@@ -317,7 +318,7 @@ fn load_idx(images: &[u8], labels: &[u8]) -> Result<Table, String> {
         scale: 0.5,
         shuffle: false,
     };
-    load(&config, CLASSES, Split::Train, None).map_err(|error| {
+    load(&config, CLASSES, None, Split::Train, None).map_err(|error| {
         let folder = format!("{}/", folder.path().display());
         error.to_string().replace(&folder, "")
     })

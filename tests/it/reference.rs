@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
+use ringstep::columns::ColumnSpec;
 use ringstep::layers::LayerSpec;
 use ringstep::models::LossSpec;
 use ringstep::optim::{OptimizerSpec, ScheduleSpec};
@@ -104,6 +105,7 @@ fn the_page_on_run_files_lists_every_kind() {
     let page = fs::read_to_string(root.join("docs/run-file.md")).unwrap();
     let mut expected = page.clone();
     for (name, table) in [
+        ("columns", table::<ColumnSpec>(ColumnSpec::KINDS)),
         ("layers", table::<LayerSpec>(LayerSpec::KINDS)),
         ("initialisers", table::<Initializer>(Initializer::KINDS)),
         ("losses", table::<LossSpec>(LossSpec::KINDS)),

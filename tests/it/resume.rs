@@ -225,7 +225,7 @@ fn how_long_how_fast_and_where_may_change() {
 /// Which rows every micro-batch of some steps has, over all ranks.
 fn stream(folder: &Path, world: usize, steps: Range<u64>) -> Vec<(u64, usize, Vec<f32>)> {
     let config = session(folder, Begin::Resume(Bits::Same), world, &[]).config;
-    let table = load(&config.data, config.task(), Split::Train, None).unwrap();
+    let table = load(&config.data, config.task(), None, Split::Train, None).unwrap();
     let table = Arc::new(table);
     let sampler = Sampler {
         rows: table.rows,

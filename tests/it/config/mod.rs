@@ -1,5 +1,6 @@
 //! Run files: what they mean, and what is said about mistakes in them.
 
+mod columns;
 mod mistakes;
 mod ranges;
 

@@ -8,7 +8,7 @@ use ringstep::layers::Shape;
 use safetensors::SafeTensors;
 
 use super::{assert_near, digits, load, run};
-use crate::commands::{failure, output, ringstep, trained};
+use crate::commands::{failure, output, ringstep, trained, trained_on_columns};
 
 /// The numbers in the columns of a CSV file that `wanted` wants.
 fn columns(text: &str, wanted: impl Fn(&str) -> bool) -> (usize, Vec<f32>) {
@@ -62,6 +62,12 @@ fn the_exported_digits_are_predicted_alike() {
 fn features_are_taken_as_they_stand_in_the_data() {
     // Its run file scales them.
     let folder = trained();
+    check(folder.path(), "runs/two", &[2].into(), "test.csv");
+}
+
+#[test]
+fn columns_are_normalised_in_the_graph() {
+    let folder = trained_on_columns();
     check(folder.path(), "runs/two", &[2].into(), "test.csv");
 }
 

@@ -1,5 +1,6 @@
 //! Formats of data: what they hold, and what is said about mistakes in them.
 
+mod columns;
 mod csv;
 mod images;
 mod jsonl;

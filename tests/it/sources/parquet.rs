@@ -15,7 +15,7 @@ use super::{Folder, classes};
 const ROWS: &str = "format = \"parquet\"\ntrain = \"a.parquet\"\nlabel = \"y\"";
 
 /// The values of one column.
-enum Values {
+pub(super) enum Values {
     Int32(Vec<i32>),
     Int64(Vec<i64>),
     Float(Vec<f32>),
@@ -28,7 +28,7 @@ enum Values {
 use Values::{Bool, Double, Float, Int32, Int64, Optional, Text};
 
 /// A file with the same row group twice.
-fn file(schema: &str, compression: Compression, columns: &[Values]) -> Vec<u8> {
+pub(super) fn file(schema: &str, compression: Compression, columns: &[Values]) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(&format!("message rows {{ {schema} }}")).unwrap());
     let properties = WriterProperties::builder()
         .set_compression(compression)

@@ -10,7 +10,7 @@ use super::{Folder, classes, gzip};
 const ROWS: &str = "format = \"tfrecord\"\ntrain = \"a.tfrecord\"\nlabel = \"y\"";
 
 /// A `Feature`.
-enum List {
+pub(super) enum List {
     Texts(&'static [&'static str]),
     Floats(&'static [f32]),
     Integers(&'static [i64]),
@@ -32,7 +32,7 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2][..], &varint(bytes.len() as u64), bytes].concat()
 }
 
-fn example(features: &[(&str, List)]) -> Vec<u8> {
+pub(super) fn example(features: &[(&str, List)]) -> Vec<u8> {
     let feature = |list: &List| match list {
         Texts(texts) => {
             let texts: Vec<_> = texts
@@ -78,7 +78,7 @@ fn checksum(bytes: &[u8]) -> [u8; 4] {
     masked.to_le_bytes()
 }
 
-fn record(data: &[u8]) -> Vec<u8> {
+pub(super) fn record(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
     [&length[..], &checksum(&length), data, &checksum(data)].concat()
 }
