@@ -365,9 +365,13 @@ impl RunConfig {
             Architecture::Estimator(estimator) => estimator.columns(),
             Architecture::Layers(_) | Architecture::Custom(_) => None,
         };
-        let all = || self.columns.iter().flat_map(Columns::names).collect();
-        let names = named.unwrap_or_else(all).into_iter();
-        names.map(str::to_owned).collect()
+        let all = || -> Vec<&str> { self.columns.iter().flat_map(Columns::names).collect() };
+        let mut names = named.unwrap_or_else(all);
+        if names.is_empty() {
+            // What needs no column still has rows.
+            names = all().into_iter().take(1).collect();
+        }
+        names.into_iter().map(str::to_owned).collect()
     }
 
     /// The update rules, one for each side of the model.

@@ -157,6 +157,16 @@ impl<'a> Graph<'a> {
         self.initializer(name, shape, DataType::Float, little_endian(values))
     }
 
+    /// The name of a list of whole numbers.
+    pub fn integers(&mut self, values: &[i64]) -> String {
+        let name = format!("{values:?}");
+        let bytes = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        self.initializer(&name, &[values.len()], DataType::Int64, bytes)
+    }
+
     /// `x * factor`.
     pub fn multiply(&mut self, x: &Value, factor: f32) -> Value {
         let factor = self.number(factor);
@@ -174,8 +184,13 @@ impl<'a> Graph<'a> {
         let indices = self.channels_last(indices);
         let integers = [("to", Attribute::Int(DataType::Int64 as i64))];
         let integers = self.map("Cast", &indices, &[], &integers, &indices.shape);
+        self.lookup(table, &integers, width)
+    }
+
+    /// As [`Self::gather`], of `indices` that are integers.
+    pub fn lookup(&mut self, table: &str, indices: &Value, width: usize) -> Value {
         Value {
-            name: self.push("Gather", &[table, integers.name()], &[], None),
+            name: self.push("Gather", &[table, indices.name()], &[], None),
             shape: [&indices.shape[..], &[width]].concat(),
             order: Order::ChannelsLast,
         }

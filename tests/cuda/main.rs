@@ -17,6 +17,7 @@ mod collectives;
 mod convolution;
 mod cublaslt;
 mod doctor;
+mod estimators;
 mod faults;
 mod fences;
 mod fixed_point;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use ringstep::columns::ColumnSpec;
+use ringstep::estimators::EstimatorSpec;
 use ringstep::layers::LayerSpec;
 use ringstep::models::LossSpec;
 use ringstep::optim::{OptimizerSpec, ScheduleSpec};
@@ -106,6 +107,7 @@ fn the_page_on_run_files_lists_every_kind() {
     let mut expected = page.clone();
     for (name, table) in [
         ("columns", table::<ColumnSpec>(ColumnSpec::KINDS)),
+        ("estimators", table::<EstimatorSpec>(EstimatorSpec::KINDS)),
         ("layers", table::<LayerSpec>(LayerSpec::KINDS)),
         ("initialisers", table::<Initializer>(Initializer::KINDS)),
         ("losses", table::<LossSpec>(LossSpec::KINDS)),

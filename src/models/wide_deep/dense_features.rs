@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::export::{bag, indicator, joined, numbers};
 use super::{DeepSpec, DenseColumn, Ids};
 use crate::backend::{Accumulate, Backend, Bag, Column, View, ViewMut};
 use crate::layers::{Backward, Build, Context, Layer, LayerError, Shape};
@@ -17,6 +18,7 @@ pub(super) struct DenseFeaturesLayer<B: Backend> {
     columns: B::Buffer<f32>,
     /// What comes from tables, in the order of the tables.
     embeddings: Vec<Embedded>,
+    spec: DeepSpec,
     width: usize,
 }
 
@@ -102,6 +104,7 @@ impl<B: Backend> DenseFeaturesLayer<B> {
         Ok(Self {
             columns,
             embeddings,
+            spec: spec.clone(),
             width,
         })
     }
@@ -172,5 +175,25 @@ impl<B: Backend> Layer<B> for DenseFeaturesLayer<B> {
             let (bag, dy) = (Bag { inputs, ..*bag }, B::shared(&io.dy));
             cx.backend.scatter_bags(bag, io.x, dy, gradient, write);
         }
+    }
+
+    fn export(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        let mut columns = Vec::new();
+        for column in &self.spec.columns {
+            columns.push(match column {
+                DenseColumn::Numbers(slots) => numbers(graph, &x, slots.clone()),
+                DenseColumn::Indicator(ids) => indicator(graph, &x, ids),
+                DenseColumn::Embedding {
+                    ids,
+                    table,
+                    combiner,
+                } => {
+                    let table = &self.spec.embeddings[*table];
+                    let rows = (table.name.as_str(), table.dimension);
+                    bag(graph, &x, ids, rows, *combiner)
+                }
+            });
+        }
+        joined(graph, &columns).ok_or_else(|| graph.no_description())
     }
 }

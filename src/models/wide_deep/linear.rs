@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::LinearSpec;
+use super::export::{bag, numbers};
 use crate::backend::{Accumulate, Backend, Bag, Column, MatmulShape, View, ViewMut};
 use crate::layers::{Backward, Build, Context, Layer, LayerError, RowBuffer, Shape};
 use crate::onnx::{Graph, OnnxError, Value};
@@ -157,5 +158,31 @@ impl<B: Backend> Layer<B> for LinearLayer<B> {
         }
         let (gradient, write) = grads.tensor(&self.bias);
         cx.backend.sum_rows(self.outputs, dy(), gradient, write);
+    }
+
+    fn export(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
+        let mut sum = match &self.numbers {
+            Some(_) => {
+                let slots = self.spec.numbers.iter().flat_map(|slots| slots.clone());
+                let values = numbers(graph, &x, slots);
+                let weights = graph.weight("numbers");
+                graph.map("MatMul", &values, &[&weights], &[], &[self.outputs])
+            }
+            None => {
+                // Rows of zeros, whatever is in them.
+                let shape = [x.shape()[0], self.outputs];
+                let zeros = vec![0.0; shape.iter().product()];
+                let weights = graph.constant("no weights", &shape, &zeros);
+                graph.map("MatMul", &x, &[&weights], &[], &[self.outputs])
+            }
+        };
+        let bias = graph.weight("bias");
+        sum = graph.apply("Add", &sum, &[&bias]);
+        for (name, ids) in &self.spec.categories {
+            let weights = (name.as_str(), self.outputs);
+            let part = bag(graph, &x, ids, weights, self.spec.combiner);
+            sum = graph.sum(sum, &part);
+        }
+        Ok(sum)
     }
 }

@@ -1,6 +1,7 @@
 //! Wide and deep (Cheng et al., 2016): a linear model of columns, a network of columns, or their sum.
 
 mod dense_features;
+mod export;
 mod linear;
 
 use std::ops::Range;

@@ -233,12 +233,17 @@ impl Recipe<'_> {
             "" => rate_by_name,
             rate => rate,
         };
+        // TensorFlow 2's Estimators have the optimizers from before Keras moved this epsilon.
+        let beside = match kind.as_str() {
+            "rmsprop" => ", epsilon_placement = \"beside_root\"",
+            _ => "",
+        };
         let others = others.split(',').filter(|other| !other.is_empty());
         let others: String = others
             .map(|other| format!(", {}", other.replace('=', " = ")))
             .collect();
         Some(format!(
-            "{{ kind = \"{kind}\", learning_rate = {rate}{others} }}"
+            "{{ kind = \"{kind}\", learning_rate = {rate}{others}{beside} }}"
         ))
     }
 }
