@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::part::{NONE, Part, Rule, Words};
 use super::value::Value;
-use super::{ColumnError, ColumnSpec, Columns, Encoding, Normalize, Selection, Values, hash};
+use super::{
+    ColumnError, ColumnSpec, Columns, Encoded, Encoding, Normalize, Selection, Values, hash,
+};
 
 /// Encodes the rows of a table as they are read. What is found in the training split is only known when
 /// all is read: until then vocabularies grow, and numbers wait to be standardised where they stand.
@@ -282,14 +284,11 @@ impl Encoder {
     }
 
     /// What was found, once all rows are read: brings the `slots` of all rows to it.
-    pub(crate) fn finish(mut self, slots: &mut [f32]) -> Result<Encoding, ColumnError> {
-        let used: Vec<_> = self
-            .encoding
-            .columns
-            .iter()
-            .map(|column| column.name.clone())
-            .collect();
-        let mut columns = std::mem::take(&mut self.encoding.fitted);
+    pub(crate) fn finish(self, slots: &mut [f32]) -> Result<Encoding, ColumnError> {
+        let Encoding {
+            columns,
+            mut fitted,
+        } = self.encoding;
         let width = self.blank.len();
         for (index, words) in self.words.into_iter().enumerate() {
             if !words.grows {
@@ -297,35 +296,50 @@ impl Encoder {
             }
             let (texts, places) = words.dictionary.sorted();
             let parts = self.sources.iter().flat_map(|source| &source.parts);
-            let is_of = |part: &&Part| matches!(part.rule, Rule::Vocabulary { dictionary } if dictionary == index);
-            for part in parts.filter(is_of) {
-                let first = part.slot.unwrap_or(width);
+            let numbered = parts.filter_map(|part| match (&part.rule, part.slot) {
+                (Rule::Vocabulary { dictionary }, Some(slot)) if *dictionary == index => {
+                    Some(slot..slot + part.most)
+                }
+                _ => None,
+            });
+            for numbered in numbered {
                 for row in slots.chunks_exact_mut(width) {
-                    for slot in &mut row[first..][..part.most] {
-                        if *slot >= 0.0 {
-                            *slot = places[*slot as usize] as f32;
-                        }
+                    for slot in row[numbered.clone()]
+                        .iter_mut()
+                        .filter(|slot| **slot >= 0.0)
+                    {
+                        *slot = places[*slot as usize] as f32;
                     }
                 }
             }
-            columns.set_texts(&words.column, texts)?;
+            fitted.set_texts(&words.column, texts)?;
         }
-        for column in &self.encoding.columns {
-            let Some(ColumnSpec::Numeric(spec)) = columns.get_mut(&column.name) else {
-                continue;
-            };
-            if spec.normalize == Normalize::Standardize {
-                let of_rows = slots.chunks_exact(width);
-                let values = of_rows.flat_map(|row| row[column.slots.clone()].iter().copied());
-                spec.normalize = Normalize::standardizing(values);
-                for row in slots.chunks_exact_mut(width) {
-                    for slot in &mut row[column.slots.clone()] {
-                        *slot = spec.normalize.apply(f64::from(*slot));
-                    }
-                }
+        standardize(&columns, &mut fitted, slots, width);
+        let used = columns.iter().map(|column| column.name.as_str());
+        Ok(Encoding::new(fitted, used))
+    }
+}
+
+/// Standardises the columns that are to be, in rows of `width` slots, and notes by what.
+fn standardize(columns: &[Encoded], fitted: &mut Columns, slots: &mut [f32], width: usize) {
+    let waits = |column: &&Encoded| match fitted.get(&column.name) {
+        Some(ColumnSpec::Numeric(spec)) => spec.normalize == Normalize::Standardize,
+        _ => false,
+    };
+    let waiting: Vec<&Encoded> = columns.iter().filter(waits).collect();
+    let places: Vec<_> = waiting.iter().map(|column| column.slots.clone()).collect();
+    let found = Normalize::standardizing(slots, width, &places);
+    for row in slots.chunks_exact_mut(width) {
+        for (place, normalize) in places.iter().zip(&found) {
+            for slot in &mut row[place.clone()] {
+                *slot = normalize.apply(f64::from(*slot));
             }
         }
-        Ok(Encoding::new(columns, used.iter().map(String::as_str)))
+    }
+    for (column, found) in waiting.into_iter().zip(found) {
+        if let Some(ColumnSpec::Numeric(spec)) = fitted.get_mut(&column.name) {
+            spec.normalize = found;
+        }
     }
 }
 

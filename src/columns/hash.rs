@@ -15,7 +15,7 @@ const K2: Word = Wrapping(0x9ae1_6a3b_2f90_404f);
 const BLOCK: usize = 64;
 
 /// What crosses start from.
-const CROSS: u64 = 0xdeca_fcaf_fe;
+const CROSS: u64 = 0xde_cafc_affe;
 
 /// The id of a text among `buckets`.
 pub(super) fn bucket(text: &[u8], buckets: usize) -> usize {
@@ -48,7 +48,7 @@ pub(super) fn fingerprint(text: &[u8]) -> u64 {
             let byte = |place: usize| Wrapping(u64::from(text[place]));
             let first = byte(0) + (byte(text.len() / 2) << 8);
             let second = count + (byte(text.len() - 1) << 2);
-            shift_mix(first * K2 ^ second * K0) * K2
+            shift_mix((first * K2) ^ (second * K0)) * K2
         }
         4..8 => {
             let first = half(text);

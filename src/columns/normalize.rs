@@ -1,5 +1,7 @@
 //! What is done to the numbers of a column.
 
+use std::ops::Range;
+
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde::{Serialize, Serializer};
@@ -30,20 +32,20 @@ pub enum Normalize {
 }
 
 impl Normalize {
-    /// What brings `values` to mean 0 and deviation 1: mean and deviation of the population, in double
-    /// precision, rounded once. Values that are all the same become 0.
-    pub(super) fn standardizing(values: impl Iterator<Item = f32> + Clone) -> Self {
-        let count = values.clone().count().max(1) as f64;
-        let values = values.map(f64::from);
-        let mean = values.clone().sum::<f64>() / count;
-        let variance = values.map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-        Self::Standardized {
-            mean: mean as f32,
+    /// What brings each of `columns`, slots of `rows` of `width` numbers, to mean 0 and deviation 1: mean
+    /// and deviation of the population, in double precision, rounded once. Values that are all the same
+    /// become 0.
+    pub(super) fn standardizing(rows: &[f32], width: usize, columns: &[Range<usize>]) -> Vec<Self> {
+        let means = mean(rows, width, columns, |_, x| x);
+        let variances = mean(rows, width, columns, |index, x| (x - means[index]).powi(2));
+        let normalize = |(mean, variance): (&f64, f64)| Self::Standardized {
+            mean: *mean as f32,
             deviation: match variance.sqrt() as f32 {
                 0.0 => 1.0,
                 deviation => deviation,
             },
-        }
+        };
+        means.iter().zip(variances).map(normalize).collect()
     }
 
     /// What is subtracted, and what the difference is divided by.
@@ -63,6 +65,27 @@ impl Normalize {
             Self::Linear { scale, offset } => (x * scale + offset) as f32,
         }
     }
+}
+
+/// The mean over each of `columns` of what `value` makes of its place and a number; row by row, so that the
+/// table is passed over once.
+fn mean(
+    rows: &[f32],
+    width: usize,
+    columns: &[Range<usize>],
+    value: impl Fn(usize, f64) -> f64,
+) -> Vec<f64> {
+    let mut sums = vec![0.0; columns.len()];
+    for row in rows.chunks_exact(width) {
+        for (index, slots) in columns.iter().enumerate() {
+            for &x in &row[slots.clone()] {
+                sums[index] += value(index, f64::from(x));
+            }
+        }
+    }
+    let count = |slots: &Range<usize>| (rows.len() / width * slots.len()) as f64;
+    let counted = sums.iter().zip(columns);
+    counted.map(|(sum, slots)| sum / count(slots)).collect()
 }
 
 /// The table, with what it has.

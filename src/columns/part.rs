@@ -77,6 +77,14 @@ impl Part {
         row: &mut [f32],
         keys: &mut [Vec<u64>],
     ) -> Result<(), String> {
+        // Most of what there is: a number in its slot.
+        if let (Rule::Number { normalize, .. }, [value], Some(slot), 1) =
+            (&self.rule, values, self.slot, self.most)
+            && !value.is_missing()
+        {
+            row[slot] = single(value, |number| normalize.apply(number))?;
+            return Ok(());
+        }
         let is_missing = values.iter().all(Value::is_missing) && values.len() <= 1;
         let count = values.len();
         if self.is_dense() {
@@ -153,7 +161,7 @@ impl Rule {
                 bucket(boundaries, single(value, |number| number as f32)?)
             }
             Self::Identity { buckets, default } => identity(value, *buckets, *default)?,
-            Self::Vocabulary { dictionary } => words[*dictionary].id(&*text(value)?, value)?,
+            Self::Vocabulary { dictionary } => words[*dictionary].id(&text(value)?, value)?,
             Self::Hash { buckets } => hash::bucket(&text(value)?, *buckets) as f32,
             Self::Text => {
                 return Ok(Read {
