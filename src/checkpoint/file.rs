@@ -128,7 +128,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// The names of what lies in `folder`; empty if there is no such folder.
-pub(super) fn names(folder: &Path) -> Result<Vec<String>, FileError> {
+pub(crate) fn names(folder: &Path) -> Result<Vec<String>, FileError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::FileRecord;
+use super::{FileRecord, Steering};
 use crate::backend::TimedMatmul;
 use crate::data::Description;
 use crate::optim::LossScale;
@@ -46,6 +46,9 @@ pub struct Facts {
     /// counted them.
     #[serde(default)]
     pub skipped_steps: u64,
+    /// What evaluations up to this step have found, as far as it decides what comes.
+    #[serde(default)]
+    pub steering: Steering,
     /// Metrics at this step, such as `test_accuracy`. Retention reads them.
     pub metrics: BTreeMap<String, f64>,
 }
@@ -109,6 +112,8 @@ pub(super) fn is_of_step(folder: &str) -> bool {
 mod tests {
     use super::*;
     use crate::backend::{Accumulate, Activation, MatmulCall, MatmulChoice, MatmulShape};
+    use crate::checkpoint::Watch;
+    use crate::config::Measure;
 
     #[test]
     fn only_folders_of_steps_are_checkpoints() {
@@ -168,6 +173,10 @@ mod tests {
                 }]),
                 loss_scale: Some(LossScale::default()),
                 skipped_steps: 2,
+                steering: Steering {
+                    best: Some(Watch::new(Measure::loss())),
+                    ..Steering::default()
+                },
                 metrics: [("loss".to_owned(), 0.1 + 0.2), ("accuracy".to_owned(), 1.0)].into(),
                 ..Facts::default()
             },

@@ -29,12 +29,15 @@ mod manifest;
 mod reader;
 mod retention;
 mod tensors;
+mod watch;
 mod writer;
 
 pub use error::{CheckpointError, FileError};
+pub(crate) use file::names;
 pub use file::{FileRecord, write_atomically};
 pub use manifest::{Facts, Manifest};
 pub use reader::{Checkpoint, Newest, Skipped, Wanted, WantedPiece, list};
-pub use retention::{Best, Goal, Retention, remove_checkpoints};
-pub use tensors::{Named, Piece};
+pub use retention::{Best, Retention, remove_checkpoints};
+pub use tensors::{Named, Piece, StoredTensors, decode_all, encode};
+pub use watch::{PlateauState, Steering, Watch};
 pub use writer::{Writer, write_part};

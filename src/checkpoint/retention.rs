@@ -8,43 +8,26 @@ use super::file::{names, remove_folder, sync_folder};
 use super::manifest::{is_of_step, step_folder};
 use super::reader::{Checkpoint, list};
 use super::{CheckpointError, FileError};
+use crate::config::Goal;
 
 /// What is kept: the newest few, and the best.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Retention {
     /// How many of the newest; at least one is always kept.
     pub last: usize,
     /// Which one is best, if one is to be kept for that.
     pub best: Option<Best>,
+    /// The step of one that is needed later, and kept.
+    pub needed: Option<u64>,
 }
 
 /// What makes a checkpoint the best.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Best {
     /// Name among the metrics of a checkpoint, such as `test_loss`.
     pub metric: String,
     /// Which end of it is good.
     pub goal: Goal,
-}
-
-/// Which end of a metric is good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Goal {
-    /// Losses, errors.
-    Minimize,
-    /// Accuracies.
-    Maximize,
-}
-
-impl Goal {
-    /// Whether `new` is strictly better.
-    pub fn is_better(self, new: f64, old: f64) -> bool {
-        match self {
-            Self::Minimize => new < old,
-            Self::Maximize => new > old,
-        }
-    }
 }
 
 impl Retention {
@@ -63,9 +46,9 @@ impl Retention {
             }
         }
         let last = whole.len().saturating_sub(self.last.max(1));
-        let best = self.best_of(&whole);
+        let kept = [self.best_of(&whole), self.needed];
         for checkpoint in &whole[..last] {
-            if best != Some(checkpoint.step()) {
+            if !kept.contains(&Some(checkpoint.step())) {
                 remove(checkpoints, checkpoint.step())?;
             }
         }

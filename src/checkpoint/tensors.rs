@@ -3,9 +3,11 @@
 //! The header is written here, because its bytes must be a function of names, shapes and order
 //! alone; reading goes through the `safetensors` crate, which checks what it is given.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Range;
 
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 /// A whole tensor to save.
@@ -45,6 +47,32 @@ pub(super) fn parse_piece(stored: &str) -> Option<(&str, Range<usize>)> {
     let (array, range) = stored.strip_suffix(']')?.rsplit_once('[')?;
     let (start, end) = range.split_once("..")?;
     Some((array, start.parse().ok()?..end.parse().ok()?))
+}
+
+/// Tensors of a file by name, each with its shape.
+pub type StoredTensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// The tensors of a file's contents, in the safetensors format.
+///
+/// # Errors
+/// What is wrong with the contents.
+pub fn decode_all(contents: &[u8]) -> Result<StoredTensors, String> {
+    let tensor = |(name, found): (&str, TensorView<'_>)| {
+        let mut values = vec![0.0; found.data().len() / size_of::<f32>()];
+        decode(found.data(), &mut values);
+        (name.to_owned(), (found.shape().to_vec(), values))
+    };
+    Ok(parse_tensors(contents)?.iter().map(tensor).collect())
+}
+
+/// The contents of a file with these tensors, in the order given: what a checkpoint of them holds.
+///
+/// # Panics
+/// If a shape is not that of its values.
+pub fn encode(tensors: &[Named<'_>]) -> Vec<u8> {
+    let mut contents = Vec::new();
+    write_tensors(&mut contents, tensors).expect("memory takes whatever is written");
+    contents
 }
 
 /// Writes tensors in the order given.

@@ -7,19 +7,8 @@ use super::run::Run;
 use super::{ExportArguments, Failure};
 use crate::backend::Precision;
 use crate::checkpoint::write_atomically;
-use crate::config::CustomModels;
-use crate::named::choices;
+use crate::config::{CustomModels, ExportFormat};
 use crate::train::export_onnx;
-
-choices! {
-    /// What a model is exported as.
-    pub enum ExportFormat ("export format") {
-        /// The model with its weights.
-        Onnx = "onnx",
-        /// The weights by name.
-        Safetensors = "safetensors",
-    }
-}
 
 /// Writes the model, or its weights, to a file.
 pub(super) fn run(arguments: &ExportArguments, models: &CustomModels) -> Result<(), Failure> {

@@ -20,11 +20,10 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::Level;
 
 use self::bench::BenchCommand;
-use self::export::ExportFormat;
 use crate::backend::{DeviceChoice, MatmulChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, launcher};
-use crate::config::{CustomModels, Override};
+use crate::config::{CustomModels, ExportFormat, Override};
 use crate::train::{Bits, Console, Existing};
 
 /// Whatever ended a command.
@@ -78,7 +77,7 @@ enum Command {
 /// `ringstep train`
 #[derive(Debug, Args)]
 pub struct TrainArguments {
-    /// The run file: what to learn from, what learns, and how.
+    /// The run file: what to learn from, what learns, and how. Or a run's folder, for its own.
     pub run_file: PathBuf,
     /// Number of ranks, as threads of this process; sets train.ranks.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -89,6 +88,10 @@ pub struct TrainArguments {
     /// Goes on from the newest whole checkpoint in the run's folder, on any number of ranks.
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
+    /// With --resume: trains so many steps more than the run has taken, whatever train.steps or
+    /// train.epochs say.
+    #[arg(long, value_name = "N", requires = "resume", value_parser = clap::value_parser!(u64).range(1..))]
+    pub more_steps: Option<u64>,
     /// With --resume: goes on although this machine's arithmetic, values in the data (as many rows
     /// still), train.reduce, train.precision or train.matmul are not what they were, so that the result
     /// has other bits than without the break.

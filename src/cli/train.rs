@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{Failure, TrainArguments, show};
-use crate::checkpoint::list;
+use crate::checkpoint::{Checkpoint, list};
 use crate::comm::launcher;
 use crate::config::{CustomModels, Length, RunConfig};
 use crate::data::Source;
-use crate::train::{Begin, CHECKPOINTS, Console, Outcome, Ranks, Session};
+use crate::train::{Begin, CHECKPOINTS, Console, Outcome, Ranks, RunFolder, Session};
 
 /// Exit code of a program that was interrupted, as shells have it for ctrl-C.
 const INTERRUPTED: i32 = 130;
@@ -19,12 +19,24 @@ pub(super) fn run(
     models: &CustomModels,
     console: &Console,
 ) -> Result<(), Failure> {
-    let overrides = arguments.overrides();
-    let config = RunConfig::load_with(&arguments.run_file, &overrides, models)?;
-    let folder = match &arguments.run_dir {
-        Some(folder) => folder.clone(),
-        None => PathBuf::from("runs").join(&config.name),
+    let (run_file, run) = match arguments.run_file.is_dir() {
+        true => {
+            let run = RunFolder::open(&arguments.run_file)?;
+            (run.config_path(), Some(run))
+        }
+        false => (arguments.run_file.clone(), None),
     };
+    let mut config = RunConfig::load_with(&run_file, &arguments.overrides(), models)?;
+    let folder = match (&arguments.run_dir, run) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(run)) => run.path().to_owned(),
+        (None, None) => PathBuf::from("runs").join(&config.name),
+    };
+    if let Some(more) = arguments.more_steps {
+        let newest = Checkpoint::newest(&folder.join(CHECKPOINTS))?.checkpoint;
+        let taken = newest.map_or(0, |checkpoint| checkpoint.step());
+        config.train.length = Length::Steps(taken.saturating_add(more));
+    }
     let begin = match arguments.resume {
         true => Begin::Resume(arguments.bits()),
         false => Begin::New(arguments.existing()),
@@ -83,6 +95,9 @@ fn results(session: &Session, outcome: &Outcome, seconds: f64) -> String {
         text += &format!(", from {begun} to {step}");
     }
     text.push('\n');
+    if let Some(reason) = &outcome.stopped {
+        text += &format!("stopped early: {reason}\n");
+    }
     for (name, value) in &outcome.metrics {
         text += &format!("{name:<28} {value:.4}\n");
     }
@@ -103,14 +118,7 @@ fn next(arguments: &TrainArguments, session: &Session) -> String {
         Source::Images(images) => images.test.as_ref(),
     };
     let rows = quoted(&rows.map_or("rows.csv".into(), |path| path.to_string_lossy()));
-    let lengths = ["train.steps=", "train.epochs="];
-    let is_length = |set: &String| {
-        let set = set.replace(' ', "");
-        lengths.iter().any(|key| set.starts_with(key))
-    };
-    let mut assignments = arguments.assignments();
-    assignments.retain(|set| !is_length(set));
-    assignments.push(longer);
+    let assignments = assignments(arguments, longer);
     let program = program();
     let resume = resume(arguments, session, &assignments);
     format!(
@@ -120,6 +128,19 @@ fn next(arguments: &TrainArguments, session: &Session) -> String {
            {program} predict {folder} --input {rows}\n  \
            {resume}\n"
     )
+}
+
+/// What was set on the command line, with another length.
+fn assignments(arguments: &TrainArguments, length: String) -> Vec<String> {
+    let lengths = ["train.steps=", "train.max_steps=", "train.epochs="];
+    let is_length = |set: &String| {
+        let set = set.replace(' ', "");
+        lengths.iter().any(|key| set.starts_with(key))
+    };
+    let mut assignments = arguments.assignments();
+    assignments.retain(|set| !is_length(set));
+    assignments.push(length);
+    assignments
 }
 
 /// The command that goes on with the run.
@@ -145,7 +166,12 @@ fn resume(arguments: &TrainArguments, session: &Session, assignments: &[String])
 /// is the launcher's to do.
 fn explain_interrupts(arguments: &TrainArguments, session: &Session) {
     let checkpoints = session.folder.join(CHECKPOINTS);
-    let resume = resume(arguments, session, &arguments.assignments());
+    let assignments = match (arguments.more_steps, session.config.train.length) {
+        // More than the run had when it began, not than it has now.
+        (Some(_), Length::Steps(steps)) => assignments(arguments, format!("train.steps={steps}")),
+        _ => arguments.assignments(),
+    };
+    let resume = resume(arguments, session, &assignments);
     // A program that has a handler of its own keeps it.
     let _ = ctrlc::try_set_handler(move || {
         match list(&checkpoints).unwrap_or_default().last() {

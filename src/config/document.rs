@@ -14,6 +14,9 @@ use super::ConfigError;
 /// keys are read knowing it.
 pub(super) const KIND: &str = "kind";
 
+/// The keys of `[train]` that say how long, of which a run file has one.
+pub(super) const LENGTHS: [&str; 3] = ["steps", "max_steps", "epochs"];
+
 /// A value set from the command line, in place of the run file's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override {
@@ -206,17 +209,15 @@ impl Document {
             },
         };
         node.move_to(at);
-        // The two ways to say how long are one setting: a new one replaces the file's.
-        let other = match path[..] {
-            ["train", "steps"] => Some("epochs"),
-            ["train", "epochs"] => Some("steps"),
-            _ => None,
-        };
+        // The ways to say how long are one setting: a new one replaces the file's.
         let len = self.len;
-        if let (Some(other), Some(train)) = (other, self.root.get_mut("train"))
+        if let ["train", key] = path[..]
+            && LENGTHS.contains(&key)
+            && let Some(train) = self.root.get_mut("train")
             && let Value::Table(entries) = &mut train.value
         {
-            entries.retain(|entry| entry.key != other || entry.at > len);
+            let is_other = |name: &str| name != key && LENGTHS.contains(&name);
+            entries.retain(|entry| !is_other(&entry.key) || entry.at > len);
         }
         let slot = self.root.slot(&path, at).map_err(invalid)?;
         *slot = node;

@@ -11,9 +11,8 @@ use super::document::{Document, Node, Override};
 use super::explain::{explain, locate};
 use super::model_section::{Custom, CustomModels, ModelSection};
 use super::train_section::TrainSection;
-use super::{Architecture, BestMetric, ConfigError, ModelConfig, RunConfig, paths};
+use super::{Architecture, ConfigError, ModelConfig, RunConfig, control, paths};
 use crate::columns::Columns;
-use crate::data::Task;
 use crate::estimators::EstimatorSpec;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -114,7 +113,7 @@ impl RunFile {
             train,
         };
         columns_section::check(&config)?;
-        check_best(&config)?;
+        control::check(&config)?;
         Ok(config)
     }
 }
@@ -142,20 +141,6 @@ fn check_estimator(
         loss: estimator.loss(),
         architecture: Architecture::Estimator(estimator),
     })
-}
-
-/// What the best checkpoint is judged by must be measured.
-fn check_best(config: &RunConfig) -> Result<(), Problem> {
-    let problem = match config.train.best {
-        Some(_) if !config.data.has_test() => {
-            "it is judged on the test split; give its rows by test in [data], or leave best out"
-        }
-        Some(BestMetric::Accuracy) if config.task() == Task::Regression => {
-            "numbers have no accuracy; use \"loss\""
-        }
-        _ => return Ok(()),
-    };
-    Err(invalid(&["train", "best"], problem))
 }
 
 pub(super) fn invalid(key: &[&str], text: impl Into<String>) -> Problem {

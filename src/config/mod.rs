@@ -4,7 +4,9 @@
 //! reported with its line, and unknown names with the nearest known one. [`RunConfig::to_toml`]
 //! writes the resolved configuration, every default spelled out, as a run file again.
 
+mod cadence;
 mod columns_section;
+mod control;
 mod data_section;
 mod deserialize;
 mod document;
@@ -17,6 +19,11 @@ mod train_section;
 
 use std::path::Path;
 
+pub use cadence::{Cadence, Keep, Length, Patience, Seconds};
+pub use control::{
+    EarlyStopping, Export, ExportFormat, ExportWhen, Goal, Measure, Plateau, Stagnation, Threshold,
+    WarmStart,
+};
 pub use document::Override;
 pub use error::ConfigError;
 pub use model_section::{Custom, CustomModels};
@@ -140,113 +147,24 @@ pub struct TrainConfig {
     pub log_every: u64,
     /// When the test split is evaluated; always after the last step.
     pub evaluate_every: Cadence,
+    /// Evaluations that come sooner after the one before are left out.
+    pub evaluate_throttle: Option<Seconds>,
     /// When a checkpoint is written; always after the last step.
     pub checkpoint_every: Cadence,
-    /// How many checkpoints are kept, the newest first; at least 1.
-    pub keep: usize,
+    /// Whether there is a checkpoint of what a run begins with.
+    pub checkpoint_at_start: bool,
+    /// How many checkpoints are kept.
+    pub keep: Keep,
     /// The best checkpoint by this is kept, too.
-    pub best: Option<BestMetric>,
-}
-
-/// When training is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Length {
-    /// After this many steps, at least 1.
-    Steps(u64),
-    /// After this many passes over the training rows, at least 1.
-    Epochs(u64),
-}
-
-impl Length {
-    /// Number of steps when an epoch has `steps_per_epoch` of them.
-    pub fn steps(self, steps_per_epoch: u64) -> u64 {
-        match self {
-            Self::Steps(steps) => steps,
-            Self::Epochs(epochs) => epochs.saturating_mul(steps_per_epoch),
-        }
-    }
-}
-
-/// How often something happens during training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cadence {
-    /// At the end of every epoch: `"epoch"`.
-    Epoch,
-    /// After every so many steps, at least 1.
-    Steps(u64),
-    /// Only when training ends: `0`.
-    End,
-}
-
-impl Cadence {
-    /// Whether it is due once `done` steps of the run are done, the end of the run apart.
-    pub fn is_due(self, done: u64, steps_per_epoch: u64) -> bool {
-        match self {
-            Self::Epoch => done.is_multiple_of(steps_per_epoch),
-            Self::Steps(steps) => done.is_multiple_of(steps),
-            Self::End => false,
-        }
-    }
-}
-
-impl serde::Serialize for Cadence {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Epoch => serializer.serialize_str("epoch"),
-            Self::Steps(steps) => serializer.serialize_u64(*steps),
-            Self::End => serializer.serialize_u64(0),
-        }
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Cadence {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Cadence;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a number of steps (0: only at the end) or \"epoch\"")
-            }
-
-            fn visit_u64<E: serde::de::Error>(self, steps: u64) -> Result<Cadence, E> {
-                Ok(match steps {
-                    0 => Cadence::End,
-                    steps => Cadence::Steps(steps),
-                })
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, steps: i64) -> Result<Cadence, E> {
-                match u64::try_from(steps) {
-                    Ok(steps) => self.visit_u64(steps),
-                    Err(_) => Err(E::invalid_value(
-                        serde::de::Unexpected::Signed(steps),
-                        &self,
-                    )),
-                }
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Cadence, E> {
-                match text {
-                    "epoch" => Ok(Cadence::Epoch),
-                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
-                }
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// What makes a checkpoint the best one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BestMetric {
-    /// The highest accuracy on the test split.
-    Accuracy,
-    /// The lowest loss on the test split.
-    Loss,
+    pub best: Option<Measure>,
+    /// When training ends before its length.
+    pub early_stopping: Option<EarlyStopping>,
+    /// How the learning rate falls where a metric does not improve.
+    pub plateau: Option<Plateau>,
+    /// What is exported on the way.
+    pub export: Option<Export>,
+    /// Which weights the run begins with.
+    pub warm_start: Option<WarmStart>,
 }
 
 impl TrainConfig {

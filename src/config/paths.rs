@@ -10,14 +10,15 @@ use super::ConfigError;
 use super::document::{Document, Entry, Node, Value};
 use super::file::{Problem, invalid};
 
-/// Keys of `[data]` that hold paths.
-const DATA: [&str; 6] = [
-    "train",
-    "test",
-    "train_images",
-    "train_labels",
-    "test_images",
-    "test_labels",
+/// Keys that hold paths.
+const KEYS: [&[&str]; 7] = [
+    &["data", "train"],
+    &["data", "test"],
+    &["data", "train_images"],
+    &["data", "train_labels"],
+    &["data", "test_images"],
+    &["data", "test_labels"],
+    &["train", "warm_start", "from"],
 ];
 
 /// The key of an entry of `[columns]` that holds one.
@@ -84,9 +85,8 @@ impl<'de> Deserialize<'de> for Paths {
 pub(super) fn resolve(document: &mut Document, path: &Path) -> Result<(), ConfigError> {
     let file = absolute(path)?;
     let folder = file.parent().unwrap_or(&file);
-    let mut places: Vec<Vec<String>> = DATA
-        .map(|key| vec!["data".to_owned(), key.to_owned()])
-        .into();
+    let owned = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect();
+    let mut places: Vec<Vec<String>> = KEYS.iter().map(|keys| owned(keys)).collect();
     if let Some(Value::Table(entries)) = document.root.get("columns").map(|node| &node.value) {
         let file = |entry: &Entry| vec!["columns".to_owned(), entry.key.clone(), COLUMN.to_owned()];
         places.extend(entries.iter().map(file));

@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::document::LENGTHS;
 use super::file::{Problem, at_least_one, invalid, missing, required};
-use super::{BestMetric, Cadence, Length, TrainConfig};
+use super::{
+    Cadence, EarlyStopping, Export, Keep, Length, Measure, Plateau, Seconds, TrainConfig, WarmStart,
+};
 use crate::backend::{DeviceChoice, MatmulChoice, Precision};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
@@ -22,6 +25,8 @@ pub(super) struct TrainSection {
     micro_batch: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_steps: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     epochs: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,22 +60,35 @@ pub(super) struct TrainSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     evaluate_every: Option<Cadence>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    evaluate_throttle: Option<Seconds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     checkpoint_every: Option<Cadence>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    keep: Option<usize>,
+    checkpoint_at_start: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    best: Option<BestMetric>,
+    keep: Option<Keep>,
     #[serde(skip_serializing_if = "Option::is_none")]
     optimizer: Option<OptimizerSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     schedule: Option<ScheduleSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     clip: Option<ClipSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best: Option<Measure>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    early_stopping: Option<EarlyStopping>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plateau: Option<Plateau>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    export: Option<Export>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warm_start: Option<WarmStart>,
 }
 
 impl TrainSection {
     /// `is_estimator`: whether what learns is one, which has optimizers of its own.
     pub(super) fn check(self, is_estimator: bool) -> Result<TrainConfig, Problem> {
+        let length = self.length()?;
         let optimizer = match (self.optimizer, is_estimator) {
             (Some(_), true) => {
                 let text = "an estimator has optimizers of its own; set them in [estimator]";
@@ -106,22 +124,6 @@ impl TrainSection {
                 ),
             ));
         }
-        let length = match (self.steps, self.epochs) {
-            (Some(steps), None) => Length::Steps(at_least_one(steps, &["train", "steps"])?),
-            (None, Some(epochs)) => Length::Epochs(at_least_one(epochs, &["train", "epochs"])?),
-            (Some(_), Some(_)) => {
-                return Err(invalid(
-                    &["train", "epochs"],
-                    "steps is given, too; keep one of them",
-                ));
-            }
-            (None, None) => {
-                return Err(missing(
-                    &["train"],
-                    "missing key 'steps' or 'epochs' in [train]: how long to train",
-                ));
-            }
-        };
         let sharded = match self.zero.unwrap_or(0) {
             0 => false,
             1 => true,
@@ -169,9 +171,45 @@ impl TrainSection {
             log_every: at_least_one(self.log_every.unwrap_or(10), &["train", "log_every"])?,
             evaluate_every: self.evaluate_every.unwrap_or(Cadence::Epoch),
             checkpoint_every: self.checkpoint_every.unwrap_or(Cadence::Epoch),
-            keep: at_least_one(self.keep.unwrap_or(3) as u64, &["train", "keep"])? as usize,
+            evaluate_throttle: self.evaluate_throttle,
+            checkpoint_at_start: self.checkpoint_at_start.unwrap_or(false),
+            keep: self.keep.unwrap_or(Keep::Newest(3)),
             best: self.best,
+            early_stopping: self.early_stopping,
+            plateau: self.plateau,
+            export: self.export,
+            warm_start: self.warm_start,
         })
+    }
+
+    /// How long to train: one of the keys for it says so.
+    fn length(&self) -> Result<Length, Problem> {
+        let given: Vec<_> = [
+            (&["train", "steps"], self.steps),
+            (&["train", "max_steps"], self.max_steps),
+            (&["train", "epochs"], self.epochs),
+        ]
+        .into_iter()
+        .filter_map(|(key, count)| Some((key, count?)))
+        .collect();
+        match given[..] {
+            [(key @ [_, "epochs"], epochs)] => Ok(Length::Epochs(at_least_one(epochs, key)?)),
+            [(key, steps)] => Ok(Length::Steps(at_least_one(steps, key)?)),
+            [] => {
+                let keys = LENGTHS.map(|key| format!("'{key}'")).join(" or ");
+                let text = format!("missing key {keys} in [train]: how long to train");
+                Err(missing(&["train"], text))
+            }
+            [ref others @ .., (key, _)] => {
+                let others: Vec<_> = others.iter().map(|([_, name], _)| *name).collect();
+                let are = if others.len() == 1 { "is" } else { "are" };
+                let text = format!(
+                    "{} {are} given, too; keep one of them",
+                    others.join(" and ")
+                );
+                Err(invalid(key, text))
+            }
+        }
     }
 }
 
@@ -184,6 +222,7 @@ impl From<TrainConfig> for TrainSection {
                 Length::Steps(steps) => Some(steps),
                 Length::Epochs(_) => None,
             },
+            max_steps: None,
             epochs: match train.length {
                 Length::Steps(_) => None,
                 Length::Epochs(epochs) => Some(epochs),
@@ -203,12 +242,18 @@ impl From<TrainConfig> for TrainSection {
             nccl_algo: Some(train.nccl_algo),
             log_every: Some(train.log_every),
             evaluate_every: Some(train.evaluate_every),
+            evaluate_throttle: train.evaluate_throttle,
             checkpoint_every: Some(train.checkpoint_every),
+            checkpoint_at_start: Some(train.checkpoint_at_start),
             keep: Some(train.keep),
-            best: train.best,
             optimizer: train.optimizer,
             schedule: Some(train.schedule),
             clip: train.clip,
+            best: train.best,
+            early_stopping: train.early_stopping,
+            plateau: train.plateau,
+            export: train.export,
+            warm_start: train.warm_start,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What ranks tell each other once per step beside gradients.
 //!
-//! Every rank has a row: the reports of its micro-batches (doubles, as bits) and the largest
-//! magnitude of each tensor. One all-gather later every rank reads the same table, adds the reports
+//! Every rank has a row: the reports of its micro-batches (doubles, as bits), the largest magnitude of
+//! each tensor, and what time it is. One all-gather later every rank reads the same table, adds the reports
 //! in the order of the global batch, whoever computed them, and takes the same decisions.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::TrainError;
 use super::reducer::{Job, Reducer};
@@ -12,6 +13,9 @@ use crate::backend::Region;
 use crate::comm::Span;
 use crate::models::REPORT;
 use crate::params::partition;
+
+/// Cells of a row for the time, its last.
+const CLOCK: usize = 1;
 
 /// The table.
 pub(super) struct Board {
@@ -56,7 +60,7 @@ impl Board {
     ) -> Result<Self, TrainError> {
         let world = reducer.world();
         let slots = micro_batches.div_ceil(world);
-        let row = slots * REPORT + magnitudes;
+        let row = slots * REPORT + magnitudes + CLOCK;
         let table = reducer.allocate_host_i64("reports of ranks", row * world)?;
         Ok(Self {
             table,
@@ -100,6 +104,19 @@ impl Board {
         for (cell, &magnitude) in cells.iter_mut().zip(magnitudes) {
             *cell = i64::from(magnitude);
         }
+    }
+
+    /// Writes how long this rank has been training.
+    pub(super) fn write_clock(&mut self, clock: Duration) {
+        let end = (self.rank + 1) * self.row;
+        // SAFETY: this rank's row is its own outside the collective.
+        let cells = unsafe { self.table.slice_mut(end - CLOCK..end) };
+        cells[0] = clock.as_millis() as i64;
+    }
+
+    /// How long rank 0 had been training: the one clock that all ranks go by.
+    pub(super) fn clock(&self) -> Duration {
+        Duration::from_millis(self.read(self.row - CLOCK..self.row)[0] as u64)
     }
 
     /// Hands the row over.

@@ -1,6 +1,6 @@
 //! Why training stopped.
 
-use super::{ResumeError, RunFolderError};
+use super::{ExportError, ResumeError, RunFolderError, WarmStartError};
 use crate::backend::BackendError;
 use crate::checkpoint::{CheckpointError, FileError};
 use crate::comm::nccl::LoadError;
@@ -72,6 +72,22 @@ pub enum TrainError {
         /// The first tensor, or optimizer state, that holds a value that is not finite.
         tensor: String,
     },
+    /// What is to be judged by a metric that evaluations do not give.
+    #[error("train.{key}: evaluations give no '{name}'; they give {known}")]
+    UnknownMetric {
+        /// The key of `[train]`.
+        key: &'static str,
+        /// What it says.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// There are no such weights to begin with.
+    #[error(transparent)]
+    WarmStart(#[from] WarmStartError),
+    /// The model cannot be exported on the way.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

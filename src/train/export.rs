@@ -2,11 +2,11 @@
 
 use super::inference::{state_len, wanted};
 use crate::backend::cpu::Cpu;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, FileError};
 use crate::config::RunConfig;
 use crate::data::{Description, Targets};
 use crate::layers::{Build, LayerError};
-use crate::models::Model as _;
+use crate::models::Model;
 use crate::onnx::{Graph, OnnxError, Tensor};
 
 /// Why there is no such file.
@@ -18,6 +18,9 @@ pub enum ExportError {
     /// The checkpoint is damaged or of another model.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The file cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The model cannot be written in that format.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
@@ -36,8 +39,7 @@ pub enum ExportError {
 /// say what it computes.
 pub fn export_onnx(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Vec<u8>, ExportError> {
     let data = &checkpoint.facts().data;
-    let mut backend = Cpu::new();
-    let model = config.model.build(Build::new(&mut backend, 1), data)?;
+    let model = build(config, data)?;
     let (layout, states) = (model.layout(), model.states());
     let mut parameters = vec![0.0; layout.end()];
     let mut state = vec![0.0; state_len(states)];
@@ -52,6 +54,33 @@ pub fn export_onnx(config: &RunConfig, checkpoint: &Checkpoint) -> Result<Vec<u8
         shape: &tensor.shape,
         values: &state[tensor.range.clone()],
     }));
+    graph(config, data, &*model, weights)
+}
+
+/// The same of weights by name, with their shapes, which are those of the model.
+pub(super) fn onnx(
+    config: &RunConfig,
+    data: &Description,
+    weights: &[(String, Vec<usize>, Vec<f32>)],
+) -> Result<Vec<u8>, ExportError> {
+    let weights = weights.iter().map(|(name, shape, values)| Tensor {
+        name,
+        shape,
+        values,
+    });
+    graph(config, data, &*build(config, data)?, weights)
+}
+
+fn build(config: &RunConfig, data: &Description) -> Result<Box<dyn Model<Cpu>>, LayerError> {
+    config.model.build(Build::new(&mut Cpu::new(), 1), data)
+}
+
+fn graph<'a>(
+    config: &RunConfig,
+    data: &Description,
+    model: &dyn Model<Cpu>,
+    weights: impl Iterator<Item = Tensor<'a>>,
+) -> Result<Vec<u8>, ExportError> {
     let mut graph = Graph::new(&config.name, weights);
     describe(&mut graph, data);
     let mut features = graph.input("features", &model.input().0);

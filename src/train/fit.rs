@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::control::{Change, Control, name_of_test};
 use super::devices::Devices;
 use super::evaluate::Evaluation;
+use super::exports::Exported;
 use super::{
     EvaluateRecord, MatmulRecord, MetricsWriter, Progress, Record, RunFolder, StartRecord,
     StepReport, Tick, TrainError, TrainRecord, Trainer,
 };
 use crate::backend::{Backend, MatmulChoice, TimedMatmul};
-use crate::checkpoint::{Best, Checkpoint, Facts, Goal, Retention};
-use crate::config::{BestMetric, RunConfig};
+use crate::checkpoint::{Best, Checkpoint, Facts, Retention};
+use crate::config::{ExportWhen, RunConfig};
 use crate::data::{Prefetch, Table};
 use crate::models::Model;
 use crate::optim::OptimizerSpec;
@@ -28,6 +30,8 @@ pub(super) struct Fit<'a, B: Backend, M: Model<B>> {
     pub(super) devices: &'a dyn Devices<B>,
     /// What every checkpoint notes; completed with the place in the run.
     pub(super) facts: Facts,
+    /// What is due when, and what evaluations decide.
+    pub(super) control: Control<'a>,
     /// What only rank 0 has: where people and files are told.
     pub(super) log: Option<Log>,
 }
@@ -47,10 +51,29 @@ pub struct Outcome {
     pub begun: u64,
     /// Global steps taken in all.
     pub step: u64,
-    /// Metrics of the last evaluation: `test_loss`, `test_accuracy`, ...; empty without test data.
+    /// Metrics of the last evaluation, or of the one whose weights were taken back: `test_loss`,
+    /// `test_accuracy`, ...; empty without test data.
     pub metrics: BTreeMap<String, f64>,
+    /// Why it ended before its length, where it did.
+    pub stopped: Option<String>,
     /// Micro-batches this rank computed in the last step.
     pub micro_batches: usize,
+}
+
+/// Says that there is nothing to train, where a run is over that is to go on.
+fn tell_of_the_end(start: u64, end: u64, stopped: Option<&str>) {
+    if let Some(reason) = stopped {
+        tracing::warn!(
+            "nothing to train: the run was stopped early after {start} steps: {reason}; to go on, be \
+             more patient with --set train.early_stopping.patience=N, or take \
+             [train.early_stopping] out"
+        );
+    } else if start >= end {
+        tracing::warn!(
+            "nothing to train: the run has taken {start} steps and was asked for {end}; set more with \
+             --more-steps N, --set train.epochs=N or train.steps=N"
+        );
+    }
 }
 
 /// Sums since the last line of the log.
@@ -97,12 +120,12 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             }
             None => None,
         };
-        if start >= end && self.log.is_some() {
-            tracing::warn!(
-                "nothing to train: the run has taken {start} steps and was asked for {end}; set \
-                 more with --set train.epochs=N or train.steps=N"
-            );
+        let stopped = self.control.reason_to_stop();
+        if self.log.is_some() {
+            tell_of_the_end(start, end, stopped.as_deref());
         }
+        // What was stopped early stays so until it is asked for something else.
+        let end = if stopped.is_some() { start } else { end };
         self.log_start()?;
         let mut prefetch =
             Prefetch::start(Arc::clone(&self.train), sampler, (rank, world), start..end)
@@ -112,16 +135,24 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             begun: start,
             step: start,
             metrics: BTreeMap::new(),
+            stopped,
             micro_batches: 0,
         };
-        let (mut window, mut since) = (Window::default(), Instant::now());
+        if start == 0 && end > 0 && train.checkpoint_at_start {
+            self.save(0, per_epoch, &BTreeMap::new())?;
+        }
+        let (mut window, begun) = (Window::default(), Instant::now());
+        let mut since = begun;
         for step in start..end {
             let share = prefetch.next_share().ok_or_else(|| TrainError::Panic {
                 rank,
                 message: "the thread that reads its data ended early".to_owned(),
             })?;
-            let rate = train.schedule.rate(base, step);
+            let scheduled = train.schedule.rate(base, step);
+            let rate = self.control.rate(scheduled);
+            self.trainer.board.write_clock(begun.elapsed());
             let report = self.trainer.step(&share, rate)?;
+            let now = self.trainer.board.clock();
             window.add(&report, prefetch.take_waited());
             self.tell_of_overflow(&report);
             if train.matmul() == MatmulChoice::Auto && self.facts.matmul.is_none() {
@@ -132,7 +163,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             let done = step + 1;
             outcome.step = done;
             outcome.micro_batches = report.micro_batches;
-            let is_last = done == end;
+            let mut is_last = done == end;
             if done.is_multiple_of(train.log_every) || is_last {
                 self.log_step(&report, rate, step / per_epoch, &window, since.elapsed())?;
                 (window, since) = (Window::default(), Instant::now());
@@ -140,18 +171,35 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 log.progress.step(done);
             }
             let paused = Instant::now();
-            let mut evaluated = BTreeMap::new();
+            let (mut evaluated, mut change) = (BTreeMap::new(), Change::default());
+            let is_due = self.control.is_evaluation_due(done, now);
             if let Some(evaluation) = &mut evaluation
-                && (is_last || train.evaluate_every.is_due(done, per_epoch))
+                && (is_last || is_due)
             {
                 evaluated = self.evaluate(evaluation, done / per_epoch)?;
+                change = self.control.observe((done, now), rate, &evaluated, is_due);
+                self.export_evaluated(change)?;
+                if change.lowered && self.log.is_some() {
+                    let lower = self.control.rate(scheduled);
+                    tracing::info!("step {done}: learning rate {rate} falls to {lower}");
+                }
+                outcome.stopped = self.control.reason_to_stop();
+                if outcome.stopped.is_some() {
+                    is_last = true;
+                    self.take_best_back(&mut evaluated)?;
+                }
                 outcome.metrics.clone_from(&evaluated);
             }
-            if is_last || train.checkpoint_every.is_due(done, per_epoch) {
+            if is_last || change.is_needed || self.control.is_save_due(done, now) {
                 // Only what was measured at this very step may make it the best.
                 self.save(done, per_epoch, &evaluated)?;
+                self.control.saved(now);
             }
             since += paused.elapsed();
+            if is_last {
+                self.export(ExportWhen::Final)?;
+                break;
+            }
         }
         if let Some(log) = self.log.take() {
             log.progress.finish();
@@ -159,9 +207,47 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         Ok(outcome)
     }
 
+    /// Exports what was evaluated.
+    fn export_evaluated(&mut self, change: Change) -> Result<(), TrainError> {
+        if change.is_best {
+            self.export(ExportWhen::Best)?;
+        }
+        self.export(ExportWhen::Latest)
+    }
+
+    /// Gives a run that was stopped early the weights and metrics of its best evaluation, where it is to
+    /// end with them.
+    fn take_best_back(&mut self, metrics: &mut BTreeMap<String, f64>) -> Result<(), TrainError> {
+        let Some(step) = self.control.needed() else {
+            return Ok(());
+        };
+        let checkpoint = Checkpoint::named(&self.folder.checkpoints(), &step.to_string())?;
+        self.trainer.restore_model(&checkpoint)?;
+        metrics.clone_from(&checkpoint.facts().metrics);
+        Ok(())
+    }
+
+    /// Exports the model as it is, on rank 0, where that is to be done at such a time.
+    fn export(&mut self, when: ExportWhen) -> Result<(), TrainError> {
+        let export = self.config.train.export.as_ref();
+        if let Some(export) = export.filter(|export| export.when.contains(&when))
+            && self.log.is_some()
+        {
+            let exported = Exported {
+                config: self.config,
+                data: &self.facts.data,
+                tensors: &self.trainer.tensors(),
+            };
+            let step = self.trainer.global_step();
+            exported.write(export, &self.folder.exports(), when, step)?;
+        }
+        Ok(())
+    }
+
     /// Goes on from a checkpoint.
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         self.trainer.restore(checkpoint)?;
+        self.control.restore(&checkpoint.facts().steering);
         match (self.config.train.matmul(), &checkpoint.facts().matmul) {
             (MatmulChoice::Auto, Some(pinned)) => self.choose_products(Some(pinned)),
             _ => Ok(()),
@@ -287,7 +373,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let metrics = evaluated.metrics(evaluation.table(), self.config.judging());
         let named = metrics
             .iter()
-            .map(|(name, &value)| (format!("test_{name}"), value))
+            .map(|(name, &value)| (name_of_test(name), value))
             .collect();
         if let Some(log) = &mut self.log {
             let step = self.trainer.global_step();
@@ -314,21 +400,17 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             epoch: done / per_epoch,
             step_of_epoch: done % per_epoch,
             metrics: metrics.clone(),
+            steering: self.control.seen().clone(),
             ..self.facts.clone()
         };
-        let best = self.config.train.best.map(|metric| match metric {
-            BestMetric::Accuracy => Best {
-                metric: "test_accuracy".to_owned(),
-                goal: Goal::Maximize,
-            },
-            BestMetric::Loss => Best {
-                metric: "test_loss".to_owned(),
-                goal: Goal::Minimize,
-            },
-        });
+        let train = &self.config.train;
         let retention = Retention {
-            last: self.config.train.keep,
-            best,
+            last: train.keep.at_most(),
+            best: train.best.as_ref().map(|best| Best {
+                metric: name_of_test(&best.name),
+                goal: best.goal,
+            }),
+            needed: self.control.needed(),
         };
         self.trainer
             .save(&self.folder.checkpoints(), facts, &retention)?;

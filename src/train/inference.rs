@@ -268,6 +268,7 @@ mod tests {
         let retention = Retention {
             last: 1,
             best: None,
+            needed: None,
         };
         let facts = Facts {
             fingerprint: BTreeMap::new(),

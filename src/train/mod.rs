@@ -1,12 +1,14 @@
 //! Training: ranks and their reducer threads, the one step, and what runs around it.
 
 mod board;
+mod control;
 mod devices;
 mod error;
 mod evaluate;
 mod exact;
 mod exchange;
 mod export;
+mod exports;
 mod inference;
 mod fit;
 mod gpus;
@@ -24,6 +26,7 @@ mod session;
 mod snapshot;
 mod tables;
 mod trainer;
+mod warm_start;
 
 pub use board::Totals;
 pub use error::TrainError;
@@ -45,3 +48,4 @@ pub use resume::{Bits, ResumeError};
 pub use run_folder::{CHECKPOINTS, Existing, RunFolder, RunFolderError};
 pub use session::{Begin, Ranks, Session};
 pub use trainer::{StepReport, Trainer, TrainerOptions};
+pub use warm_start::WarmStartError;

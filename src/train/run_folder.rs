@@ -4,6 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::exports::remove_exports;
 use crate::checkpoint::{FileError, remove_checkpoints, write_atomically};
 
 /// What becomes of a run that is in the way of a new one.
@@ -11,11 +12,11 @@ use crate::checkpoint::{FileError, remove_checkpoints, write_atomically};
 pub enum Existing {
     /// It stays: an error.
     Keep,
-    /// Its configuration, metrics and checkpoints are removed.
+    /// Its configuration, metrics, checkpoints and exports are removed.
     Replace,
 }
 
-/// A run's folder: `config.toml`, `metrics.jsonl` and `checkpoints/`.
+/// A run's folder: `config.toml`, `metrics.jsonl`, `checkpoints/` and `exports/`.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -59,6 +60,7 @@ pub enum RunFolderError {
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
+const EXPORTS: &str = "exports";
 /// Name of the folder of checkpoints within a run's.
 pub const CHECKPOINTS: &str = "checkpoints";
 
@@ -85,6 +87,7 @@ impl RunFolder {
         // Nothing but what a run consists of: the folders may be such that hold other things, too.
         // The configuration goes last, so that a folder cut off halfway is still known as a run.
         remove_checkpoints(&folder.checkpoints())?;
+        remove_exports(&folder.exports())?;
         remove(&folder.metrics_path())?;
         remove(&folder.config_path())?;
         write_atomically(&folder.config_path(), config.as_bytes())?;
@@ -131,6 +134,11 @@ impl RunFolder {
     /// Where the checkpoints lie.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join(CHECKPOINTS)
+    }
+
+    /// Where the models lie that were exported on the way.
+    pub fn exports(&self) -> PathBuf {
+        self.path.join(EXPORTS)
     }
 
     fn at(path: &Path) -> Self {

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::control::{Control, check_metrics};
 use super::devices::{Cpus, Devices};
+use super::exports::Exported;
 use super::fit::{Fit, Log, Outcome};
 use super::gpus::Gpus;
 use super::resume::compare;
@@ -207,6 +209,20 @@ impl Session {
         };
         let micro_batches = options.micro_batches;
         let mut trainer = Trainer::new(backend, model, options, reducer)?;
+        check_metrics(&self.config, &data.description)?;
+        let export = train.export.as_ref().filter(|_| rank == 0);
+        for &format in export.iter().flat_map(|export| &export.formats) {
+            // A model that cannot be exported is not to be found out after hours.
+            let exported = Exported {
+                config: &self.config,
+                data: &data.description,
+                tensors: &trainer.tensors(),
+            };
+            exported.contents(format)?;
+        }
+        if let (Begin::New(_), Some(warm)) = (self.begin, &train.warm_start) {
+            trainer.warm_start(warm)?;
+        }
         // Only what can be trained takes the place of a run that is there.
         let (folder, checkpoint) = self.open(trainer.reducer())?;
         if let (Begin::Resume(bits), Some(checkpoint)) = (self.begin, &checkpoint)
@@ -225,6 +241,7 @@ impl Session {
             0 => Some(self.log(&folder, checkpoint.as_ref(), data)?),
             _ => None,
         };
+        let per_epoch = self.config.sampler(data.train.rows).steps_per_epoch();
         let mut fit = Fit {
             trainer,
             config: &self.config,
@@ -233,10 +250,13 @@ impl Session {
             folder: &folder,
             devices,
             facts,
+            control: Control::new(train, per_epoch),
             log,
         };
-        if let Some(checkpoint) = &checkpoint {
-            fit.restore(checkpoint)?;
+        match (&checkpoint, self.begin, &train.warm_start) {
+            (Some(checkpoint), _, _) => fit.restore(checkpoint)?,
+            (None, Begin::Resume(_), Some(warm)) => fit.trainer.warm_start(warm)?,
+            _ => {}
         }
         fit.run()
     }

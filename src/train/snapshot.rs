@@ -8,7 +8,8 @@ use super::tables::Table;
 use super::{TrainError, Trainer};
 use crate::backend::{Backend, Memory};
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, Facts, Named, Piece, Retention, WantedPiece, Writer, write_part,
+    Checkpoint, CheckpointError, Facts, Named, Piece, Retention, Wanted, WantedPiece, Writer,
+    write_part,
 };
 use crate::models::Model;
 use crate::optim::Segment;
@@ -94,17 +95,27 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// If it is damaged or of another model.
     pub fn restore_model(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let mut host = self.host_tensors();
+        checkpoint.load(&mut self.wanted(&mut host))?;
+        self.set_tensors(&host);
+        Ok(())
+    }
+
+    /// Parameters and state by name, to be filled in on the host.
+    pub(super) fn wanted<'a>(&'a self, host: &'a mut HostTensors) -> Vec<Wanted<'a>> {
         let HostTensors {
             parameters,
             state,
             tables,
-        } = &mut host;
+        } = host;
         let mut wanted = wanted(&self.layout, self.model.states(), parameters, state);
         for (table, values) in self.tables.iter().zip(tables) {
             let tensor = &mut wanted[table.spec.tensor];
             (tensor.shape, tensor.values) = (&table.shape, values);
         }
-        checkpoint.load(&mut wanted)?;
+        wanted
+    }
+
+    pub(super) fn set_tensors(&mut self, host: &HostTensors) {
         // SAFETY: outside collectives the parameters are this rank's own.
         let parameters = unsafe { B::region_mut(&self.parameters, 0..self.parameters.len()) };
         self.backend.upload(&host.parameters, parameters);
@@ -113,7 +124,6 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         for (table, values) in self.tables.iter_mut().zip(&host.tables) {
             self.backend.upload(values, B::view_mut(&mut table.values));
         }
-        Ok(())
     }
 
     fn restore_optimizer(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {

@@ -127,6 +127,7 @@ impl Digits {
         let retention = Retention {
             last: 1,
             best: None,
+            needed: None,
         };
         let writer = Writer::begin(start.path(), 0).unwrap();
         writer

@@ -13,6 +13,7 @@ mod comm;
 mod commands;
 mod bench;
 mod checkpoint;
+mod control;
 mod convolution;
 mod custom_model;
 mod output;

@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ringstep::checkpoint::{Best, Checkpoint, Goal, Retention, list};
+use ringstep::checkpoint::{Best, Checkpoint, Retention, list};
+use ringstep::config::Goal;
 
 use super::{assert_is_whole, newest, save};
 
@@ -28,6 +29,7 @@ fn saving_until_killed() {
             metric: "loss".to_owned(),
             goal: Goal::Minimize,
         }),
+        needed: None,
     };
     let mut reports = std::io::stderr();
     for step in first.. {
@@ -47,6 +49,7 @@ fn a_checkpoint_that_is_replaced_is_there_at_every_moment() {
     let retention = Retention {
         last: 1,
         best: None,
+        needed: None,
     };
     let replace = || save(folder.path(), 7, 1, &retention, &[]).unwrap();
     replace();

@@ -8,9 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ringstep::checkpoint::{
-    Best, Checkpoint, CheckpointError, Facts, Goal, Named, Piece, Retention, Wanted, WantedPiece,
-    Writer, list, write_part,
+    Best, Checkpoint, CheckpointError, Facts, Named, Piece, Retention, Steering, Wanted,
+    WantedPiece, Watch, Writer, list, write_part,
 };
+use ringstep::config::{Goal, Measure};
 use ringstep::data::Description;
 use ringstep::optim::LossScale;
 use ringstep::params::partition;
@@ -27,6 +28,7 @@ const STATES: [&str; 2] = ["m", "v"];
 const KEEP_ALL: Retention = Retention {
     last: usize::MAX,
     best: None,
+    needed: None,
 };
 
 /// Numbers that tell where they belong: a function of the step, the array and the element.
@@ -126,6 +128,10 @@ fn finish(
         matmul: None,
         loss_scale: Some(LossScale::default()),
         skipped_steps: 3,
+        steering: Steering {
+            best: Some(Watch::new(Measure::loss())),
+            ..Steering::default()
+        },
         metrics: metrics
             .iter()
             .map(|&(name, value)| (name.to_owned(), value))
@@ -250,7 +256,11 @@ fn the_last_and_the_best_are_kept() {
             metric: "loss".to_owned(),
             goal,
         });
-        let retention = Retention { last, best };
+        let retention = Retention {
+            last,
+            best,
+            needed: None,
+        };
         for (step, loss) in (1..).zip(losses) {
             save(folder.path(), step, 1, &retention, &[("loss", loss)]).unwrap();
             assert_eq!(newest(folder.path()).0.step(), step);
@@ -269,6 +279,7 @@ fn retention_removes_nothing_on_account_of_checkpoints_of_an_abandoned_future() 
     let retention = Retention {
         last: 2,
         best: None,
+        needed: None,
     };
     save(folder.path(), 25, 1, &retention, &[]).unwrap();
     assert_eq!(list(folder.path()).unwrap(), [10, 20, 25, 30, 40]);

@@ -49,8 +49,8 @@ fn wrong_types_are_named_with_line() {
     );
     assert_eq!(
         error("epochs = 3", "epochs = 3\nevaluate_every = \"often\""),
-        "run.toml:17: train.evaluate_every: expected a number of steps (0: only at the end) or \
-         \"epoch\", found 'often'"
+        "run.toml:17: train.evaluate_every: expected a number of steps (0: only at the end), \
+         \"epoch\", or seconds as \"600s\", found 'often'"
     );
 }
 
@@ -77,8 +77,12 @@ fn how_long_must_be_said_once() {
         "run.toml:16: train.epochs: steps is given, too; keep one of them"
     );
     assert_eq!(
+        error("epochs = 3", "max_steps = 30\nepochs = 3\nsteps = 30"),
+        "run.toml:17: train.epochs: steps and max_steps are given, too; keep one of them"
+    );
+    assert_eq!(
         error("epochs = 3", ""),
-        "run.toml:14: missing key 'steps' or 'epochs' in [train]: how long to train"
+        "run.toml:14: missing key 'steps' or 'max_steps' or 'epochs' in [train]: how long to train"
     );
 }
 
@@ -279,15 +283,84 @@ fn a_bound_on_gradients_is_one_of_those_there_are() {
 fn the_best_checkpoint_is_judged_by_what_is_measured() {
     let without = RUN.replace("test = \"test.csv\"\n", "");
     assert_ne!(without, RUN);
-    let error = load(&without, &["train.best=loss"]).unwrap_err();
-    assert!(
-        error.contains("train.best: it is judged on the test split"),
-        "{error}"
-    );
+    for (settings, key) in [
+        (&["train.best=loss"][..], "best"),
+        (&["train.early_stopping.kind=no_decrease"], "early_stopping"),
+        (&["train.plateau.factor=0.5"], "plateau"),
+        (&["train.export.when=['latest']"], "export"),
+    ] {
+        let error = load(&without, settings).unwrap_err();
+        let expected =
+            format!("train.{key}: it goes by the test rows; give them by test in [data]");
+        assert!(error.contains(&expected), "{error}");
+    }
     let regression = RUN.replace("softmax_cross_entropy", "squared_error");
     let error = load(&regression, &["train.best=accuracy"]).unwrap_err();
     assert!(
         error.contains("train.best: numbers have no accuracy"),
         "{error}"
     );
+}
+
+#[test]
+fn what_steers_a_run_is_checked_before_it() {
+    for (settings, expected) in [
+        (
+            &["train.best=kappa"][..],
+            "train.best: say which end of 'kappa' is good: { name = \"kappa\", goal = \
+             \"minimize\" }, or \"maximize\"",
+        ),
+        (
+            &["train.early_stopping.kind=no_decreas"],
+            "unknown early_stopping kind 'no_decreas'; did you mean 'no_decrease'?",
+        ),
+        (
+            &["train.early_stopping={ kind = 'lower' }"],
+            "missing key 'threshold' in [train.early_stopping] (lower)",
+        ),
+        (
+            &["train.early_stopping={ kind = 'no_increase', patience = 'long' }"],
+            "train.early_stopping.patience: expected a number of evaluations, or of steps as \"100 \
+             steps\", found 'long'",
+        ),
+        (
+            &["train.plateau.factor=1.5"],
+            "train.plateau.factor: expected a number from 0 to below 1, found 1.5",
+        ),
+        (
+            &["train.plateau.patient=1"],
+            "unknown key 'patient' in [train.plateau]; did you mean 'patience'?",
+        ),
+        (
+            &["train.export.when=['best']"],
+            "train.export.when: \"best\" by what? set best in [train]",
+        ),
+        (
+            &["train.export.formats=[]"],
+            "train.export: when and formats each need an entry",
+        ),
+        (
+            &["train.export.formats=['onxx']"],
+            "unknown name 'onxx'; did you mean 'onnx'?",
+        ),
+        (
+            &["train.warm_start.tensors=a"],
+            "missing key 'from' in [train.warm_start]",
+        ),
+        (
+            &["train.warm_start={ from = 'a', tensors = '[a' }"],
+            "train.warm_start.tensors: '[a' is no pattern: ",
+        ),
+        (
+            &["train.keep=some"],
+            "train.keep: expected how many, or \"all\", found 'some'",
+        ),
+        (
+            &["train.evaluate_throttle=30"],
+            "train.evaluate_throttle: expected seconds as \"600s\", found 30",
+        ),
+    ] {
+        let error = load(RUN, settings).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
 }

@@ -8,7 +8,9 @@ use std::fs;
 
 use ringstep::backend::{DeviceChoice, MatmulChoice, Precision};
 use ringstep::comm::ReduceMode;
-use ringstep::config::{Architecture, BestMetric, Cadence, Length, Override, RunConfig};
+use ringstep::config::{
+    Architecture, Cadence, Goal, Keep, Length, Measure, Override, RunConfig, Seconds,
+};
 use ringstep::data::Source;
 use ringstep::models::LossReduction;
 
@@ -96,7 +98,10 @@ fn defaults_are_filled_in() {
     assert_eq!(train.loss_reduction, LossReduction::Mean);
     assert_eq!(train.bucket_bytes(), 25 << 20);
     assert_eq!((train.sharded, train.scale_rate_with_ranks), (false, false));
-    assert_eq!((train.log_every, train.keep, train.best), (10, 3, None));
+    assert_eq!(
+        (train.log_every, train.keep, &train.best),
+        (10, Keep::Newest(3), &None)
+    );
     assert_eq!(
         (train.evaluate_every, train.checkpoint_every),
         (Cadence::Epoch, Cadence::Epoch)
@@ -117,16 +122,33 @@ fn the_resolved_configuration_reads_back_equal() {
         "data.classes=[\"a\", \"b\"]",
         "train.zero=1",
         "train.best=accuracy",
-        "train.evaluate_every=7",
+        "train.evaluate_every=600s",
+        "train.evaluate_throttle=\"30 s\"",
         "train.checkpoint_every=0",
+        "train.keep=0",
+        "train.early_stopping={ kind = 'no_increase', metric = 'accuracy', patience = '100 steps', \
+         baseline = 0.25 }",
+        "train.plateau.metric={ name = 'kappa', goal = 'maximize' }",
+        "train.export.when=['best']",
+        "train.warm_start={ from = 'a', rename = { 'b/c' = 'd' } }",
         "train.bucket_mib=0.0009765625",
         "train.steps=500",
         "train.seed=9223372036854775807",
     ];
     let run = load(RUN, &overrides).unwrap();
     assert!(run.train.sharded);
-    assert_eq!(run.train.best, Some(BestMetric::Accuracy));
-    assert_eq!(run.train.evaluate_every, Cadence::Steps(7));
+    let accuracy = Measure {
+        name: "accuracy".to_owned(),
+        goal: Goal::Maximize,
+    };
+    assert_eq!(run.train.best, Some(accuracy));
+    assert_eq!(
+        run.train.evaluate_every,
+        Cadence::Seconds(Seconds::new(600))
+    );
+    assert_eq!(run.train.keep, Keep::All);
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(run.train.warm_start.as_ref().unwrap().from, here.join("a"));
     assert_eq!(run.train.checkpoint_every, Cadence::End);
     assert_eq!(run.train.bucket_bytes(), 1024);
     let text = run.to_toml();
@@ -181,10 +203,14 @@ fn an_overrides_path_counts_from_the_current_directory() {
 }
 
 #[test]
-fn cadences_are_due_at_multiples() {
-    assert!(Cadence::Epoch.is_due(20, 10) && !Cadence::Epoch.is_due(15, 10));
-    assert!(Cadence::Steps(5).is_due(15, 10) && !Cadence::Steps(5).is_due(16, 10));
-    assert!(!Cadence::End.is_due(20, 10));
+fn cadences_are_due_at_multiples_and_after_their_time() {
+    let seconds = std::time::Duration::from_secs;
+    let is_due = |cadence: Cadence, done| cadence.is_due(done, 10, seconds(5));
+    assert!(is_due(Cadence::Epoch, 20) && !is_due(Cadence::Epoch, 15));
+    assert!(is_due(Cadence::Steps(5), 15) && !is_due(Cadence::Steps(5), 16));
+    assert!(!is_due(Cadence::End, 20));
+    assert!(is_due(Cadence::Seconds(Seconds::new(5)), 1));
+    assert!(!is_due(Cadence::Seconds(Seconds::new(6)), 10));
 }
 
 #[test]

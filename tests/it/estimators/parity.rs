@@ -337,6 +337,7 @@ fn started(tensors: &[(String, Vec<usize>, Vec<f32>)], init: &str) -> tempfile::
     let retention = Retention {
         last: 1,
         best: None,
+        needed: None,
     };
     let writer = Writer::begin(start.path(), 0).unwrap();
     writer

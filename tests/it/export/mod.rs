@@ -94,6 +94,7 @@ impl Saved {
         let retention = Retention {
             last: 1,
             best: None,
+            needed: None,
         };
         Writer::begin(self.folder.path(), 0)
             .unwrap()
