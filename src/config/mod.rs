@@ -145,6 +145,8 @@ pub struct TrainConfig {
     pub nccl_algo: NcclAlgorithm,
     /// Steps between two lines of the log, at least 1.
     pub log_every: u64,
+    /// Whether TensorBoard's event files are written, too.
+    pub tensorboard: bool,
     /// When the test split is evaluated; always after the last step.
     pub evaluate_every: Cadence,
     /// Evaluations that come sooner after the one before are left out.

@@ -58,6 +58,8 @@ pub(super) struct TrainSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     log_every: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tensorboard: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     evaluate_every: Option<Cadence>,
     #[serde(skip_serializing_if = "Option::is_none")]
     evaluate_throttle: Option<Seconds>,
@@ -169,6 +171,7 @@ impl TrainSection {
             collective: self.collective.unwrap_or_default(),
             nccl_algo: self.nccl_algo.unwrap_or_default(),
             log_every: at_least_one(self.log_every.unwrap_or(10), &["train", "log_every"])?,
+            tensorboard: self.tensorboard.unwrap_or(false),
             evaluate_every: self.evaluate_every.unwrap_or(Cadence::Epoch),
             checkpoint_every: self.checkpoint_every.unwrap_or(Cadence::Epoch),
             evaluate_throttle: self.evaluate_throttle,
@@ -241,6 +244,7 @@ impl From<TrainConfig> for TrainSection {
             collective: Some(train.collective),
             nccl_algo: Some(train.nccl_algo),
             log_every: Some(train.log_every),
+            tensorboard: Some(train.tensorboard),
             evaluate_every: Some(train.evaluate_every),
             evaluate_throttle: train.evaluate_throttle,
             checkpoint_every: Some(train.checkpoint_every),

@@ -28,3 +28,4 @@ pub use error::{DataError, Place};
 pub use load::{load, load_features};
 pub use pipeline::{Prefetch, Rows, Sampler, Share};
 pub use table::{Description, Table, Targets};
+pub(crate) use tfrecord::framed;

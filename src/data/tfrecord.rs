@@ -137,6 +137,18 @@ fn next(reader: &mut impl Read, record: &mut Vec<u8>) -> Result<bool, Damage> {
     }
 }
 
+/// A record as it stands in a file.
+pub(crate) fn framed(record: &[u8]) -> Vec<u8> {
+    let length = (record.len() as u64).to_le_bytes();
+    [
+        &length[..],
+        &masked_checksum(&length).to_le_bytes(),
+        record,
+        &masked_checksum(record).to_le_bytes(),
+    ]
+    .concat()
+}
+
 /// The length that a header says, where its checksum is right.
 fn length(header: &[u8; HEADER]) -> Option<u64> {
     let (length, checksum) = header.split_first_chunk::<8>()?;

@@ -170,3 +170,25 @@ impl Board {
         unsafe { self.table.slice(range) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::Options;
+    use crate::train::{connect_threads, run_threads};
+
+    #[test]
+    fn all_ranks_go_by_the_clock_of_rank_0() {
+        let connects = connect_threads(3, &Options::default()).unwrap();
+        let clocks = run_threads(connects, |mut reducer| -> Result<_, TrainError> {
+            let mut board = Board::new(2, 1, &mut reducer)?;
+            board.write_clock(Duration::from_millis(7 + 100 * reducer.rank() as u64));
+            board.write_report(0, [f64::MAX; REPORT]);
+            board.write_magnitudes(0, &[u32::MAX]);
+            board.hand_over(&mut reducer);
+            board.wait(&mut reducer)?;
+            Ok(board.clock())
+        });
+        assert_eq!(clocks.unwrap(), [Duration::from_millis(7); 3]);
+    }
+}

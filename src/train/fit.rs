@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use super::control::{Change, Control, name_of_test};
 use super::devices::Devices;
 use super::evaluate::Evaluation;
+use super::events::Events;
 use super::exports::Exported;
 use super::{
     EvaluateRecord, MatmulRecord, MetricsWriter, Progress, Record, RunFolder, StartRecord,
     StepReport, Tick, TrainError, TrainRecord, Trainer,
 };
 use crate::backend::{Backend, MatmulChoice, TimedMatmul};
-use crate::checkpoint::{Best, Checkpoint, Facts, Retention};
+use crate::checkpoint::{Best, Checkpoint, Facts, FileError, Retention};
 use crate::config::{ExportWhen, RunConfig};
 use crate::data::{Prefetch, Table};
 use crate::models::Model;
@@ -39,7 +40,18 @@ pub(super) struct Fit<'a, B: Backend, M: Model<B>> {
 /// Where rank 0 tells how it goes.
 pub(super) struct Log {
     pub(super) metrics: MetricsWriter,
+    /// TensorBoard's files, where they are asked for.
+    pub(super) events: Option<Events>,
     pub(super) progress: Progress,
+}
+
+impl Log {
+    fn write(&mut self, record: &Record) -> Result<(), FileError> {
+        if let Some(events) = &mut self.events {
+            events.write(record)?;
+        }
+        self.metrics.write(record)
+    }
 }
 
 /// How a run ended.
@@ -268,7 +280,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 );
             }
             if pinned.is_none() {
-                log.metrics.write(&Record::Matmul(MatmulRecord {
+                log.write(&Record::Matmul(MatmulRecord {
                     step: self.trainer.global_step(),
                     products: products.clone(),
                 }))?;
@@ -301,7 +313,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 train.reduce(),
                 u8::from(train.sharded),
             );
-            log.metrics.write(&Record::Start(StartRecord {
+            log.write(&Record::Start(StartRecord {
                 step,
                 world,
                 collective,
@@ -341,7 +353,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let mean_ms = |time: Duration| time.as_secs_f64() * 1e3 / f64::from(window.steps.max(1));
         let samples_per_second = window.rows / elapsed.as_secs_f64().max(1e-9);
         let exposed_comm_ms = mean_ms(window.exposed);
-        log.metrics.write(&Record::Train(TrainRecord {
+        log.write(&Record::Train(TrainRecord {
             step,
             epoch,
             loss: report.loss,
@@ -385,7 +397,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 metrics,
             };
             log.progress.evaluation(&record);
-            log.metrics.write(&Record::Evaluate(record))?;
+            log.write(&Record::Evaluate(record))?;
         }
         Ok(named)
     }

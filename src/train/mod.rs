@@ -5,6 +5,7 @@ mod control;
 mod devices;
 mod error;
 mod evaluate;
+mod events;
 mod exact;
 mod exchange;
 mod export;

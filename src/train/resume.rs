@@ -45,6 +45,7 @@ const FREE: &[&str] = &[
     "train.scale_rate_with_ranks",
     "train.schedule",
     "train.steps",
+    "train.tensorboard",
     "train.warm_start.from",
     "train.zero",
 ];

@@ -1,22 +1,23 @@
 //! The folder a run lives in.
 
 use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
+use std::io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound};
 use std::path::{Path, PathBuf};
 
-use super::exports::remove_exports;
-use crate::checkpoint::{FileError, remove_checkpoints, write_atomically};
+use super::events;
+use super::exports::is_exported;
+use crate::checkpoint::{FileError, names, remove_checkpoints, write_atomically};
 
 /// What becomes of a run that is in the way of a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     /// It stays: an error.
     Keep,
-    /// Its configuration, metrics, checkpoints and exports are removed.
+    /// Its configuration, metrics, checkpoints, exports and event files are removed.
     Replace,
 }
 
-/// A run's folder: `config.toml`, `metrics.jsonl`, `checkpoints/` and `exports/`.
+/// A run's folder: `config.toml`, `metrics.jsonl`, `checkpoints/`, `exports/` and `tensorboard/`.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -61,6 +62,7 @@ pub enum RunFolderError {
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
 const EXPORTS: &str = "exports";
+const EVENTS: &str = "tensorboard";
 /// Name of the folder of checkpoints within a run's.
 pub const CHECKPOINTS: &str = "checkpoints";
 
@@ -87,7 +89,11 @@ impl RunFolder {
         // Nothing but what a run consists of: the folders may be such that hold other things, too.
         // The configuration goes last, so that a folder cut off halfway is still known as a run.
         remove_checkpoints(&folder.checkpoints())?;
-        remove_exports(&folder.exports())?;
+        remove_files(&folder.exports(), is_exported)?;
+        for curves in [events::TRAIN, events::TEST] {
+            remove_files(&folder.events().join(curves), events::is_of_events)?;
+        }
+        remove_files(&folder.events(), |_| false)?;
         remove(&folder.metrics_path())?;
         remove(&folder.config_path())?;
         write_atomically(&folder.config_path(), config.as_bytes())?;
@@ -136,6 +142,11 @@ impl RunFolder {
         self.path.join(CHECKPOINTS)
     }
 
+    /// Where TensorBoard's event files lie.
+    pub fn events(&self) -> PathBuf {
+        self.path.join(EVENTS)
+    }
+
     /// Where the models lie that were exported on the way.
     pub fn exports(&self) -> PathBuf {
         self.path.join(EXPORTS)
@@ -161,10 +172,23 @@ impl RunFolder {
     }
 }
 
+/// Removes the files of `folder` that are ours, and then the folder, unless it holds something else.
+fn remove_files(folder: &Path, is_ours: impl Fn(&str) -> bool) -> Result<(), FileError> {
+    for name in names(folder)?.iter().filter(|name| is_ours(name)) {
+        remove(&folder.join(name))?;
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if ![NotFound, DirectoryNotEmpty, NotADirectory].contains(&error.kind()) => {
+            Err(FileError::of("remove", folder)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes a file; one that is not there is fine.
 fn remove(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == NotFound => Ok(()),
         removed => removed.map_err(FileError::of("remove", path)),
     }
 }
@@ -181,6 +205,16 @@ mod tests {
         fs::create_dir_all(run.checkpoints().join("step-1")).unwrap();
         fs::write(run.metrics_path(), "{}\n").unwrap();
         fs::write(path.join("notes.txt"), "mine").unwrap();
+        let ours = [
+            run.exports().join("best-1.onnx"),
+            run.events().join("train/events.out.tfevents.1"),
+            run.events().join("test/events.out.tfevents.1"),
+        ];
+        for file in &ours {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
+        fs::write(run.exports().join("notes.txt"), "mine").unwrap();
         drop(run);
         let error = RunFolder::create(&path, Existing::Keep, "a = 2\n").unwrap_err();
         let error = error.to_string();
@@ -194,6 +228,8 @@ mod tests {
         let run = RunFolder::create(&path, Existing::Replace, "a = 2\n").unwrap();
         assert_eq!(fs::read(run.config_path()).unwrap(), b"a = 2\n");
         assert!(!run.checkpoints().exists() && !run.metrics_path().exists());
+        assert!(!run.events().exists() && !ours[0].exists());
+        assert_eq!(fs::read(run.exports().join("notes.txt")).unwrap(), b"mine");
         assert_eq!(fs::read(path.join("notes.txt")).unwrap(), b"mine");
         let mine = run.checkpoints().join("step-1.kept");
         drop(run);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::control::{Control, check_metrics};
 use super::devices::{Cpus, Devices};
+use super::events::Events;
 use super::exports::Exported;
 use super::fit::{Fit, Log, Outcome};
 use super::gpus::Gpus;
@@ -332,8 +333,13 @@ impl Session {
         };
         let per_epoch = self.config.sampler(data.train.rows).steps_per_epoch();
         let end = self.config.train.length.steps(per_epoch);
+        let events = match self.config.train.tensorboard {
+            true => Some(Events::begin(&folder.events(), step)?),
+            false => None,
+        };
         Ok(Log {
             metrics,
+            events,
             progress: Progress::new(&self.console, step..end),
         })
     }

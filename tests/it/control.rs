@@ -234,6 +234,7 @@ fn models_are_exported_while_a_run_trains() {
         "train.export.when=['best', 'latest', 'final']",
         "train.export.formats=['onnx', 'safetensors']",
         "train.export.keep=2",
+        "train.tensorboard=true",
     ];
     train(folder, 2, &settings);
     let losses = history(folder).1;
@@ -262,8 +263,13 @@ fn models_are_exported_while_a_run_trains() {
         };
         assert!(contents == same, "{name} is not that of the checkpoint");
     }
+    let curves = ["test", "train"];
+    assert_eq!(names(folder, "tensorboard"), curves);
+    for curve in curves {
+        assert_eq!(names(folder, &format!("tensorboard/{curve}")).len(), 1);
+    }
     train(folder, 1, &["train.steps=1"]);
-    assert!(!folder.join("run/exports").exists());
+    assert!(!folder.join("run/exports").exists() && !folder.join("run/tensorboard").exists());
 }
 
 /// Every tensor of a file of safetensors.
