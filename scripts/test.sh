@@ -3,8 +3,8 @@
 # lints, documentation and dependencies, and runs all tests: kernels through the real compiler by
 # scripts/check-kernels.sh, the GPU emulator and on it the CUDA tests, which need no GPU, ranks as processes
 # under OpenMPI and under MPICH, and such ranks on emulated GPUs by scripts/gpu-ranks.sh.
-# scripts/check-export.sh has exported models run by onnxruntime. Last, scripts/digits.sh trains the
-# shipped example in every way.
+# scripts/check-export.sh has exported models run by onnxruntime. Last, scripts/digits.sh and scripts/census.sh
+# train shipped examples in every way.
 #
 #   scripts/test.sh                 all of it
 #   scripts/test.sh --install-only  only the system packages
@@ -217,6 +217,7 @@ main() {
     tests "ranks on emulated GPUs" bash scripts/gpu-ranks.sh openmpi mpich
     check "exported models" bash scripts/check-export.sh
     check "digits in every way" bash scripts/digits.sh openmpi mpich
+    check "census, wide and deep" bash scripts/census.sh openmpi mpich
 
     say "summary, $((SECONDS / 60)) min $((SECONDS % 60)) s"
     printf '%s\n' "${table[@]}"

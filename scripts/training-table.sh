@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # its names are shared with the script that sources it
-# Sourced by scripts/digits.sh and scripts/gpu-ranks.sh: trains one run in several ways, each of which is a
+# Sourced by scripts/digits.sh, scripts/census.sh and scripts/gpu-ranks.sh: trains one run in several ways, each of which is a
 # row of a table, and counts those that are not what they should be. These say what is trained and seen:
 #
 #   run        the run file

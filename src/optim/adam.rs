@@ -99,13 +99,16 @@ impl Rule for Adam {
     }
 
     fn apply<B: Backend>(&self, call: Call<'_, B>) {
-        let correction_1 = 1.0 - self.beta_1.powf(call.t);
-        let correction_2 = 1.0 - self.beta_2.powf(call.t);
+        // As single precision has them: what is left of one then has the same error in the averages and in
+        // their corrections, and the two cancel, as in TensorFlow.
+        let [beta_1, beta_2] = [self.beta_1, self.beta_2].map(|beta| beta as f32);
+        let correction_1 = 1.0 - f64::from(beta_1).powf(call.t);
+        let correction_2 = 1.0 - f64::from(beta_2).powf(call.t);
         let rule = AdamRule {
             preparation: call.preparation,
             rate: (call.rate * correction_2.sqrt() / correction_1) as f32,
-            mix_1: (1.0 - self.beta_1) as f32,
-            mix_2: (1.0 - self.beta_2) as f32,
+            mix_1: 1.0 - beta_1,
+            mix_2: 1.0 - beta_2,
             epsilon: self.epsilon as f32,
         };
         let Parts {

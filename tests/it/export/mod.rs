@@ -2,6 +2,7 @@
 
 mod commands;
 mod custom;
+mod estimators;
 mod layers;
 
 use std::path::Path;
@@ -33,20 +34,26 @@ pub(crate) struct Saved {
 impl Saved {
     /// Of a model as `[model]` of a run file describes it, on rows of `shape`.
     fn new(model: &str, shape: &[usize], targets: Targets, models: &CustomModels) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("run.toml");
-        let text = format!(
-            "[data]\nformat = 'csv'\ntrain = 'train.csv'\nlabel = 'y'\n\
-             [model]\n{model}\n\
-             [train]\nglobal_batch = 1\nsteps = 1\noptimizer = 'sgd'\n"
-        );
-        std::fs::write(&file, text).unwrap();
-        let config = RunConfig::load_with(&file, &[], models).unwrap();
+        let text = format!("[model]\n{model}\n[train]\noptimizer = 'sgd'\n");
         let data = Description {
             shape: Shape(shape.to_vec()),
             targets,
             ..Description::default()
         };
+        Self::of(&text, data, models)
+    }
+
+    /// Of the model that these sections of a run file describe, of which `[train]` is the last, on rows as
+    /// `data` says.
+    fn of(sections: &str, data: Description, models: &CustomModels) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.toml");
+        let text = format!(
+            "[data]\nformat = 'csv'\ntrain = 'train.csv'\nlabel = 'y'\n{sections}\
+             global_batch = 1\nsteps = 1\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let config = RunConfig::load_with(&file, &[], models).unwrap();
         let saved = Self {
             config,
             folder,

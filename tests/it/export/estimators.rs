@@ -1,0 +1,96 @@
+//! Estimators with columns of every kind: several values in one, some missing, weights.
+
+use ringstep::columns::{Columns, Encoded, Encoding, Values};
+use ringstep::config::CustomModels;
+use ringstep::data::{Description, Targets};
+use ringstep::random::Stream;
+
+use super::{Saved, classes};
+
+const COLUMNS: &str = "
+[columns]
+x = 'numeric'
+words = { kind = 'identity', buckets = 5, max_values = 3 }
+city = { kind = 'hash', buckets = 7 }
+weighted = { kind = 'weighted', source = 'words', weights = 'counts' }
+";
+
+/// Rows of twelve numbers: two of `x`, then the columns' ids, the last followed by weights.
+fn described(targets: Targets) -> Description {
+    let columns = [
+        ("x", 0..2, Values::Numbers),
+        ("words", 2..5, Values::Ids { count: 5 }),
+        ("city", 5..6, Values::Ids { count: 7 }),
+        ("weighted", 6..12, Values::Weighted { count: 5 }),
+    ];
+    let columns = columns.map(|(name, slots, values)| Encoded {
+        name: name.to_owned(),
+        slots,
+        values,
+    });
+    Description {
+        shape: [12].into(),
+        targets,
+        encoding: Some(Encoding {
+            columns: columns.to_vec(),
+            fitted: Columns::default(),
+        }),
+        ..Description::default()
+    }
+}
+
+/// Rows in which every second id is missing here and there, and all of them once in a while.
+fn features(len: usize) -> Vec<f32> {
+    let mut stream = Stream::new(3, "features of columns");
+    let mut features = Vec::with_capacity(len);
+    for row in 0..len / 12 {
+        features.extend((0..2).map(|_| stream.normal() as f32));
+        for (count, ids) in [(5, 3), (7, 1), (5, 3)] {
+            for id in 0..ids {
+                let is_missing = row % 4 == 3 || (id == 1 && row % 2 == 1);
+                features.push(match is_missing {
+                    true => -1.0,
+                    false => stream.below(count) as f32,
+                });
+            }
+        }
+        features.extend((0..3).map(|_| 0.5 + stream.normal().abs() as f32));
+    }
+    features
+}
+
+fn check(what: &str, estimator: &str, targets: Targets) {
+    let text = format!("{COLUMNS}[estimator]\n{estimator}\n[train]\n");
+    Saved::of(&text, described(targets), &CustomModels::new()).check(what, features);
+}
+
+#[test]
+fn both_sides_with_columns_of_every_kind() {
+    for combiner in ["sum", "mean", "sqrtn"] {
+        let estimator = format!(
+            "kind = 'dnn_linear_combined_classifier'\nn_classes = 3\n\
+             linear_feature_columns = ['x', 'words', 'city', 'weighted']\n\
+             linear_sparse_combiner = '{combiner}'\n\
+             dnn_feature_columns = ['x', {{ kind = 'indicator', column = 'words' }},\n\
+               {{ kind = 'indicator', column = 'weighted' }},\n\
+               {{ kind = 'embedding', column = 'city', dimension = 2 }},\n\
+               {{ kind = 'embedding', column = 'weighted', dimension = 3, combiner = '{combiner}' }},\n\
+               {{ kind = 'shared_embedding', columns = ['words', 'weighted'], dimension = 2, combiner = '{combiner}' }}]\n\
+             dnn_hidden_units = [6, 4]\ndnn_dropout = 0.5\nbatch_norm = true\n"
+        );
+        check(combiner, &estimator, classes(3));
+    }
+}
+
+#[test]
+fn a_side_alone_and_no_column_at_all() {
+    let wide = "kind = 'linear_classifier'\nfeature_columns = ['words']\n";
+    check("linear", wide, classes(2));
+    let deep = "kind = 'dnn_regressor'\nfeature_columns = ['x']\nhidden_units = [3]\n";
+    check("dnn", deep, Targets::Numbers(1));
+    check(
+        "baseline",
+        "kind = 'baseline_classifier'\nn_classes = 4\n",
+        classes(4),
+    );
+}
