@@ -14,7 +14,7 @@ fn unknown_keys_are_named_with_line_and_nearest() {
     assert_eq!(
         error("[train]\n", "[trian]\n"),
         "run.toml:14: unknown key 'trian' in the run file; its sections are [data], [columns], \
-         [model] and [train]; did you mean 'train'?"
+         [model] or [estimator], and [train]; did you mean 'train'?"
     );
     assert_eq!(
         error("[model]\n", "[model]\ncolour = 3\n"),
