@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::declaration::parse_declaration;
 use super::lexer::{body_statements, split_top_level, Statement};
 use super::operand::{parse_operand, Names};
+use super::registers::share_places;
 use super::{declare_shared, module_symbol};
 use crate::error::Error;
 use crate::ir::*;
@@ -133,6 +134,7 @@ pub(super) fn parse_function(
             }
         }
     }
+    share_places(&mut scopes.function);
     Ok(scopes.function)
 }
 
