@@ -11,13 +11,7 @@ implementation=${1:?openmpi or mpich}
 target=target/$implementation
 passed=0
 
-# The binding is generated for one MPI: each has its own target folder.
-MPICC=mpicc.$implementation
-command -v "$MPICC" >/dev/null || MPICC=mpicc
-export MPICC
-program=$(cargo test --quiet --features mpi --target-dir "$target" --test mpi --no-run \
-    --message-format json | sed -n 's/.*"executable":"\([^"]*\/mpi-[^"]*\)".*/\1/p' | tail -n 1)
-[ -x "$program" ] || { echo "the MPI test did not build" >&2; exit 1; }
+program=$(scripts/build-mpi.sh "$implementation")
 
 start() { timeout 120 scripts/mpirun.sh "$implementation" "$@"; }
 

@@ -175,8 +175,7 @@ main() {
     require_rust
     install_packages
     mkdir -p "$logs"
-    # All builds of one feature set share one folder; bindings are made from OpenMPI here, and
-    # scripts/test-mpi.sh gives MPICH a folder of its own.
+    # For clippy: what runs is built by scripts/build-mpi.sh, for each MPI in a folder of its own.
     export MPICC=mpicc.openmpi
 
     check format cargo fmt --all --check

@@ -35,7 +35,7 @@ build() { # [MPI...]
     cargo build --quiet --locked --release
     ringstep=${CARGO_TARGET_DIR:-target}/release/ringstep
     for mpi in ${implementations[@]+"${implementations[@]}"}; do
-        MPICC=mpicc.$mpi cargo build --quiet --locked --features mpi --target-dir "target/$mpi"
+        scripts/build-mpi.sh "$mpi" >/dev/null
     done
 }
 
