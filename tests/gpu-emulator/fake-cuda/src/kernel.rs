@@ -64,10 +64,7 @@ pub(crate) unsafe fn prepare(
         .get(&function)
         .cloned()
         .ok_or(error::INVALID_HANDLE)?;
-    let code = kernel
-        .module
-        .kernel(&kernel.name)
-        .ok_or(error::INVALID_HANDLE)?;
+    let code = kernel.code()?;
     let name = &kernel.name;
     let dynamic = launch.dynamic_shared;
     if dynamic > kernel.max_dynamic_shared {

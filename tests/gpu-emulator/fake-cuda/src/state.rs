@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
-use ptx_interpreter::Module;
+use ptx_interpreter::{Function, Module};
 
 use crate::config::config;
 use crate::error::{self, CuError, CuResult};
@@ -71,6 +71,13 @@ pub(crate) struct KernelFunction {
     pub module: Arc<Module>,
     pub name: String,
     pub max_dynamic_shared: u32,
+}
+
+impl KernelFunction {
+    pub(crate) fn code(&self) -> CuResult<&Function> {
+        let kernel = self.module.kernel(&self.name);
+        kernel.map_err(|_| error::INVALID_HANDLE)
+    }
 }
 
 pub(crate) fn lock() -> MutexGuard<'static, State> {

@@ -78,7 +78,7 @@ driver_api! {
     fn cuFuncGetAttribute(value: *mut c_int, attribute: c_int, function: Handle) {
         let state = lock();
         let function = state.functions.get(&function).ok_or(error::INVALID_HANDLE)?;
-        let kernel = function.module.kernel(&function.name).ok_or(error::INVALID_HANDLE)?;
+        let kernel = function.code()?;
         let (major, minor) = config().compute;
         put(value, match attribute {
             0 => kernel.max_threads.unwrap_or(1024).min(1024) as c_int,

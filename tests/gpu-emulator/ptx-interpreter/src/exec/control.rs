@@ -102,7 +102,7 @@ impl Context<'_, '_> {
                 return Err(Fault::unsupported("calls through function pointers"));
             }
         };
-        let callee = &self.machine.module.functions[index];
+        let callee = self.machine.module.function(index);
         if callee.params.len() != call.arguments.len() || callee.results.len() < call.results.len()
         {
             return Err(Fault::invalid(format!(
@@ -115,7 +115,7 @@ impl Context<'_, '_> {
             return Err(Fault::invalid("recursion too deep"));
         }
         let caller_base = caller.local_base;
-        let caller_bytes = self.machine.module.functions[caller.function].local_bytes;
+        let caller_bytes = self.machine.module.function(caller.function).local_bytes;
         let base = (caller_base + caller_bytes).next_multiple_of(16);
         let frame = Frame {
             function: index,
@@ -168,7 +168,7 @@ impl Context<'_, '_> {
         frame.lanes &= !mask;
         match back {
             Some(back) if self.ins.opcode != Opcode::Exit => {
-                let formals = self.machine.module.functions[function].results.clone();
+                let formals = self.machine.module.function(function).results.clone();
                 let caller_base = self.warp.frames[back.frame].local_base;
                 for lane in lanes_of(mask) {
                     for (formal, actual) in formals.iter().zip(&back.results) {

@@ -14,7 +14,7 @@ use crate::types::PtxType;
 
 /// Names visible at one point of a body.
 struct Scopes<'m> {
-    module: &'m mut Module,
+    module: &'m Module,
     function: Function,
     /// Innermost last; each has an id so that labels can be found in a second pass.
     stack: Vec<Scope>,
@@ -93,21 +93,15 @@ impl Scopes<'_> {
     }
 }
 
-pub(super) fn parse_function(
-    head: &str,
-    body: &str,
-    line: u32,
-    body_line: u32,
-    module: &mut Module,
-) -> Result<Function, Error> {
+pub(crate) fn parse_function(text: &FunctionText, module: &Module) -> Result<Function, Error> {
     let mut scopes = Scopes {
         module,
         function: Function::default(),
         stack: vec![Scope::default()],
         labels: HashMap::new(),
     };
-    parse_head(head, line, &mut scopes)?;
-    let statements = body_statements(body, body_line)?;
+    parse_head(&text.head, text.line, &mut scopes)?;
+    let statements = body_statements(&text.body, text.body_line)?;
     scopes.labels = collect_labels(&statements);
     let mut next_scope = 1;
     let mut source = None;
@@ -138,8 +132,21 @@ pub(super) fn parse_function(
     Ok(scopes.function)
 }
 
+/// The name in a function's head.
+pub(super) fn name(head: &str, line: u32) -> Result<String, Error> {
+    Ok(cut_head(head, line)?.name.to_string())
+}
+
 /// `.visible .entry name (params) .maxntid 128, 1, 1` or `.func (results) name (params)`.
-fn parse_head(head: &str, line: u32, scopes: &mut Scopes) -> Result<(), Error> {
+struct Head<'h> {
+    is_kernel: bool,
+    results: &'h str,
+    name: &'h str,
+    params: &'h str,
+    tuning: String,
+}
+
+fn cut_head(head: &str, line: u32) -> Result<Head<'_>, Error> {
     let fail = || Error::parse(line, format!("function head not understood: {head}"));
     let is_kernel = head.contains(".entry");
     let keyword = if is_kernel { ".entry" } else { ".func" };
@@ -154,9 +161,25 @@ fn parse_head(head: &str, line: u32, scopes: &mut Scopes) -> Result<(), Error> {
     let (before, after) = rest.split_once('(').unwrap_or((rest, ""));
     let (params, after) = after.rsplit_once(')').unwrap_or(("", after));
     let mut words = before.split_whitespace();
-    scopes.function.name = words.next().ok_or_else(fail)?.to_string();
+    Ok(Head {
+        is_kernel,
+        results,
+        name: words.next().ok_or_else(fail)?,
+        params,
+        tuning: format!("{} {after}", words.collect::<Vec<_>>().join(" ")),
+    })
+}
+
+fn parse_head(head: &str, line: u32, scopes: &mut Scopes) -> Result<(), Error> {
+    let Head {
+        is_kernel,
+        results,
+        name,
+        params,
+        tuning,
+    } = cut_head(head, line)?;
+    scopes.function.name = name.to_string();
     scopes.function.is_kernel = is_kernel;
-    let tuning = format!("{} {after}", words.collect::<Vec<_>>().join(" "));
     scopes.function.max_threads = thread_limit(&tuning);
     scopes.function.cluster =
         tuning.contains("nctapercluster") || tuning.contains(".explicitcluster");
@@ -340,13 +363,22 @@ fn parse_call(text: &str, scopes: &mut Scopes) -> Result<CallSite, String> {
     };
     let target = match scopes.register(&target) {
         Some(_) => CallTarget::Indirect,
-        None => CallTarget::Undefined(target),
+        None => call_target(target, scopes.module),
     };
     Ok(CallSite {
         target,
         results,
         arguments,
     })
+}
+
+fn call_target(name: String, module: &Module) -> CallTarget {
+    match (name.as_str(), module.by_name.get(&name)) {
+        (_, Some(&index)) => CallTarget::Function(index),
+        ("vprintf", None) => CallTarget::Printf,
+        ("__assertfail" | "__assert_fail", None) => CallTarget::AssertFail,
+        _ => CallTarget::Undefined(name),
+    }
 }
 
 fn call_slot(name: &str, scopes: &mut Scopes) -> Result<ParamSlot, String> {

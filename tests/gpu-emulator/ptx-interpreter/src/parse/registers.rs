@@ -334,7 +334,7 @@ mod tests {
     fn registers(body: &str) -> u32 {
         let text =
             format!(".version 8.0\n.target sm_80\n.visible .entry k(.param .u64 p) {{ {body} }}");
-        parse_module(&text).unwrap().functions[0].registers
+        parse_module(&text).unwrap().kernel("k").unwrap().registers
     }
 
     #[test]
