@@ -53,7 +53,17 @@ const TEST: Key = &["data", "test"];
 type Key = &'static [&'static str; 2];
 
 impl DataSection {
-    pub(super) fn check(self) -> Result<DataConfig, Problem> {
+    /// `input` is the shape of a row that the model says it takes, if it does.
+    pub(super) fn check(mut self, input: Option<Shape>) -> Result<DataConfig, Problem> {
+        if let (Some(shape), Some(input)) = (&self.shape, &input)
+            && shape != input
+        {
+            let text = format!(
+                "{shape}, but the model takes {input}; leave shape out to take that, or change the model"
+            );
+            return Err(invalid(&["data", "shape"], text));
+        }
+        self.shape = self.shape.or(input);
         let scale = self.scale.unwrap_or(1.0);
         if !scale.is_finite() || scale == 0.0 {
             return Err(invalid(

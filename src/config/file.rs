@@ -90,9 +90,9 @@ impl RunFile {
             ));
         }
         let train = self.train.check(self.estimator.is_some())?;
-        let model = match (self.model, self.estimator) {
+        let (model, input) = match (self.model, self.estimator) {
             (Some(model), None) => model.check(custom)?,
-            (None, Some(estimator)) => check_estimator(estimator, self.columns.as_ref())?,
+            (None, Some(estimator)) => (check_estimator(estimator, self.columns.as_ref())?, None),
             (Some(_), Some(_)) => {
                 let text = "[model] is given, too; keep one of them";
                 return Err(invalid(&["estimator"], text));
@@ -107,7 +107,7 @@ impl RunFile {
         };
         let config = RunConfig {
             name,
-            data: self.data.check()?,
+            data: self.data.check(input)?,
             columns: self.columns,
             model,
             train,

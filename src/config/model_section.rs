@@ -1,7 +1,8 @@
 //! The run file's `[model]`.
 
-use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, fs};
 
 use serde::{Deserialize, Serialize};
 use toml::Table;
@@ -10,7 +11,8 @@ use super::deserialize::{self, Error, Fault};
 use super::document::{KIND, Node, Value};
 use super::file::{Problem, invalid, missing};
 use super::{Architecture, ModelConfig};
-use crate::models::{BuildAnywhere, CustomModel, Layers, LossSpec};
+use crate::layers::Shape;
+use crate::models::{BuildAnywhere, CustomModel, KerasModel, Layers, LossSpec};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,36 +20,65 @@ pub(super) struct ModelSection {
     loss: LossSpec,
     #[serde(skip_serializing_if = "Option::is_none")]
     layers: Option<Layers>,
+    /// A file of Keras's, read where the section is checked; never written, for the layers are.
+    #[serde(skip_serializing)]
+    keras: Option<PathBuf>,
     /// Read by [`CustomModels`], which knows the types.
     #[serde(skip_serializing_if = "Option::is_none")]
     custom: Option<toml::Value>,
 }
 
 impl ModelSection {
-    /// `custom` is what the key of that name means.
-    pub(super) fn check(self, custom: Option<Custom>) -> Result<ModelConfig, Problem> {
-        let architecture = match (self.layers, custom) {
-            (Some(layers), None) if layers.specs().is_empty() => {
+    /// `custom` is what the key of that name means. Returns the shape of a row, too, where the model says
+    /// it.
+    pub(super) fn check(
+        self,
+        custom: Option<Custom>,
+    ) -> Result<(ModelConfig, Option<Shape>), Problem> {
+        let (architecture, input) = match (self.layers, self.keras, custom) {
+            (Some(layers), None, None) if layers.specs().is_empty() => {
                 let text = "a model needs at least one layer";
                 return Err(invalid(&["model", "layers"], text));
             }
-            (Some(layers), None) => Architecture::Layers(layers),
-            (None, Some(custom)) => Architecture::Custom(custom),
-            (Some(_), Some(_)) => {
+            (Some(layers), None, None) => (Architecture::Layers(layers), None),
+            (None, Some(path), None) => {
+                let model = keras(&path).map_err(|text| invalid(&["model", "keras"], text))?;
+                (Architecture::Layers(model.layers), model.input)
+            }
+            (None, None, Some(custom)) => (Architecture::Custom(custom), None),
+            (Some(_), Some(_), _) => {
                 let text = "layers are given, too; keep one of them";
+                return Err(invalid(&["model", "keras"], text));
+            }
+            (layers, _, Some(_)) => {
+                let other = if layers.is_some() {
+                    "layers are"
+                } else {
+                    "keras is"
+                };
+                let text = format!("{other} given, too; keep one of them");
                 return Err(invalid(&["model", "custom"], text));
             }
-            (None, None) => {
-                let text = "missing key 'layers' in [model]: the layers, in forward order (or \
-                            'custom', the name of a model written in Rust)";
+            (None, None, None) => {
+                let text = "missing key 'layers' in [model]: the layers, in forward order (or 'keras', a \
+                            file with Keras's description of them, or 'custom', the name of a model \
+                            written in Rust)";
                 return Err(missing(&["model"], text));
             }
         };
-        Ok(ModelConfig {
+        let model = ModelConfig {
             loss: self.loss,
             architecture,
-        })
+        };
+        Ok((model, input))
     }
+}
+
+/// The model that a file describes.
+fn keras(path: &Path) -> Result<KerasModel, String> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    KerasModel::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 impl From<ModelConfig> for ModelSection {
@@ -64,6 +95,7 @@ impl From<ModelConfig> for ModelSection {
         Self {
             loss: model.loss,
             layers,
+            keras: None,
             custom,
         }
     }

@@ -11,13 +11,14 @@ use super::document::{Document, Entry, Node, Value};
 use super::file::{Problem, invalid};
 
 /// Keys that hold paths.
-const KEYS: [&[&str]; 7] = [
+const KEYS: [&[&str]; 8] = [
     &["data", "train"],
     &["data", "test"],
     &["data", "train_images"],
     &["data", "train_labels"],
     &["data", "test_images"],
     &["data", "test_labels"],
+    &["model", "keras"],
     &["train", "warm_start", "from"],
 ];
 

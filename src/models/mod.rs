@@ -2,6 +2,7 @@
 
 mod build;
 mod head;
+mod keras;
 mod metrics;
 mod sequential;
 mod structure;
@@ -12,6 +13,7 @@ pub use head::{
     AbsoluteError, Head, Huber, LossReduction, LossSpec, SigmoidCrossEntropy, SoftmaxCrossEntropy,
     SquaredError,
 };
+pub use keras::{KerasError, KerasModel};
 pub use metrics::{JUDGED, Judge, Judging, sigmoid};
 pub use sequential::{Layers, Sequential};
 pub use structure::Structure;

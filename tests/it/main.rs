@@ -22,6 +22,7 @@ mod parity;
 mod precision;
 mod pooling;
 mod images;
+mod keras;
 mod kill;
 #[path = "../digits/mod.rs"]
 mod digits;

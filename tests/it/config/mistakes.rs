@@ -18,7 +18,7 @@ fn unknown_keys_are_named_with_line_and_nearest() {
     );
     assert_eq!(
         error("[model]\n", "[model]\ncolour = 3\n"),
-        "run.toml:8: unknown key 'colour' in [model]; known are loss, layers, custom"
+        "run.toml:8: unknown key 'colour' in [model]; known are loss, layers, keras, custom"
     );
 }
 
@@ -103,8 +103,8 @@ fn what_is_missing_is_named() {
     let layers = &RUN[RUN.find("[[model.layers]]").unwrap()..RUN.find("[train]").unwrap()];
     assert_eq!(
         error(layers, ""),
-        "run.toml:7: missing key 'layers' in [model]: the layers, in forward order (or 'custom', \
-         the name of a model written in Rust)"
+        "run.toml:7: missing key 'layers' in [model]: the layers, in forward order (or 'keras', a file \
+         with Keras's description of them, or 'custom', the name of a model written in Rust)"
     );
     let missing = RunConfig::load(Path::new("no/such/run.toml"), &[]).unwrap_err();
     assert_eq!(
