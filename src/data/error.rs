@@ -137,6 +137,12 @@ pub enum DataError {
     /// Feature columns that cannot be, or not of these data.
     #[error(transparent)]
     Columns(#[from] ColumnError),
+    /// An element of a stream that cannot be made or used.
+    #[error("{problem}")]
+    Element {
+        /// What is wrong and what would be right.
+        problem: String,
+    },
     /// Features and labels do not belong together.
     #[error(
         "{} has {feature_rows} rows, but {} has {label_rows} labels",

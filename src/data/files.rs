@@ -49,7 +49,7 @@ fn is_pattern(path: &Path) -> bool {
 }
 
 /// What lies in a file, unpacked where it is gzip: known by its first two bytes.
-pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, DataError> {
+pub(super) fn open(path: &Path) -> Result<Box<dyn Read + Send>, DataError> {
     let failed = |source| DataError::Read {
         path: path.to_owned(),
         source,

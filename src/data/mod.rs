@@ -16,6 +16,7 @@ mod parquet;
 mod pipeline;
 mod rows;
 mod scalar;
+pub mod stream;
 mod table;
 mod tfrecord;
 mod vocabulary;

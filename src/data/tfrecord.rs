@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
@@ -32,30 +33,21 @@ pub(super) fn read(
         let mut skipped = 0;
         let mut record = Vec::new();
         for number in 1.. {
-            let place = Place::Record(number);
-            let fail = |problem: String| DataError::Row {
-                path: path.clone(),
-                place,
-                problem,
-            };
             match next(&mut reader, &mut record) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(Damage::File(error)) => return Err(files::unreadable(path, error)),
-                Err(Damage::Length(problem)) => return Err(fail(problem)),
                 Err(Damage::Data) if skip_damaged => {
                     skipped += 1;
                     continue;
                 }
-                Err(Damage::Data) => {
-                    return Err(fail(
-                        "damaged: its checksum is another; bring back the file, or set skip_damaged = \
-                         true in [data] to go on without it"
-                            .to_owned(),
-                    ));
-                }
+                Err(damage) => return Err(damage.of(path, number)),
             }
-            let row = example(&record).ok_or_else(|| fail("no tf.Example".to_owned()))?;
+            let place = Place::Record(number);
+            let row = example(&record).ok_or_else(|| DataError::Row {
+                path: path.clone(),
+                place,
+                problem: "no tf.Example".to_owned(),
+            })?;
             table.push(path, place, &row)?;
         }
         if skipped > 0 {
@@ -65,8 +57,31 @@ pub(super) fn read(
     table.finish(&paths[0])
 }
 
+/// The data of the records of a file. Behind damaged data there are more; where a record ends that has no length,
+/// nobody knows.
+pub(super) fn records(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<Vec<u8>, DataError>> + Send + use<>, DataError> {
+    let path = path.to_owned();
+    let mut reader = Some(open(&path)?);
+    let mut number = 0;
+    Ok(iter::from_fn(move || {
+        number += 1;
+        let mut record = Vec::new();
+        let read = next(reader.as_mut()?, &mut record);
+        if !matches!(read, Ok(true) | Err(Damage::Data)) {
+            reader = None;
+        }
+        match read {
+            Ok(true) => Some(Ok(record)),
+            Ok(false) => None,
+            Err(damage) => Some(Err(damage.of(&path, number))),
+        }
+    }))
+}
+
 /// What lies in a file: its first twelve bytes are a length and its checksum, unless it is compressed.
-fn open(path: &Path) -> Result<Box<dyn Read>, DataError> {
+fn open(path: &Path) -> Result<Box<dyn Read + Send>, DataError> {
     let failed = |source| DataError::Read {
         path: path.to_owned(),
         source,
@@ -98,6 +113,26 @@ enum Damage {
     Length(String),
     /// The checksum of its data is another.
     Data,
+}
+
+impl Damage {
+    /// The error of record `number` of the file at `path`, counted from 1.
+    fn of(self, path: &Path, number: u64) -> DataError {
+        let problem = match self {
+            Self::File(error) => return files::unreadable(path, error),
+            Self::Length(problem) => problem,
+            Self::Data => {
+                "damaged: its checksum is another; bring back the file, or set skip_damaged = \
+                           true in [data] to go on without it"
+                    .to_owned()
+            }
+        };
+        DataError::Row {
+            path: path.to_owned(),
+            place: Place::Record(number),
+            problem,
+        }
+    }
 }
 
 /// Reads the data of the next record, where there is one.

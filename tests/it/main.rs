@@ -47,5 +47,6 @@ mod optimizers;
 mod schedules;
 mod sources;
 mod slices;
+mod stream;
 mod robustness;
 mod tidy;

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
+use ringstep::data::stream::Dataset;
 
 use super::{Folder, classes, gzip};
 
@@ -220,4 +221,27 @@ fn predictions_need_no_labels() {
         folder.features("more.tfrecord").unwrap().features,
         [4.0, 1.0, 2.0, 3.0]
     );
+}
+
+#[test]
+fn records_are_a_stream() {
+    let mut damaged = record(b"damaged");
+    damaged[15] ^= 1;
+    let folder = folder(&[record(b"one"), damaged, record(b""), vec![1; 20]].concat())
+        .with("b.tfrecord", gzip(record(b"two")));
+    let records = Dataset::records(&[folder.folder.path().join("*.tfrecord")]).unwrap();
+    let shown = |record: Result<Vec<u8>, _>| match record {
+        Ok(data) => String::from_utf8(data).unwrap(),
+        Err(error) => folder.shown(error),
+    };
+    let shown: Vec<_> = records.iter(0).map(shown).collect();
+    let expected = [
+        "one",
+        "a.tfrecord: record 2: damaged: its checksum is another; bring back the file, or set \
+         skip_damaged = true in [data] to go on without it",
+        "",
+        "a.tfrecord: record 4: its length is damaged, or the file is no TFRecord",
+        "two",
+    ];
+    assert_eq!(shown, expected);
 }
