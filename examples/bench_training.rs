@@ -143,7 +143,7 @@ fn train(
         micro_batch: arguments.batch,
         seed: 0,
         shuffle: true,
-        tables: Vec::new(),
+        ..Sampler::default()
     };
     let every_step = 0..u64::MAX;
     let mut data = Prefetch::start(Arc::clone(table), sampler, (rank, world), every_step)

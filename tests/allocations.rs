@@ -109,7 +109,7 @@ fn a_step_of_two_ranks_allocates_nothing() {
                 micro_batch,
                 seed: 0,
                 shuffle: true,
-                tables: Vec::new(),
+                ..Sampler::default()
             };
             let mut shares = Prefetch::start(Arc::clone(&table), sampler, rank, 0..1100)
                 .expect("a thread can be started");

@@ -32,6 +32,10 @@ pub(super) fn check(config: &RunConfig) -> Result<(), Problem> {
         let text = "[columns] says what is done to numbers, by normalize; keep one of them";
         return Err(invalid(&["data", "scale"], text));
     }
+    if config.data.normalize.is_some() {
+        let text = "[columns] says what is done to numbers, by normalize; leave mean and std out";
+        return Err(invalid(&["data"], text));
+    }
     let used = config.used_columns();
     for name in &used {
         let wrong = |text: String| Err(invalid(&["columns", name], text));

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::data_rows;
 use super::file::{Problem, invalid, required};
 use super::paths::Paths;
+use crate::data::stream::Remainder;
 use crate::data::{
-    ArrayFormat, ArrayPair, ArraySource, ColumnFormat, ColumnSource, DataConfig, Format,
-    ImageSource, Source,
+    ArrayFormat, ArrayPair, ArraySource, Augment, ColumnFormat, ColumnSource, DataConfig, Format,
+    ImageSource, Shard, Source,
 };
 use crate::layers::Shape;
 
@@ -43,7 +45,21 @@ pub(super) struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     scale: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    mean: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    std: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skip: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    take: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard: Option<Shard>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     shuffle: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drop_remainder: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    augment: Option<Augment>,
 }
 
 const TRAIN: Key = &["data", "train"];
@@ -93,8 +109,18 @@ impl DataSection {
             let text = format!("class '{name}' is named twice");
             return Err(invalid(&["data", "classes"], text));
         }
+        let normalize = data_rows::normalize(self.mean.take(), self.std.take())?;
+        let part = data_rows::part(self.skip, self.take, self.shard)?;
+        let augment = self.augment.take();
+        if let Some(augment) = &augment {
+            data_rows::check_augment(augment)?;
+        }
         let shape = self.shape.clone();
         let shuffle = self.shuffle.unwrap_or(true);
+        let remainder = match self.drop_remainder {
+            Some(true) => Remainder::Drop,
+            _ => Remainder::Keep,
+        };
         let source = match self.format {
             Format::Csv => Source::Columns(self.columns(ColumnFormat::Csv)?),
             Format::JsonLines => Source::Columns(self.columns(ColumnFormat::JsonLines)?),
@@ -111,7 +137,11 @@ impl DataSection {
             source,
             shape,
             scale,
+            normalize,
+            part,
             shuffle,
+            remainder,
+            augment,
         })
     }
 
@@ -301,10 +331,18 @@ fn check_features(features: &[String], label: &str, weight: Option<&str>) -> Res
 
 impl From<DataConfig> for DataSection {
     fn from(data: DataConfig) -> Self {
+        let (mean, std) = data.normalize.map(|it| (it.mean, it.std)).unzip();
         Self {
             shape: data.shape,
             scale: Some(data.scale),
+            mean,
+            std,
+            skip: Some(data.part.skip),
+            take: data.part.take,
+            shard: data.part.shard,
             shuffle: Some(data.shuffle),
+            drop_remainder: Some(data.remainder == Remainder::Drop),
+            augment: data.augment,
             ..Self::from(data.source)
         }
     }
@@ -327,7 +365,14 @@ impl From<Source> for DataSection {
             skip_damaged: None,
             shape: None,
             scale: None,
+            mean: None,
+            std: None,
+            skip: None,
+            take: None,
+            shard: None,
             shuffle: None,
+            drop_remainder: None,
+            augment: None,
         };
         match source {
             Source::Columns(columns) => Self {

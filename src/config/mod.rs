@@ -7,6 +7,7 @@
 mod cadence;
 mod columns_section;
 mod control;
+mod data_rows;
 mod data_section;
 mod deserialize;
 mod document;
@@ -32,7 +33,10 @@ use crate::backend::{Backend, DeviceChoice, MatmulChoice, Precision};
 use crate::columns::{Columns, Selection};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
-use crate::data::{self, DataConfig, DataError, Description, Sampler, Split, Table, Task};
+use crate::data::stream::Remainder;
+use crate::data::{
+    self, Augmentation, DataConfig, DataError, Description, Sampler, Split, Table, Task,
+};
 use crate::estimators::EstimatorSpec;
 use crate::layers::{Build, LayerError};
 use crate::models::{
@@ -255,8 +259,36 @@ impl RunConfig {
             used: &used,
         });
         let table = data::load(&self.data, self.task(), selection, split, trained)?;
-        self.check_indices(&table, &self.data.features(split))?;
+        let path = self.data.features(split);
+        self.check_indices(&table, &path)?;
+        if split == Split::Train {
+            self.check_steps(&table, &path)?;
+        }
         Ok(table)
+    }
+
+    /// Refuses rows that no step could be made of.
+    fn check_steps(&self, table: &Table, path: &Path) -> Result<(), DataError> {
+        let global_batch = self.train.global_batch;
+        let problem = if self.data.remainder == Remainder::Drop && table.rows < global_batch {
+            format!(
+                "drop_remainder in [data] leaves no step of {} rows, for global_batch is {global_batch}; make \
+                 it smaller, or leave drop_remainder out",
+                table.rows
+            )
+        } else if self.data.augment.is_some() && self.augmentation(table).is_none() {
+            format!(
+                "augment in [data] varies images, rows of [height, width, channels], but rows are {}; say \
+                 their shape by shape in [data]",
+                table.shape
+            )
+        } else {
+            return Ok(());
+        };
+        Err(DataError::Format {
+            path: path.to_owned(),
+            problem,
+        })
     }
 
     /// Reads the features of rows to predict from; see [`data::load_features`].
@@ -316,16 +348,23 @@ impl RunConfig {
         }
     }
 
-    /// Which of `rows` rows come when.
-    pub fn sampler(&self, rows: usize) -> Sampler {
+    /// Which rows of a table come when.
+    pub fn sampler(&self, table: &Table) -> Sampler {
         Sampler {
-            rows,
+            rows: table.rows,
             global_batch: self.train.global_batch,
             micro_batch: self.train.micro_batch,
             seed: self.train.seed,
             shuffle: self.data.shuffle,
             tables: Vec::new(),
+            remainder: self.data.remainder,
+            augmentation: self.augmentation(table),
         }
+    }
+
+    fn augmentation(&self, table: &Table) -> Option<Augmentation> {
+        let augment = self.data.augment.clone()?;
+        Augmentation::new(augment, &table.shape, self.data.normalize.as_ref())
     }
 
     /// What the label is for, by the loss: cross entropies tell classes apart.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::stream::Remainder;
+use super::{Augment, Normalize, Part};
 use crate::layers::Shape;
 use crate::named::choices;
 
@@ -33,8 +35,16 @@ pub struct DataConfig {
     pub shape: Option<Shape>,
     /// Every feature is multiplied by this.
     pub scale: f64,
+    /// What becomes of features after that.
+    pub normalize: Option<Normalize>,
+    /// Which rows of the training split are trained on.
+    pub part: Part,
     /// Whether each epoch of training has its own random order, instead of the file's.
     pub shuffle: bool,
+    /// Whether an epoch's last, short batch is trained on.
+    pub remainder: Remainder,
+    /// How images are varied in training.
+    pub augment: Option<Augment>,
 }
 
 /// Files and their format.
@@ -167,6 +177,20 @@ impl Source {
 }
 
 impl DataConfig {
+    /// All of `source` as it is, in random order.
+    pub fn new(source: Source) -> Self {
+        Self {
+            source,
+            shape: None,
+            scale: 1.0,
+            normalize: None,
+            part: Part::default(),
+            shuffle: true,
+            remainder: Remainder::Keep,
+            augment: None,
+        }
+    }
+
     /// What the features of `split` come from, as errors name it: of the training split where there is
     /// no other.
     pub fn features(&self, split: Split) -> PathBuf {

@@ -86,7 +86,11 @@ pub fn load(
             (images::read(folder, task, classes, spec)?, folder.clone())
         }
     };
-    reshape(table, config.shape.as_ref(), &path)
+    let table = finish(table, config.shape.as_ref(), config, &path)?;
+    match split {
+        Split::Train => config.part.of(table, &path),
+        Split::Test => Ok(table),
+    }
 }
 
 /// Reads the features of files that need not have a label, to predict from: a path, or a pattern.
@@ -150,7 +154,7 @@ pub fn load_features(
             (images::features(path, spec)?, path.to_owned())
         }
     };
-    reshape(table, Some(&trained.shape), &path)
+    finish(table, Some(&trained.shape), config, &path)
 }
 
 /// The shape that images at `path` get.
@@ -211,7 +215,13 @@ fn known_classes<'a>(
     })
 }
 
-fn reshape(mut table: Table, shape: Option<&Shape>, path: &Path) -> Result<Table, DataError> {
+/// A table of rows of `shape`, normalised.
+fn finish(
+    mut table: Table,
+    shape: Option<&Shape>,
+    config: &DataConfig,
+    path: &Path,
+) -> Result<Table, DataError> {
     if let Some(shape) = shape {
         let found = table.shape.elements();
         if shape.elements() != found {
@@ -222,6 +232,9 @@ fn reshape(mut table: Table, shape: Option<&Shape>, path: &Path) -> Result<Table
             });
         }
         table.shape = shape.clone();
+    }
+    if let Some(normalize) = &config.normalize {
+        normalize.apply(&mut table, path)?;
     }
     Ok(table)
 }

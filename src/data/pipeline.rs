@@ -12,19 +12,20 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Table;
+use super::stream::Remainder;
+use super::{Augmentation, Table};
 use crate::params::{Indexed, WorkingSet, partition};
 use crate::random::Stream;
 
 /// Shares that wait for the trainer, besides the one it works on.
 const AHEAD: usize = 2;
 
-/// Which rows every step trains on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Which rows every step trains on, and what becomes of them there.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sampler {
     /// Rows of the table, at least 1.
     pub rows: usize,
-    /// Rows of a step over all ranks, at least 1; the last step of an epoch has what is left.
+    /// Rows of a step over all ranks, at least 1.
     pub global_batch: usize,
     /// Rows that go through the model together, at least 1.
     pub micro_batch: usize,
@@ -32,15 +33,37 @@ pub struct Sampler {
     pub seed: u64,
     /// Whether each epoch has its own random order, instead of the table's.
     pub shuffle: bool,
+    /// Whether the last step of an epoch has what rows are left, or there is none that is not full. Rows for
+    /// one that is are needed then.
+    pub remainder: Remainder,
+    /// How rows are varied, which are images.
+    pub augmentation: Option<Augmentation>,
     /// The model's tables of which a step is told the rows that it touches: their places among these stand
     /// behind the features of each row.
     pub tables: Vec<Indexed>,
 }
 
+/// One row after another, in random order.
+impl Default for Sampler {
+    fn default() -> Self {
+        Self {
+            rows: 1,
+            global_batch: 1,
+            micro_batch: 1,
+            seed: 0,
+            shuffle: true,
+            remainder: Remainder::Keep,
+            augmentation: None,
+            tables: Vec::new(),
+        }
+    }
+}
+
 impl Sampler {
-    /// Steps that pass over all rows once.
+    /// Steps of an epoch, in which every row comes at most once.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.rows.div_ceil(self.global_batch) as u64
+        self.remainder
+            .batches(self.rows as u64, self.global_batch as u64)
     }
 
     /// Places of `step` in its epoch's order.
@@ -127,6 +150,7 @@ impl Share {
         (rank, world): (usize, usize),
     ) {
         let batch = sampler.places(step);
+        let epoch = step / sampler.steps_per_epoch();
         self.step = step;
         self.total_rows = batch.len();
         self.total_micro_batches = batch.len().div_ceil(self.micro_batch);
@@ -150,7 +174,12 @@ impl Share {
         for place in self.places.clone() {
             let row = order[batch.start + place] as usize;
             let sample = sample(batch.start + place);
-            self.features.extend_from_slice(sample);
+            match &sampler.augmentation {
+                None => self.features.extend_from_slice(sample),
+                Some(augmentation) => {
+                    augmentation.push(sample, sampler.seed, epoch, row, &mut self.features);
+                }
+            }
             for (indexed, set) in sampler.tables.iter().zip(&self.working_sets) {
                 self.features.extend(set.places(indexed, sample));
             }
@@ -269,7 +298,7 @@ fn read(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Targets;
+    use crate::data::{Augment, Targets};
 
     fn table(rows: usize) -> Arc<Table> {
         let features = (0..rows * 3).map(|i| i as f32).collect();
@@ -289,7 +318,7 @@ mod tests {
             micro_batch,
             seed: 9,
             shuffle: true,
-            tables: Vec::new(),
+            ..Sampler::default()
         }
     }
 
@@ -350,6 +379,50 @@ mod tests {
             order.sort_by(f32::total_cmp);
             assert_eq!(order, (0..10).map(|i| i as f32).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_batch_that_is_not_full_can_be_left_out() {
+        let mut sampler = sampler(10, 4, 2);
+        let whole = stream(&sampler, (0, 1), 0..6);
+        sampler.remainder = Remainder::Drop;
+        assert_eq!(sampler.steps_per_epoch(), 2);
+        // Steps 2 and 5 had the two rows that were left.
+        let full = [&whole[0..2], &whole[3..5]].concat();
+        assert_eq!(stream(&sampler, (0, 1), 0..4), full);
+    }
+
+    #[test]
+    fn images_are_varied_alike_on_any_number_of_ranks_and_otherwise_in_each_epoch() {
+        let crop = Augment {
+            flip: None,
+            crop: 5,
+        };
+        let sampler = Sampler {
+            augmentation: Augmentation::new(crop, &[1, 3, 1].into(), None),
+            ..sampler(10, 5, 2)
+        };
+        let features = |rank, world, steps| {
+            let mut shares =
+                Prefetch::start(table(10), sampler.clone(), (rank, world), steps).unwrap();
+            let mut rows = Vec::new();
+            while let Some(share) = shares.next_share() {
+                rows.extend(share.micro_batches().flat_map(|rows| {
+                    let images = rows.features.chunks(3).map(<[f32]>::to_vec);
+                    let keyed = rows.targets.iter().map(|&row| row as u32).zip(images);
+                    keyed.collect::<Vec<_>>()
+                }));
+                shares.recycle(share);
+            }
+            rows.sort_by_key(|(row, _)| *row);
+            rows
+        };
+        let (first, second) = (features(0, 1, 0..2), features(0, 1, 2..4));
+        assert_eq!(first.len(), 10);
+        assert_ne!(first, second);
+        let mut shared = [features(0, 2, 2..4), features(1, 2, 2..4)].concat();
+        shared.sort_by_key(|(row, _)| *row);
+        assert_eq!(shared, second);
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub enum ExportError {
 
 /// The model of a run with the weights of `checkpoint` as the bytes of an ONNX file, which computes
 /// in `f32` what [`Inference::predict`](super::Inference::predict) does with the features as they
-/// stand in the data, before `data.scale`. Where the run has `[columns]` they are its encoded rows, with
-/// numbers as they stand in the data, before they are normalised.
+/// stand in the data, before `data.scale`, `mean` and `std`. Where the run has `[columns]` they are its
+/// encoded rows, with numbers as they stand in the data, before they are normalised.
 ///
 /// Its input is `features`, `[batch, shape]`; its output `probabilities` where the loss tells classes
 /// apart, else `predictions`, `[batch, output shape]`.
@@ -87,11 +87,10 @@ fn graph<'a>(
     if config.data.scale != 1.0 {
         features = graph.multiply(&features, config.data.scale as f32);
     }
-    if let Some(encoding) = &data.encoding {
-        let (offsets, divisors) = encoding.normalization();
+    if let Some((offsets, divisors, shape)) = normalization(config, data) {
         for (operator, values) in [("Sub", offsets), ("Div", divisors)] {
             let name = format!("features/{}", operator.to_lowercase());
-            let values = graph.constant(&name, &model.input().0, &values);
+            let values = graph.constant(&name, &shape, &values);
             features = graph.apply(operator, &features, &[&values]);
         }
     }
@@ -102,6 +101,23 @@ fn graph<'a>(
     };
     graph.output(name, outputs);
     Ok(graph.finish()?)
+}
+
+/// What is subtracted from features and what the difference is divided by, with the shape of both: of the features
+/// or of their channels.
+fn normalization(
+    config: &RunConfig,
+    data: &Description,
+) -> Option<(Vec<f32>, Vec<f32>, Vec<usize>)> {
+    if let Some(encoding) = &data.encoding {
+        let (offsets, divisors) = encoding.normalization();
+        return Some((offsets, divisors, data.shape.0.clone()));
+    }
+    let normalize = config.data.normalize.as_ref()?;
+    let channels = data.shape.channels();
+    let single = |numbers: Vec<f64>| numbers.into_iter().map(|number| number as f32).collect();
+    let [mean, std] = [normalize.mean(channels), normalize.std(channels)].map(single);
+    Some((mean, std, vec![channels]))
 }
 
 /// Notes which columns the features are, how encoded rows came about, and which classes the outputs.

@@ -108,7 +108,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
 
     fn train_to_end(&mut self) -> Result<Outcome, TrainError> {
         let train = &self.config.train;
-        let mut sampler = self.config.sampler(self.train.rows);
+        let mut sampler = self.config.sampler(&self.train);
         let tables = self.trainer.model().structure().tables.iter();
         sampler.tables = tables.map(|table| table.indexed.clone()).collect();
         let per_epoch = sampler.steps_per_epoch();

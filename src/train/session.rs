@@ -331,7 +331,7 @@ impl Session {
             Begin::Resume(_) => MetricsWriter::resume(&folder.metrics_path(), step)?,
             Begin::New(_) => MetricsWriter::append(&folder.metrics_path())?,
         };
-        let per_epoch = self.config.sampler(data.train.rows).steps_per_epoch();
+        let per_epoch = self.config.sampler(&data.train).steps_per_epoch();
         let end = self.config.train.length.steps(per_epoch);
         let events = match self.config.train.tensorboard {
             true => Some(Events::begin(&folder.events(), step)?),

@@ -60,7 +60,7 @@ fn train(reducer: Reducer, table: Arc<Table>, reduce: ReduceMode) -> Result<(), 
         micro_batch: MICRO_BATCH,
         seed: 3,
         shuffle: false,
-        tables: Vec::new(),
+        ..Sampler::default()
     };
     let mut shares = Prefetch::start(table, sampler, rank, 0..2).unwrap();
     while let Some(share) = shares.next_share() {

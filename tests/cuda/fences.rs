@@ -58,7 +58,7 @@ fn train(fault: Option<Fault>) -> Vec<f32> {
             micro_batch: 4,
             seed: 0,
             shuffle: true,
-            tables: Vec::new(),
+            ..Sampler::default()
         };
         let mut shares = Prefetch::start(Arc::clone(&table), sampler, rank, 0..STEPS).unwrap();
         while let Some(share) = shares.next_share() {

@@ -99,19 +99,19 @@ pub(crate) struct Digits {
 impl Digits {
     pub(crate) fn load() -> Self {
         let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits");
+        let source = Source::Columns(ColumnSource {
+            format: ColumnFormat::Csv,
+            train: vec![digits.join("train.csv")],
+            test: Vec::new(),
+            features: None,
+            label: "digit".to_owned(),
+            weight: None,
+            classes: None,
+        });
         let config = DataConfig {
-            source: Source::Columns(ColumnSource {
-                format: ColumnFormat::Csv,
-                train: vec![digits.join("train.csv")],
-                test: Vec::new(),
-                features: None,
-                label: "digit".to_owned(),
-                weight: None,
-                classes: None,
-            }),
             shape: Some([8, 8, 1].into()),
             scale: 0.0625,
-            shuffle: false,
+            ..DataConfig::new(source)
         };
         let table = load(&config, Task::Classification, None, Split::Train, None).unwrap();
         let variables = variables("cnn_digits_init");
@@ -174,7 +174,7 @@ impl Digits {
             micro_batch,
             seed: 0,
             shuffle: false,
-            tables: Vec::new(),
+            ..Sampler::default()
         };
         let table = Arc::clone(&self.table);
         let mut shares = Prefetch::start(table, sampler, rank, 0..recipe.steps).unwrap();

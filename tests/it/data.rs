@@ -35,12 +35,7 @@ impl Files {
             weight: None,
             classes: None,
         };
-        let config = DataConfig {
-            source: Source::Columns(source),
-            shape: None,
-            scale: 1.0,
-            shuffle: true,
-        };
+        let config = DataConfig::new(Source::Columns(source));
         Self { folder, config }
     }
 
@@ -307,16 +302,15 @@ fn load_idx(images: &[u8], labels: &[u8]) -> Result<Table, String> {
         features: write("images", images),
         labels: write("labels", labels),
     };
+    let source = Source::Arrays(ArraySource {
+        format: ArrayFormat::Idx,
+        train,
+        test: None,
+        classes: None,
+    });
     let config = DataConfig {
-        source: Source::Arrays(ArraySource {
-            format: ArrayFormat::Idx,
-            train,
-            test: None,
-            classes: None,
-        }),
-        shape: None,
         scale: 0.5,
-        shuffle: false,
+        ..DataConfig::new(source)
     };
     load(&config, CLASSES, None, Split::Train, None).map_err(|error| {
         let folder = format!("{}/", folder.path().display());

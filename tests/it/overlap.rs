@@ -153,7 +153,7 @@ fn step(kind: Kind) -> (Duration, Duration) {
             micro_batch: 1,
             seed: 0,
             shuffle: false,
-            tables: Vec::new(),
+            ..Sampler::default()
         };
         let mut shares = Prefetch::start(Arc::clone(&table), sampler, rank, 0..4).unwrap();
         let mut best = (Duration::MAX, Duration::MAX);

@@ -122,7 +122,7 @@ fn step(growths: usize, collective: CollectiveChoice) -> Vec<Stepped> {
             micro_batch: MICRO_BATCH,
             seed: 0,
             shuffle: false,
-            tables: Vec::new(),
+            ..Sampler::default()
         };
         let mut shares = Prefetch::start(Arc::clone(&table), sampler, rank, 0..1).unwrap();
         let report = trainer.step(&shares.next_share().unwrap(), 1e-3);

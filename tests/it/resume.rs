@@ -233,7 +233,7 @@ fn stream(folder: &Path, world: usize, steps: Range<u64>) -> Vec<(u64, usize, Ve
         micro_batch: config.train.micro_batch,
         seed: config.train.seed,
         shuffle: config.data.shuffle,
-        tables: Vec::new(),
+        ..Sampler::default()
     };
     let mut stream = Vec::new();
     for rank in 0..world {

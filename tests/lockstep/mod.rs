@@ -69,7 +69,7 @@ pub(crate) fn train(reducer: Reducer, reduce: ReduceMode, sharded: bool) -> Resu
         micro_batch: MICRO_BATCH,
         seed: 3,
         shuffle: true,
-        tables: Vec::new(),
+        ..Sampler::default()
     };
     let mut shares = Prefetch::start(table, sampler, rank, 0..STEPS).unwrap();
     let mut before = digest(&mut trainer);

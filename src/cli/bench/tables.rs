@@ -134,6 +134,7 @@ fn rank(
         seed: 0,
         shuffle: true,
         tables: tables.map(|table| table.indexed.clone()).collect(),
+        ..Sampler::default()
     };
     let rate = optimizers[0].learning_rate();
     let options = TrainerOptions {

@@ -288,13 +288,8 @@ fn train(
         let start = Checkpoint::newest(start.path())?.checkpoint.unwrap();
         trainer.restore_model(&start)?;
     }
-    let mut shares = Prefetch::start(
-        Arc::clone(train),
-        config.sampler(train.rows),
-        (0, 1),
-        0..steps,
-    )
-    .unwrap();
+    let mut shares =
+        Prefetch::start(Arc::clone(train), config.sampler(train), (0, 1), 0..steps).unwrap();
     let mut losses = Vec::new();
     while let Some(share) = shares.next_share() {
         losses.push(trainer.step(&share, rate)?.loss);

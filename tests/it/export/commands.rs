@@ -63,6 +63,15 @@ fn features_are_taken_as_they_stand_in_the_data() {
     // Its run file scales them.
     let folder = trained();
     check(folder.path(), "runs/two", &[2].into(), "test.csv");
+    let normalised = [
+        "--set",
+        "data.mean=[0.25, -0.5]",
+        "--set",
+        "data.std=[0.5, 2]",
+    ];
+    let train = ["train", "two.toml", "--run-dir", "normalised", "-q"];
+    output(folder.path(), &[&train[..], &normalised].concat());
+    check(folder.path(), "normalised", &[2].into(), "test.csv");
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn train(reducer: Reducer, recipe: &Recipe) -> Result<Trained, TrainError> {
         micro_batch: MICRO_BATCH,
         seed: 3,
         shuffle: true,
-        tables: Vec::new(),
+        ..Sampler::default()
     };
     let mut shares = Prefetch::start(table, sampler, rank, recipe.steps.clone()).unwrap();
     let (mut reports, mut tensors) = (Vec::new(), vec![trainer.tensors()]);

@@ -6,6 +6,7 @@ mod images;
 mod jsonl;
 mod numpy;
 mod parquet;
+mod rows;
 mod tfrecord;
 
 use std::fs;
