@@ -4,6 +4,8 @@
 //! read as a run file's would be. What this page knows is the rest: what is called otherwise, and what has
 //! no meaning here but for one value. Seeds of layers and initialisers are passed over: a run has its own.
 
+use std::iter;
+
 use serde_json::{Map, Value, json};
 
 use super::Layers;
@@ -126,6 +128,11 @@ pub enum KerasError {
 }
 
 impl KerasModel {
+    /// The classes of layers that are read.
+    pub fn classes() -> impl Iterator<Item = &'static str> {
+        iter::once(INPUT).chain(CLASSES.iter().map(|(name, _)| *name))
+    }
+
     /// Reads what `model.to_json()` of Keras 2 or 3 returns.
     ///
     /// # Errors
@@ -181,10 +188,10 @@ fn read(entry: &Value) -> Result<LayerSpec, KerasError> {
         problem,
     };
     let Some((_, kind)) = CLASSES.iter().find(|(name, _)| *name == class) else {
-        let known: Vec<_> = CLASSES.iter().map(|(name, _)| *name).collect();
+        let known: Vec<_> = KerasModel::classes().collect();
+        let known = known.join(", ");
         return Err(fail(format!(
-            "there is no such layer here; known are {INPUT}, {}",
-            known.join(", ")
+            "there is no such layer here; known are {known}"
         )));
     };
     let mut settings = Map::new();

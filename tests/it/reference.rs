@@ -7,7 +7,7 @@ use std::path::Path;
 use ringstep::columns::ColumnSpec;
 use ringstep::estimators::EstimatorSpec;
 use ringstep::layers::LayerSpec;
-use ringstep::models::LossSpec;
+use ringstep::models::{KerasModel, LossSpec};
 use ringstep::optim::{OptimizerSpec, ScheduleSpec};
 use ringstep::params::Initializer;
 use serde::Serialize;
@@ -105,9 +105,11 @@ fn the_page_on_run_files_lists_every_kind() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/run-file.md")).unwrap();
     let mut expected = page.clone();
+    let classes = KerasModel::classes().map(|name| format!("`{name}`"));
     for (name, table) in [
         ("columns", table::<ColumnSpec>(ColumnSpec::KINDS)),
         ("estimators", table::<EstimatorSpec>(EstimatorSpec::KINDS)),
+        ("keras", classes.collect::<Vec<_>>().join(", ") + "\n"),
         ("layers", table::<LayerSpec>(LayerSpec::KINDS)),
         ("initialisers", table::<Initializer>(Initializer::KINDS)),
         ("losses", table::<LossSpec>(LossSpec::KINDS)),

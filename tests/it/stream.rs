@@ -376,6 +376,14 @@ fn a_table_goes_through_a_stream_and_comes_back() {
         problem(rows.clone().take(0)),
         "a stream of no rows is no table"
     );
+    let weighed_at_first = rows.clone().enumerate().map(|(place, mut row)| {
+        row.weight = row.weight.filter(|_| place < 2);
+        row
+    });
+    assert_eq!(
+        problem(weighed_at_first),
+        "row 3 has 3 features, 1 targets and no weight; all rows have 3, 1 and, where one has it, a weight"
+    );
     let cut = rows.enumerate().map(|(place, mut row)| {
         row.features.truncate(3 - place as usize);
         row

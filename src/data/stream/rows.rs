@@ -36,6 +36,25 @@ impl Dataset<Row> {
     /// The elements of epoch 0 as a table, whose rows are as `like` describes them, be it that there are
     /// others: what training, evaluation and prediction read.
     ///
+    /// ```
+    /// use ringstep::data::stream::{Dataset, Row};
+    /// use ringstep::data::{Description, Targets};
+    ///
+    /// let rows = Dataset::range(0..10).filter(|number| number % 3 == 0).map(|number| Row {
+    ///     features: vec![number as f32, 1.0],
+    ///     targets: vec![number as f32 / 2.0],
+    ///     weight: None,
+    /// });
+    /// let like = Description {
+    ///     shape: [2].into(),
+    ///     targets: Targets::Numbers(1),
+    ///     ..Description::default()
+    /// };
+    /// let table = rows.into_table(&like)?;
+    /// assert_eq!((table.rows, table.features(1..2)), (4, &[3.0, 1.0][..]));
+    /// # Ok::<(), ringstep::data::DataError>(())
+    /// ```
+    ///
     /// # Errors
     /// If there is no end, no row, a row of other lengths, or one that cannot be made.
     pub fn into_table(self, like: &Description) -> Result<Table, DataError> {
