@@ -7,19 +7,20 @@
 
 mod columns;
 mod optimizer;
-
-use std::ops::Range;
+mod sides;
 
 pub use columns::{DnnColumn, Embedding, Indicator, SharedEmbedding};
 pub use optimizer::OptimizerChoice;
 
+use sides::{DnnSide, Label, LinearSide, Parts, Which};
+
 use crate::backend::{Backend, Combiner};
-use crate::columns::{Columns, Values};
+use crate::columns::Columns;
 use crate::data::{Description, Targets};
-use crate::layers::{ActivationSpec, BatchNorm, Build, Dense, Dropout, LayerError, LayerSpec};
+use crate::layers::{ActivationSpec, Build, LayerError};
 use crate::models::{
-    BuildModel, DeepSpec, Judge, LinearSpec, LossSpec, Model, SigmoidCrossEntropy,
-    SoftmaxCrossEntropy, SquaredError, WideDeep, WideDeepSpec,
+    BuildModel, Judge, LossSpec, Model, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError,
+    WideDeep, WideDeepSpec,
 };
 use crate::named::registry;
 use crate::optim::OptimizerSpec;
@@ -149,55 +150,6 @@ pair! {
     BaselineClassifier, BaselineRegressor {
         /// By name, with a learning rate of 0.3.
         optimizer: OptimizerChoice = OptimizerChoice::named("ftrl"),
-    }
-}
-
-/// What an Estimator is, whichever it is.
-#[derive(Debug)]
-struct Parts<'a> {
-    label: Label,
-    linear: Option<LinearSide<'a>>,
-    dnn: Option<DnnSide<'a>>,
-}
-
-/// What is predicted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Label {
-    Classes(usize),
-    Numbers(usize),
-}
-
-#[derive(Debug)]
-struct LinearSide<'a> {
-    name: &'static str,
-    columns: Which<'a, String>,
-    optimizer: &'a OptimizerChoice,
-    combiner: Combiner,
-    /// Learning rate of an optimizer that is only named.
-    rate: f64,
-}
-
-#[derive(Debug)]
-struct DnnSide<'a> {
-    columns: Which<'a, DnnColumn>,
-    optimizer: &'a OptimizerChoice,
-    hidden_units: &'a [usize],
-    activation: ActivationSpec,
-    dropout: Option<f32>,
-    batch_norm: bool,
-    rate: f64,
-}
-
-/// Which columns a side has.
-#[derive(Debug)]
-enum Which<'a, T> {
-    All,
-    These(&'a [T]),
-}
-
-impl<'a, T> Which<'a, T> {
-    fn or_all(columns: &'a Option<Vec<T>>) -> Self {
-        columns.as_deref().map_or(Self::All, Self::These)
     }
 }
 
@@ -460,94 +412,4 @@ impl BuildModel for EstimatorSpec {
         let spec = self.wide_deep(data)?;
         Ok(Box::new(WideDeep::new(build, &spec, data, loss)?))
     }
-}
-
-impl LinearSide<'_> {
-    fn spec(&self, data: &Description) -> Result<LinearSpec, String> {
-        let mut spec = LinearSpec {
-            name: self.name,
-            numbers: Vec::new(),
-            categories: Vec::new(),
-            combiner: self.combiner,
-        };
-        let Some(encoding) = &data.encoding else {
-            if let Which::All = self.columns {
-                spec.numbers.push(whole_row(data));
-            }
-            return Ok(spec);
-        };
-        let all: Vec<String>;
-        let names = match self.columns {
-            Which::These(names) => names,
-            Which::All => {
-                all = encoding
-                    .columns
-                    .iter()
-                    .map(|column| column.name.clone())
-                    .collect();
-                &all
-            }
-        };
-        for name in names {
-            let column = columns::encoded(encoding, name)?;
-            match column.values {
-                Values::Numbers => spec.numbers.push(column.slots.clone()),
-                Values::Ids { .. } | Values::Weighted { .. } => {
-                    spec.categories.push((name.clone(), columns::ids(column)));
-                }
-            }
-        }
-        Ok(spec)
-    }
-}
-
-impl DnnSide<'_> {
-    fn spec(&self, data: &Description, outputs: usize) -> Result<DeepSpec, String> {
-        let (columns, embeddings) = match (&data.encoding, &self.columns) {
-            (None, _) => (
-                vec![crate::models::DenseColumn::Numbers(whole_row(data))],
-                Vec::new(),
-            ),
-            (Some(encoding), Which::These(used)) => columns::dense(encoding, used)?,
-            (Some(encoding), Which::All) => {
-                let names = encoding.columns.iter().map(|column| column.name.clone());
-                columns::dense(encoding, &names.map(DnnColumn::Plain).collect::<Vec<_>>())?
-            }
-        };
-        Ok(DeepSpec {
-            columns,
-            embeddings,
-            layers: self.layers(outputs),
-        })
-    }
-
-    fn layers(&self, outputs: usize) -> Vec<LayerSpec> {
-        let mut layers = Vec::new();
-        for (index, &units) in self.hidden_units.iter().enumerate() {
-            layers.push(LayerSpec::from(Dense {
-                name: Some(format!("hiddenlayer_{index}")),
-                ..Dense::new(units).activation(self.activation)
-            }));
-            if let Some(rate) = self.dropout {
-                layers.push(Dropout::new(rate).into());
-            }
-            if self.batch_norm {
-                layers.push(LayerSpec::from(BatchNorm {
-                    name: Some(format!("batchnorm_{index}")),
-                    momentum: 0.999,
-                    ..BatchNorm::default()
-                }));
-            }
-        }
-        layers.push(LayerSpec::from(Dense {
-            name: Some("logits".to_owned()),
-            ..Dense::new(outputs)
-        }));
-        layers
-    }
-}
-
-/// All features, of data without named columns.
-fn whole_row(data: &Description) -> Range<usize> {
-    0..data.shape.elements()
 }

@@ -99,14 +99,13 @@ impl Rule for Adam {
     }
 
     fn apply<B: Backend>(&self, call: Call<'_, B>) {
-        // As single precision has them: what is left of one then has the same error in the averages and in
-        // their corrections, and the two cancel, as in TensorFlow.
+        // All in single precision, as TensorFlow has it: the step size is then off by some 1e-5 in the first
+        // steps, and a run whose losses are to be TensorFlow's has to be off with it.
         let [beta_1, beta_2] = [self.beta_1, self.beta_2].map(|beta| beta as f32);
-        let correction_1 = 1.0 - f64::from(beta_1).powf(call.t);
-        let correction_2 = 1.0 - f64::from(beta_2).powf(call.t);
+        let correction = |beta: f32| 1.0 - f64::from(beta).powf(call.t) as f32;
         let rule = AdamRule {
             preparation: call.preparation,
-            rate: (call.rate * correction_2.sqrt() / correction_1) as f32,
+            rate: call.rate as f32 * correction(beta_2).sqrt() / correction(beta_1),
             mix_1: 1.0 - beta_1,
             mix_2: 1.0 - beta_2,
             epsilon: self.epsilon as f32,

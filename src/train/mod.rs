@@ -27,6 +27,7 @@ mod session;
 mod snapshot;
 mod tables;
 mod trainer;
+mod trainer_options;
 mod warm_start;
 
 pub use board::Totals;
@@ -48,5 +49,6 @@ pub use reduction::{Reduction, ReductionOptions};
 pub use resume::{Bits, ResumeError};
 pub use run_folder::{CHECKPOINTS, Existing, RunFolder, RunFolderError};
 pub use session::{Begin, Ranks, Session};
-pub use trainer::{StepReport, Trainer, TrainerOptions};
+pub use trainer::{StepReport, Trainer};
+pub use trainer_options::TrainerOptions;
 pub use warm_start::WarmStartError;

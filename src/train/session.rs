@@ -242,7 +242,7 @@ impl Session {
             0 => Some(self.log(&folder, checkpoint.as_ref(), data)?),
             _ => None,
         };
-        let per_epoch = self.config.sampler(data.train.rows).steps_per_epoch();
+        let per_epoch = self.config.sampler(&data.train).steps_per_epoch();
         let mut fit = Fit {
             trainer,
             config: &self.config,

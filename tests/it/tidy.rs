@@ -59,8 +59,10 @@ const UNSAFE_FILES: &[&str] = &[
     "src/train/evaluate.rs",
     "src/train/exact.rs",
     "src/train/exchange.rs",
+    "src/train/judged.rs",
     "src/train/reduction.rs",
     "src/train/snapshot.rs",
+    "src/train/tables.rs",
     "src/train/trainer.rs",
 ];
 

@@ -102,7 +102,7 @@ fn weights(graph: &mut Graph<'_>, x: &Value, ids: &Ids) -> Option<Value> {
 
 fn cast(graph: &mut Graph<'_>, x: &Value, to: i64) -> Value {
     let to = [("to", Attribute::Int(to))];
-    graph.map("Cast", x, &[], &to, &x.shape().to_vec())
+    graph.map("Cast", x, &[], &to, x.shape())
 }
 
 /// `[len]` as `[len, 1]`.
