@@ -96,19 +96,21 @@ device = "cpu"
 optimizer = "adam"
 END
 
-train() { # NAME RUN_FILE OPTION...
-    local name=$1 run_file=$2
-    shift 2
+train() { # NAME RUN_FILE INPUT OPTION...
+    local name=$1 run_file=$2 input=$3
+    shift 3
     "$ringstep" train "$run_file" --quiet --run-dir "$folder/$name" "$@" >/dev/null
-    "$ringstep" predict "$folder/$name" --quiet --input "$digits/test.csv" --output "$folder/$name.csv"
+    "$ringstep" predict "$folder/$name" --quiet --input "$input" --output "$folder/$name.csv"
     local format
     for format in onnx safetensors; do
         "$ringstep" export "$folder/$name" --quiet --format "$format"
     done
-    "$python" scripts/check_export.py "$folder/$name" "$digits/test.csv" "$folder/$name.csv"
+    "$python" scripts/check_export.py "$folder/$name" "$input" "$folder/$name.csv"
 }
 
-train digits "$digits/run.toml" --device cpu --set train.epochs=5
+train digits "$digits/run.toml" "$digits/test.csv" --device cpu --set train.epochs=5
 for name in images pooled embedded; do
-    train "$name" "$folder/$name.toml"
+    train "$name" "$folder/$name.toml" "$digits/test.csv"
 done
+# Feature columns of a wide and deep Estimator: standardised, bucketized, a vocabulary, an embedding.
+train autompg examples/autompg/run.toml examples/autompg/test.csv --device cpu

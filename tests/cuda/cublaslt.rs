@@ -248,7 +248,7 @@ fn products_that_are_timed_are_computed_by_what_was_chosen() {
 }
 
 #[test]
-#[ignore = "started by a test below, without the library"]
+#[ignore = "a process that another test starts"]
 fn without_the_library() {
     let error = cuda().with_matmul(MatmulChoice::Cublaslt).unwrap_err();
     assert!(matches!(error, BackendError::NoDevice { .. }));

@@ -62,6 +62,21 @@ pub(crate) fn variables(name: &str) -> Vec<Variable> {
     manifest.iter().map(read).collect()
 }
 
+/// A folder with a checkpoint of these tensors alone.
+pub(crate) fn saved(tensors: &[Named<'_>]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let retention = Retention {
+        last: 1,
+        best: None,
+        needed: None,
+    };
+    let writer = Writer::begin(folder.path(), 0).unwrap();
+    writer
+        .finish(&Facts::default(), tensors, 0, &retention)
+        .unwrap();
+    folder
+}
+
 /// How to train.
 #[derive(Debug, Clone)]
 pub(crate) struct Recipe {
@@ -115,7 +130,6 @@ impl Digits {
         };
         let table = load(&config, Task::Classification, None, Split::Train, None).unwrap();
         let variables = variables("cnn_digits_init");
-        let start = tempfile::tempdir().unwrap();
         let tensors: Vec<_> = variables
             .iter()
             .map(|variable| Named {
@@ -124,18 +138,9 @@ impl Digits {
                 values: &variable.values,
             })
             .collect();
-        let retention = Retention {
-            last: 1,
-            best: None,
-            needed: None,
-        };
-        let writer = Writer::begin(start.path(), 0).unwrap();
-        writer
-            .finish(&Facts::default(), &tensors, 0, &retention)
-            .unwrap();
         Self {
             table: Arc::new(table),
-            start,
+            start: saved(&tensors),
         }
     }
 
