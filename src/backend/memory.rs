@@ -269,6 +269,9 @@ pub trait Memory: Clone + Sized + Send + 'static {
         staging: &'a mut Self::Buffer<T>,
     ) -> Self::View<'a, T>;
 
+    /// What [`Self::stage`] made of the same values, where `staging` has not been used since.
+    fn staged<'a, T: Element>(host: &'a [T], staging: &'a Self::Buffer<T>) -> Self::View<'a, T>;
+
     /// Copies values out to the host, after all queued work. Lengths must be equal.
     fn download<T: Element>(&mut self, from: Self::View<'_, T>, to: &mut [T]);
 

@@ -21,7 +21,7 @@ pub struct FileRecord {
 
 impl FileRecord {
     /// Of these contents.
-    pub(super) fn of(contents: &[u8]) -> Self {
+    pub(crate) fn of(contents: &[u8]) -> Self {
         Self {
             bytes: contents.len() as u64,
             sha256: hex(&Sha256::digest(contents)),

@@ -10,7 +10,7 @@ use crate::optim::LossScale;
 /// The format this program writes and reads.
 pub(super) const FORMAT: u32 = 2;
 
-pub(super) const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 pub(super) const MANIFEST_CHECKSUM: &str = "manifest.sha256";
 pub(super) const MODEL: &str = "model.safetensors";
 

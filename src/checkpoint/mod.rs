@@ -35,6 +35,7 @@ mod writer;
 pub use error::{CheckpointError, FileError};
 pub(crate) use file::names;
 pub use file::{FileRecord, write_atomically};
+pub(crate) use manifest::MANIFEST;
 pub use manifest::{Facts, Manifest};
 pub use reader::{Checkpoint, Newest, Skipped, Wanted, WantedPiece, list};
 pub use retention::{Best, Retention, remove_checkpoints};

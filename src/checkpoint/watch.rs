@@ -67,7 +67,8 @@ impl Watch {
         self.step = step;
         self.waited += 1;
         let goal = self.measure.goal;
-        let is_best = !value.is_nan()
+        // A checkpoint could not keep an infinite one.
+        let is_best = value.is_finite()
             && (self.best).is_none_or(|best| goal.is_better_by(min_delta, value, best));
         if is_best {
             self.best = Some(value);

@@ -50,6 +50,8 @@ fn refuse_own_files(run: &Run, output: &Path) -> Result<(), Failure> {
         folder.config_path(),
         folder.metrics_path(),
         folder.checkpoints(),
+        folder.exports(),
+        folder.events(),
     ] {
         if fs::canonicalize(&own).is_ok_and(|own| target.starts_with(own)) {
             return Err(format!(

@@ -20,7 +20,10 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
     let trained = &checkpoint.facts().data;
     let rows = run.config.load_features(&arguments.input, trained)?;
     let mut inference = run.inference(&checkpoint)?;
-    let (outputs, logits) = inference.predict_with_logits(&rows.features)?;
+    let (outputs, logits) = match arguments.json {
+        true => inference.predict_with_logits(&rows.features)?,
+        false => (inference.predict(&rows.features)?, Vec::new()),
+    };
     let width = inference.model().output().elements();
     if let Some(at) = outputs.iter().position(|output| !output.is_finite()) {
         return Err(format!(

@@ -35,7 +35,9 @@ pub(super) fn run(
     if let Some(more) = arguments.more_steps {
         let newest = Checkpoint::newest(&folder.join(CHECKPOINTS))?.checkpoint;
         let taken = newest.map_or(0, |checkpoint| checkpoint.step());
-        config.train.length = Length::Steps(taken.saturating_add(more));
+        // As large as a run file can say.
+        let length = taken.saturating_add(more).min(i64::MAX as u64);
+        config.train.length = Length::Steps(length);
     }
     let begin = match arguments.resume {
         true => Begin::Resume(arguments.bits()),
@@ -55,7 +57,7 @@ pub(super) fn run(
         let seconds = start.elapsed().as_secs_f64();
         let mut text = results(&session, &outcome, seconds);
         if !console.is_quiet() {
-            text += &next(arguments, &session);
+            text += &next(arguments, &session, outcome.stopped.is_some());
         }
         show(text)?;
     }
@@ -106,7 +108,7 @@ fn results(session: &Session, outcome: &Outcome, seconds: f64) -> String {
 }
 
 /// What to type next.
-fn next(arguments: &TrainArguments, session: &Session) -> String {
+fn next(arguments: &TrainArguments, session: &Session, was_stopped: bool) -> String {
     let folder = quoted(&session.folder.to_string_lossy());
     let longer = match session.config.train.length {
         Length::Steps(steps) => format!("train.steps={}", 2 * steps),
@@ -120,13 +122,17 @@ fn next(arguments: &TrainArguments, session: &Session) -> String {
     let rows = quoted(&rows.map_or("rows.csv".into(), |path| path.to_string_lossy()));
     let assignments = assignments(arguments, longer);
     let program = program();
-    let resume = resume(arguments, session, &assignments);
+    let resume = match was_stopped {
+        // A longer run would be stopped where it is.
+        true => String::new(),
+        false => format!("  {}\n", resume(arguments, session, &assignments)),
+    };
     format!(
         "\n\
          next:\n  \
            {program} evaluate {folder}\n  \
-           {program} predict {folder} --input {rows}\n  \
-           {resume}\n"
+           {program} predict {folder} --input {rows}\n\
+         {resume}"
     )
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ColumnSpec, Columns, MOST_IDS, Normalize, OutOfVocabulary, Vocabulary};
+use super::{ColumnSpec, Columns, MOST_IDS, MOST_SLOTS, Normalize, OutOfVocabulary, Vocabulary};
 use crate::named::hint;
 
 /// Why columns cannot be what is written.
@@ -39,14 +39,33 @@ impl Columns {
     }
 
     fn check_column(&self, name: &str, spec: &ColumnSpec) -> Result<(), Problem> {
+        self.check_kind(name, spec)?;
+        let slots = self.slots(name);
+        if slots > MOST_SLOTS {
+            let text = format!("{slots} numbers in a row; {MOST_SLOTS} are the most");
+            return Err((None, text));
+        }
+        if let ColumnSpec::Bucketized(spec) = spec {
+            let count = slots.saturating_mul(spec.boundaries.len() + 1);
+            if count > MOST_IDS {
+                return Err(wrong("boundaries", too_many(count)));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_kind(&self, name: &str, spec: &ColumnSpec) -> Result<(), Problem> {
         match spec {
             ColumnSpec::Numeric(spec) => {
                 at_least_one("shape", spec.shape)?;
                 if spec
                     .default
-                    .is_some_and(|default| !(default as f32).is_finite())
+                    .is_some_and(|default| !spec.normalize.apply(default).is_finite())
                 {
-                    return Err(wrong("default", "expected a finite number"));
+                    return Err(wrong(
+                        "default",
+                        "expected a finite number, also when normalised",
+                    ));
                 }
                 match spec.normalize {
                     Normalize::Linear { scale, offset }

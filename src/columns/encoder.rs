@@ -1,7 +1,5 @@
 //! Rows of named values to rows of slots, one value after the other.
 
-use std::collections::BTreeSet;
-
 use super::part::{NONE, Part, Rule, Words};
 use super::value::Value;
 use super::{
@@ -23,6 +21,8 @@ pub(crate) struct Encoder {
     keys: Vec<Vec<u64>>,
     /// Where the row at hand begins.
     start: usize,
+    /// Whether vocabularies and statistics are known, and not to be found in these rows.
+    is_fitted: bool,
 }
 
 /// A column of the data.
@@ -71,16 +71,22 @@ impl Encoder {
                 problem: "a model reads it, but it is not there".to_owned(),
             });
         }
-        let needed: BTreeSet<&str> = used.iter().flat_map(|name| columns.entries(name)).collect();
-        let needed = columns
-            .0
-            .iter()
-            .filter(|(name, _)| needed.contains(name.as_str()));
-        let columns = Columns(needed.cloned().collect());
-        Ok(Self::new(&Encoding::new(
-            columns,
-            used.iter().map(String::as_str),
-        )))
+        let encoding = Encoding::new(selection.needed(), used.iter().map(String::as_str));
+        Ok(Self {
+            is_fitted: false,
+            ..Self::new(&encoding)
+        })
+    }
+
+    /// Whether all has been found that rows are encoded by: which columns there are is known then, and one
+    /// that no row has is a missing value in each.
+    pub(crate) fn is_fitted(&self) -> bool {
+        self.is_fitted
+    }
+
+    /// Numbers in a row.
+    pub(crate) fn width(&self) -> usize {
+        self.blank.len()
     }
 
     /// Of more rows, by what was found.
@@ -93,6 +99,7 @@ impl Encoder {
             blank: vec![0.0; encoding.width()],
             keys: Vec::new(),
             start: 0,
+            is_fitted: true,
             encoding: encoding.clone(),
         };
         for column in &encoding.columns {
@@ -327,6 +334,9 @@ fn standardize(columns: &[Encoded], fitted: &mut Columns, slots: &mut [f32], wid
         _ => false,
     };
     let waiting: Vec<&Encoded> = columns.iter().filter(waits).collect();
+    if waiting.is_empty() {
+        return;
+    }
     let places: Vec<_> = waiting.iter().map(|column| column.slots.clone()).collect();
     let found = Normalize::standardizing(slots, width, &places);
     for row in slots.chunks_exact_mut(width) {
@@ -362,7 +372,8 @@ impl Weighted {
     /// Refuses ids and weights that are not of one number; what is no id weighs nothing.
     fn check(&self, sources: &[Source], row: &mut [f32]) -> Result<(), String> {
         let (ids, weights) = (&sources[self.ids], &sources[self.weights]);
-        if ids.values != weights.values {
+        // None at all, or one that is missing.
+        if ids.values.max(1) != weights.values.max(1) {
             return Err(format!(
                 "{} weights for the {} values of '{}'",
                 weights.values, ids.values, ids.name

@@ -84,41 +84,50 @@ impl Encoding {
     }
 
     /// What normalising subtracts from each number of a row, and what it divides the difference by: 0 and
-    /// 1 for ids, and for numbers that are read as they are.
-    pub fn normalization(&self) -> (Vec<f32>, Vec<f32>) {
+    /// 1 for ids, and for numbers that are read as they are; `None` where all are.
+    pub(crate) fn normalization(&self) -> Option<(Vec<f32>, Vec<f32>)> {
+        let normalize = |column: &Encoded| match self.fitted.get(&column.name) {
+            Some(ColumnSpec::Numeric(spec)) => spec.normalize,
+            _ => Normalize::None,
+        };
+        let mut columns = self.columns.iter();
+        if columns.all(|column| normalize(column) == Normalize::None) {
+            return None;
+        }
         let of_columns = self.columns.iter().map(|column| {
-            let normalize = match self.fitted.get(&column.name) {
-                Some(ColumnSpec::Numeric(spec)) => spec.normalize,
-                _ => Normalize::None,
-            };
+            let normalize = normalize(column);
             column
                 .slots
                 .clone()
                 .map(move |_| normalize.offset_and_divisor())
         });
-        of_columns.flatten().unzip()
+        Some(of_columns.flatten().unzip())
     }
 }
 
 impl Columns {
     /// How many slots a row has for a column; a column of the data has one value.
-    fn slots(&self, name: &str) -> usize {
+    pub(super) fn slots(&self, name: &str) -> usize {
         match self.get(name) {
             Some(ColumnSpec::Numeric(_) | ColumnSpec::Bucketized(_)) => self.numbers_of(name).1,
             Some(ColumnSpec::Identity(spec)) => spec.max_values,
             Some(ColumnSpec::Vocabulary(spec)) => spec.max_values,
             Some(ColumnSpec::Hash(spec)) => spec.max_values,
             Some(ColumnSpec::Crossed(spec)) => {
-                spec.keys.iter().map(|key| self.slots(key)).product()
+                let slots = spec.keys.iter().map(|key| self.slots(key));
+                slots.fold(1, usize::saturating_mul)
             }
-            Some(ColumnSpec::Weighted(spec)) => 2 * self.slots(&spec.source),
+            Some(ColumnSpec::Weighted(spec)) => self.slots(&spec.source).saturating_mul(2),
             None => 1,
         }
     }
 
     fn values(&self, name: &str) -> Values {
         let count = match self.get(name) {
-            Some(ColumnSpec::Bucketized(spec)) => self.slots(name) * (spec.boundaries.len() + 1),
+            Some(ColumnSpec::Bucketized(spec)) => {
+                let buckets = spec.boundaries.len() + 1;
+                self.slots(name).saturating_mul(buckets)
+            }
             Some(ColumnSpec::Identity(spec)) => spec.buckets,
             Some(ColumnSpec::Vocabulary(spec)) => {
                 spec.values.as_ref().map_or(0, Vec::len) + spec.oov_buckets

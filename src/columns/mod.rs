@@ -27,3 +27,6 @@ pub(crate) use value::{Value, single};
 
 /// Most ids of a column: the whole numbers that single precision tells apart.
 const MOST_IDS: usize = 1 << 24;
+
+/// Most numbers that a column may have in a row: more would not be a row that a model reads.
+const MOST_SLOTS: usize = 1 << 24;

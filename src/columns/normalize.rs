@@ -41,8 +41,9 @@ impl Normalize {
         let normalize = |(mean, variance): (&f64, f64)| Self::Standardized {
             mean: *mean as f32,
             deviation: match variance.sqrt() as f32 {
-                0.0 => 1.0,
-                deviation => deviation,
+                // Neither 0 nor too small to divide by.
+                deviation if deviation.is_normal() => deviation,
+                _ => 1.0,
             },
         };
         means.iter().zip(variances).map(normalize).collect()

@@ -98,8 +98,14 @@ impl Part {
                 return Err(format!("{count} values, not {}", self.most));
             }
         } else if count > self.most {
+            let remedy = match (&self.rule, self.slot) {
+                (Rule::Text, None) if self.most == 1 => {
+                    "raise max_values of its entry in [columns], or make one of it"
+                }
+                _ => "raise max_values",
+            };
             return Err(format!(
-                "{count} values, but {} at most; raise max_values",
+                "{count} values, but {} at most; {remedy}",
                 self.most
             ));
         }

@@ -1,6 +1,7 @@
 //! What a user writes of feature columns: a map from their names to how each is made of a column of
 //! the data.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -198,6 +199,17 @@ pub struct Selection<'a> {
     pub columns: &'a Columns,
     /// Names of those that are read, in the order of a row.
     pub used: &'a [String],
+}
+
+impl Selection<'_> {
+    /// Those that are read, and those that they are made of.
+    pub(crate) fn needed(&self) -> Columns {
+        let used = self.used.iter();
+        let needed: BTreeSet<&str> = used.flat_map(|name| self.columns.entries(name)).collect();
+        let columns = self.columns.0.iter();
+        let columns = columns.filter(|(name, _)| needed.contains(name.as_str()));
+        Columns(columns.cloned().collect())
+    }
 }
 
 /// Feature columns by name, in the order in which they are written.

@@ -10,7 +10,7 @@ use serde::de::{self, Deserializer, MapAccess};
 use serde::{Deserialize, Serialize};
 
 use super::file::{Problem, invalid};
-use super::{Keep, Patience, RunConfig};
+use super::{Cadence, Keep, Patience, RunConfig};
 use crate::data::Task;
 use crate::named::choices;
 
@@ -340,6 +340,17 @@ pub(super) fn check(config: &RunConfig) -> Result<(), Problem> {
             }
             _ => continue,
         };
+        return Err(invalid(key, problem));
+    }
+    let acts: [(&'static [&'static str], bool); 2] = [
+        (&["train", "early_stopping"], train.early_stopping.is_some()),
+        (&["train", "plateau"], train.plateau.is_some()),
+    ];
+    if let (Cadence::End, Some((key, _))) =
+        (train.evaluate_every, acts.iter().find(|(_, acts)| *acts))
+    {
+        let problem = "it goes by evaluations on the way, and evaluate_every = 0 has none; set \
+                       evaluate_every in [train]";
         return Err(invalid(key, problem));
     }
     if exports(ExportWhen::Best) && train.best.is_none() {

@@ -98,11 +98,8 @@ impl RunFile {
                 return Err(invalid(&["estimator"], text));
             }
             (None, None) => {
-                return Err(Problem {
-                    key: Vec::new(),
-                    text: "missing section [model] or [estimator]: what learns".to_owned(),
-                    missing: true,
-                });
+                let text = "missing section [model] or [estimator]: what learns";
+                return Err(missing(&[], text));
             }
         };
         let config = RunConfig {

@@ -1,8 +1,8 @@
 //! What a user typed (a run file and `--set` overrides) and what it means ([`RunConfig`]).
 //!
-//! The run file is TOML with sections `[data]`, `[columns]`, `[model]` and `[train]`. Every mistake in it is
-//! reported with its line, and unknown names with the nearest known one. [`RunConfig::to_toml`]
-//! writes the resolved configuration, every default spelled out, as a run file again.
+//! The run file is TOML with sections `[data]`, `[columns]`, `[model]` or `[estimator]`, and `[train]`.
+//! Every mistake in it is reported with its line, and unknown names with the nearest known one.
+//! [`RunConfig::to_toml`] writes the resolved configuration, every default spelled out, as a run file again.
 
 mod cadence;
 mod columns_section;

@@ -113,7 +113,8 @@ pub enum DataError {
     },
     /// Rows have another size than the run file says.
     #[error(
-        "{}: a row has {found} features, but [data] shape = {shape} asks for {}",
+        "{}: a row has {found} features, but its shape, of [data] or where it has none of the Keras model, is \
+         {shape}, which are {}",
         path.display(), shape.elements()
     )]
     Shape {

@@ -102,11 +102,12 @@ impl<'a> Keyed<'a> {
 
     /// The columns that are learned from, by the first row.
     fn columns(&self, path: &Path, row: &Row) -> Result<Vec<Column>, DataError> {
-        if let (Some(_), Some(names)) = (self.spec.encoder, self.spec.features) {
+        if let (Some(encoder), Some(names)) = (self.spec.encoder, self.spec.features) {
             let column = |name: &String| Column {
                 name: name.clone(),
                 width: None,
-                is_found: false,
+                // What was there in training need not be in any of these rows.
+                is_found: encoder.is_fitted(),
             };
             return Ok(names.iter().map(column).collect());
         }

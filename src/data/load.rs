@@ -36,8 +36,9 @@ pub fn load(
             };
             let encoder = match (trained, columns) {
                 (Some(trained), _) => trained.encoding.as_ref().map(Encoder::new),
-                (None, Some(Selection { columns, used })) => {
-                    let columns = &vocabulary::resolve(columns)?;
+                (None, Some(selection)) => {
+                    let columns = &vocabulary::resolve(&selection.needed())?;
+                    let used = selection.used;
                     Some(Encoder::fit(Selection { columns, used })?)
                 }
                 (None, None) => None,
@@ -86,11 +87,11 @@ pub fn load(
             (images::read(folder, task, classes, spec)?, folder.clone())
         }
     };
-    let table = finish(table, config.shape.as_ref(), config, &path)?;
-    match split {
-        Split::Train => config.part.of(table, &path),
-        Split::Test => Ok(table),
-    }
+    let table = match split {
+        Split::Train => config.part.of(table, &path)?,
+        Split::Test => table,
+    };
+    finish(table, config.shape.as_ref(), config, &path)
 }
 
 /// Reads the features of files that need not have a label, to predict from: a path, or a pattern.

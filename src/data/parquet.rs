@@ -15,6 +15,7 @@ use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 use super::rows::{Builder, Places, Spec, each_once, same_columns};
 use super::scalar::Scalar;
 use super::{DataError, Place, Table, memory};
+use crate::columns::Encoder;
 
 /// Rows converted at a time.
 const BATCH: usize = 1 << 12;
@@ -66,7 +67,8 @@ fn read_file(
             .get_row_group(group)
             .map_err(|error| broken(path, &error))?;
         let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(usize::MAX);
-        memory::check(path, rows, places.features.len())?;
+        let width = spec.encoder.map_or(places.features.len(), Encoder::width);
+        memory::check(path, rows, width)?;
         let mut reader = GroupReader::new(path, &*group, (&names, &leaves, &places), first_row)?;
         reader.read(rows, builder)?;
         first_row += rows as u64;
@@ -120,7 +122,8 @@ impl<'a> GroupReader<'a> {
             let name = names[index].clone();
             let leaf = leaves[index].ok_or_else(|| {
                 let problem = format!(
-                    "column '{name}' is nested; choose columns of single values by features in [data]"
+                    "column '{name}' is nested; learn from columns of single values alone, which features \
+                     in [data], or [columns], chooses"
                 );
                 DataError::format(path, problem)
             })?;

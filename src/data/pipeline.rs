@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::stream::Remainder;
 use super::{Augmentation, Table};
-use crate::params::{Indexed, WorkingSet, partition};
+use crate::params::{Indexed, WorkingSet, append_places, find_touched, partition};
 use crate::random::Stream;
 
 /// Shares that wait for the trainer, besides the one it works on.
@@ -164,13 +164,8 @@ impl Share {
             let row = order[place] as usize;
             table.features(row..row + 1)
         };
-        for (indexed, set) in sampler.tables.iter().zip(&mut self.working_sets) {
-            set.clear();
-            batch
-                .clone()
-                .for_each(|place| set.add(indexed, sample(place)));
-            set.close(indexed);
-        }
+        let samples = batch.clone().map(sample);
+        find_touched(&sampler.tables, &mut self.working_sets, samples);
         for place in self.places.clone() {
             let row = order[batch.start + place] as usize;
             let sample = sample(batch.start + place);
@@ -180,9 +175,8 @@ impl Share {
                     augmentation.push(sample, sampler.seed, epoch, row, &mut self.features);
                 }
             }
-            for (indexed, set) in sampler.tables.iter().zip(&self.working_sets) {
-                self.features.extend(set.places(indexed, sample));
-            }
+            let sets = &self.working_sets;
+            append_places(&mut self.features, &sampler.tables, sets, sample);
             self.targets.extend_from_slice(table.targets(row..row + 1));
             if let (Some(weights), Some(all)) = (&mut self.weights, &table.weights) {
                 weights.push(all[row]);

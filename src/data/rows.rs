@@ -1,5 +1,4 @@
-//! What the formats with named columns share: which columns are read, what a value means, and when a
-//! table is whole.
+//! What the formats with named columns share: which columns are read, and when a table is whole.
 
 use std::collections::BTreeSet;
 use std::path::Path;

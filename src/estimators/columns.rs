@@ -1,5 +1,7 @@
 //! How an Estimator reads columns: linear models by a weight for each category, networks as dense numbers.
 
+use std::collections::BTreeSet;
+
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
@@ -183,9 +185,9 @@ pub(super) fn encoded<'a>(encoding: &'a Encoding, name: &str) -> Result<&'a Enco
 }
 
 /// Where the ids of a categorical column stand.
-pub(super) fn ids(column: &Encoded) -> Ids {
+pub(super) fn ids(column: &Encoded) -> Result<Ids, String> {
     let slots = column.slots.clone();
-    match column.values {
+    Ok(match column.values {
         Values::Weighted { count } => {
             let middle = slots.start + slots.len() / 2;
             Ids {
@@ -199,12 +201,13 @@ pub(super) fn ids(column: &Encoded) -> Ids {
             count,
             weights: None,
         },
-        Values::Numbers => Ids {
-            slots,
-            count: 0,
-            weights: None,
-        },
-    }
+        Values::Numbers => {
+            let name = &column.name;
+            return Err(format!(
+                "'{name}' is numeric, and only categories can be wrapped"
+            ));
+        }
+    })
 }
 
 /// The columns of a network in the order of the names that TensorFlow gives them, and the tables of their
@@ -221,18 +224,18 @@ pub(super) fn dense(
                 let dense = match column.values {
                     Values::Numbers => DenseColumn::Numbers(column.slots.clone()),
                     Values::Ids { .. } | Values::Weighted { .. } => {
-                        DenseColumn::Indicator(ids(column))
+                        DenseColumn::Indicator(ids(column)?)
                     }
                 };
                 named.push((name.clone(), dense));
             }
             DnnColumn::Indicator(Indicator { column }) => {
-                let ids = ids(encoded(encoding, column)?);
+                let ids = ids(encoded(encoding, column)?)?;
                 named.push((format!("{column}_indicator"), DenseColumn::Indicator(ids)));
             }
             DnnColumn::Embedding(spec) => {
                 let name = format!("{}_embedding", spec.column);
-                let ids = ids(encoded(encoding, &spec.column)?);
+                let ids = ids(encoded(encoding, &spec.column)?)?;
                 let table = tables.len();
                 tables.push(table_of(
                     name.clone(),
@@ -255,7 +258,7 @@ pub(super) fn dense(
                 let table = tables.len();
                 let mut count = None;
                 for column in &spec.columns {
-                    let ids = ids(encoded(encoding, column)?);
+                    let ids = ids(encoded(encoding, column)?)?;
                     let shared = *count.get_or_insert(ids.count);
                     if ids.count != shared {
                         return Err(format!(
@@ -276,6 +279,10 @@ pub(super) fn dense(
                 tables.push(table_of(name, count, spec.dimension, &spec.initializer));
             }
         }
+    }
+    let mut known = BTreeSet::new();
+    if let Some(twice) = tables.iter().find(|table| !known.insert(&table.name)) {
+        return Err(format!("two embeddings are called '{}'", twice.name));
     }
     named.sort_by(|(one, _), (other, _)| one.cmp(other));
     if let Some(pair) = named.windows(2).find(|pair| pair[0].0 == pair[1].0) {

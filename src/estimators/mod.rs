@@ -9,6 +9,8 @@ mod columns;
 mod optimizer;
 mod sides;
 
+use std::collections::BTreeSet;
+
 pub use columns::{DnnColumn, Embedding, Indicator, SharedEmbedding};
 pub use optimizer::OptimizerChoice;
 
@@ -288,7 +290,7 @@ impl EstimatorSpec {
                 Which::These(columns) => names.extend(columns.iter().flat_map(DnnColumn::columns)),
             }
         }
-        let mut known = std::collections::BTreeSet::new();
+        let mut known = BTreeSet::new();
         names.retain(|name| known.insert(*name));
         Some(names)
     }
@@ -312,49 +314,44 @@ impl EstimatorSpec {
             self,
             Self::DnnLinearCombinedClassifier(_) | Self::DnnLinearCombinedRegressor(_)
         );
+        let named = |combined, alone| if is_combined { combined } else { alone };
         if parts.linear.is_none() && parts.dnn.is_none() {
             let problem = "missing: give columns to one side or to both, by linear_feature_columns and \
                            dnn_feature_columns";
             return Err(("linear_feature_columns", problem.to_owned()));
         }
-        if let (Some(linear), Some(columns)) = (&parts.linear, columns) {
-            let argument = match is_combined {
-                true => "linear_feature_columns",
-                false => "feature_columns",
-            };
-            if let Which::These(names) = linear.columns {
-                for name in names {
-                    columns::find(columns, name).map_err(|problem| (argument, problem))?;
+        if let (Some(linear), Some(columns)) = (&parts.linear, columns)
+            && let Which::These(names) = linear.columns
+        {
+            let argument = named("linear_feature_columns", "feature_columns");
+            let mut known = BTreeSet::new();
+            for name in names {
+                columns::find(columns, name).map_err(|problem| (argument, problem))?;
+                if !known.insert(name) {
+                    return Err((argument, format!("'{name}' is named twice")));
                 }
             }
         }
         let Some(dnn) = &parts.dnn else {
             return Ok(());
         };
-        let prefix = |combined, alone| if is_combined { combined } else { alone };
+        let hidden_units = named("dnn_hidden_units", "hidden_units");
         if dnn.hidden_units.contains(&0) {
-            let argument = prefix("dnn_hidden_units", "hidden_units");
-            return Err((
-                argument,
-                "a layer of 0 units; each needs at least 1".to_owned(),
-            ));
+            let problem = "a layer of 0 units; each needs at least 1";
+            return Err((hidden_units, problem.to_owned()));
         }
         if dnn.hidden_units.is_empty() {
-            let argument = prefix("dnn_hidden_units", "hidden_units");
             let problem = "missing: the units of each hidden layer, such as [64, 32]";
-            return Err((argument, problem.to_owned()));
+            return Err((hidden_units, problem.to_owned()));
         }
         if let Some(rate) = dnn.dropout
             && !(0.0..1.0).contains(&rate)
         {
-            let argument = prefix("dnn_dropout", "dropout");
-            return Err((
-                argument,
-                format!("expected a share from 0 to below 1, found {rate}"),
-            ));
+            let problem = format!("expected a share from 0 to below 1, found {rate}");
+            return Err((named("dnn_dropout", "dropout"), problem));
         }
         if let Some(columns) = columns {
-            let argument = prefix("dnn_feature_columns", "feature_columns");
+            let argument = named("dnn_feature_columns", "feature_columns");
             let checked = match dnn.columns {
                 Which::All => columns
                     .names()

@@ -68,8 +68,10 @@ impl LinearSide<'_> {
             combiner: self.combiner,
         };
         let Some(encoding) = &data.encoding else {
-            if let Which::All = self.columns {
-                spec.numbers.push(whole_row(data));
+            match self.columns {
+                Which::All => spec.numbers.push(whole_row(data)),
+                Which::These([]) => {}
+                Which::These(_) => return Err(no_columns()),
             }
             return Ok(spec);
         };
@@ -90,7 +92,7 @@ impl LinearSide<'_> {
             match column.values {
                 Values::Numbers => spec.numbers.push(column.slots.clone()),
                 Values::Ids { .. } | Values::Weighted { .. } => {
-                    spec.categories.push((name.clone(), columns::ids(column)));
+                    spec.categories.push((name.clone(), columns::ids(column)?));
                 }
             }
         }
@@ -101,7 +103,8 @@ impl LinearSide<'_> {
 impl DnnSide<'_> {
     pub(super) fn spec(&self, data: &Description, outputs: usize) -> Result<DeepSpec, String> {
         let (columns, embeddings) = match (&data.encoding, &self.columns) {
-            (None, _) => (vec![DenseColumn::Numbers(whole_row(data))], Vec::new()),
+            (None, Which::These(_)) => return Err(no_columns()),
+            (None, Which::All) => (vec![DenseColumn::Numbers(whole_row(data))], Vec::new()),
             (Some(encoding), Which::These(used)) => columns::dense(encoding, used)?,
             (Some(encoding), Which::All) => {
                 let names = encoding.columns.iter().map(|column| column.name.clone());
@@ -139,6 +142,10 @@ impl DnnSide<'_> {
         }));
         layers
     }
+}
+
+fn no_columns() -> String {
+    "columns are named, but the data have none; describe them in [columns]".to_owned()
 }
 
 /// All features, of data without named columns.

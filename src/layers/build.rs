@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::{Built, RowBuffer, Shape};
 use crate::backend::{Backend, BackendError};
-use crate::params::{Group, Indexed, Initializer, Layout, Tensor, Zeros};
+use crate::optim::StepsRows;
+use crate::params::{Group, Indexed, Initializer, Layout, Tensor};
 
 /// A layer that cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -107,14 +108,15 @@ pub struct Build<'a, B: Backend> {
     tables: Vec<Table>,
 }
 
-/// When a table is stepped by the rows that a step touches.
+/// What decides whether a table is stepped by the rows that a step touches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkingSets {
-    /// Rows of the largest global batch.
-    pub global_batch: usize,
-    /// Which of the model's optimizers do nothing to a parameter whose gradient was always zero, so that a
-    /// row that nobody touches need not be stepped.
-    pub by_rows: Vec<bool>,
+    /// Rows of the largest global batch, or micro-batch of an evaluation.
+    pub batch: usize,
+    /// What the model's optimizers step.
+    pub rows: Vec<StepsRows>,
+    /// Whether each rank steps only its shard, as it cannot a working set.
+    pub is_sharded: bool,
 }
 
 /// A table of which a step touches only some rows: they lie in the arena, and it elsewhere.
@@ -296,28 +298,38 @@ impl<'a, B: Backend> Build<'a, B> {
     /// Adds a parameter `layer/weight` of rows and the elements of one, whose rows are looked up by the
     /// numbers at `slots` of a sample. The range is as of [`Self::parameter`].
     ///
-    /// Where the optimizer steps only the rows that a step touches, and they are few or the others are not
-    /// zero, these alone are in the arena. What is looked up there stands behind the numbers of each sample,
-    /// as many as `slots` have, from the number on that is returned, counted from the sample's end.
+    /// Where the optimizer steps only the rows that a step touches, or need not step others and they are many,
+    /// those that are touched alone are in the arena. What is looked up there stands behind the numbers of
+    /// each sample, as many as `slots` have, from the number on that is returned, counted from the sample's
+    /// end.
+    ///
+    /// # Errors
+    /// If the optimizer steps only rows that are touched, but each rank only its shard.
     pub fn table(
         &mut self,
         weight: &str,
         [rows, width]: [usize; 2],
         init: Initializer,
         slots: &[Range<usize>],
-    ) -> (Range<usize>, Option<usize>) {
-        let capacity = self
-            .working_sets
-            .as_ref()
-            .filter(|sets| sets.by_rows[self.optimizer])
-            .map(|sets| sets.global_batch * slots.iter().map(Range::len).sum::<usize>())
-            .filter(|&touched| touched < rows || init != Zeros {}.into())
-            .map(|touched| touched.min(rows));
+    ) -> Result<(Range<usize>, Option<usize>), LayerError> {
+        let looked_up: usize = slots.iter().map(Range::len).sum();
+        let capacity = match &self.working_sets {
+            Some(sets) => match (sets.rows[self.optimizer], sets.batch * looked_up) {
+                (StepsRows::LookedUp, _) if sets.is_sharded => {
+                    return Err(self.argument_error(format!(
+                        "the rows of '{weight}' are stepped by ftrl where they are looked up, which zero = 1 \
+                         cannot; set zero = 0, or take another optimizer"
+                    )));
+                }
+                (StepsRows::LookedUp, touched) => Some(touched.min(rows)),
+                (StepsRows::Any, touched) if touched < rows && !sets.is_sharded => Some(touched),
+                (StepsRows::Any | StepsRows::All, _) => None,
+            },
+            None => None,
+        };
         let Some(capacity) = capacity else {
-            return (
-                self.parameter(weight, &[rows, width], init, Group::Decay),
-                None,
-            );
+            let range = self.parameter(weight, &[rows, width], init, Group::Decay);
+            return Ok((range, None));
         };
         let range = self.parameter(weight, &[capacity, width], init, Group::Decay);
         let place = self.looked_up();
@@ -334,7 +346,7 @@ impl<'a, B: Backend> Build<'a, B> {
                 capacity,
             },
         });
-        (range, Some(place))
+        Ok((range, Some(place)))
     }
 
     /// Numbers that stand behind those of a sample: what is looked up in working sets.

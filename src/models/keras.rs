@@ -224,7 +224,8 @@ fn read(entry: &Value) -> Result<LayerSpec, KerasError> {
         };
         match settings.keys().find(|setting| is_cause(setting)) {
             Some(setting) if !problem.starts_with("missing field") => {
-                fail(format!("{setting} is {}: {problem}", settings[setting]))
+                let argument = as_written(class, setting, &entry["config"]);
+                fail(format!("{argument} is {}: {problem}", settings[setting]))
             }
             _ => fail(problem),
         }
@@ -245,6 +246,17 @@ fn renamed<'a>(class: &str, argument: &'a str) -> &'a str {
         .map_or(argument, |(_, _, ours)| ours)
 }
 
+/// What `config` calls a setting.
+fn as_written<'a>(class: &str, setting: &'a str, config: &Value) -> &'a str {
+    let is_it = |(of, theirs, ours): &&(&str, &str, &str)| {
+        *of == class && *ours == setting && config.get(*theirs).is_some()
+    };
+    RENAMED
+        .iter()
+        .find(is_it)
+        .map_or(setting, |(_, theirs, _)| theirs)
+}
+
 /// As JSON values are, but 0 is 0.0.
 fn equal(value: &Value, other: &Value) -> bool {
     value == other
@@ -261,7 +273,8 @@ fn translated(argument: &str, value: &Value, build: &Value) -> Result<Value, Str
         "dtype" if value.is_object() => value["config"]["name"].clone(),
         // The last one, counted from the first, which is the row.
         "axis" => {
-            let last = build["input_shape"].as_array().map(|shape| shape.len() - 1);
+            let shape = build["input_shape"].as_array();
+            let last = shape.and_then(|shape| shape.len().checked_sub(1));
             let axis = match value.as_array() {
                 Some(axes) if axes.len() == 1 => &axes[0],
                 _ => value,

@@ -62,7 +62,7 @@ impl Judge {
                 let logit = outputs().nth(target as usize).unwrap_or(f64::NAN);
                 let loss = sum.ln() + largest - logit;
                 let first = outputs().position(|logit| logit == largest);
-                [loss, f64::from(u8::from(first == Some(target as usize)))]
+                [loss, f64::from(first == Some(target as usize))]
             }
             Self::Numbers(count) => {
                 let differences = outputs().zip(targets);
@@ -111,12 +111,12 @@ impl Judging {
                 let is_second = |row: usize| rows[row][1] > 0.5;
                 let is_right = |row: usize| is_second(row) == (label(row) > 0.5);
                 let frequency = mean(&label);
-                put("accuracy", mean(&|row| is_right(row).into_f64()));
+                put("accuracy", mean(&|row| f64::from(is_right(row))));
                 put("accuracy_baseline", frequency.max(1.0 - frequency));
                 put("label/mean", frequency);
                 put("prediction/mean", mean(&|row| rows[row][1]));
-                let found = mean(&|row| (is_second(row) && label(row) > 0.5).into_f64());
-                let second = mean(&|row| is_second(row).into_f64());
+                let found = mean(&|row| f64::from(is_second(row) && label(row) > 0.5));
+                let second = mean(&|row| f64::from(is_second(row)));
                 put("precision", ratio(found, second));
                 put("recall", ratio(found, frequency));
                 let curve = Curve::new(
@@ -132,18 +132,8 @@ impl Judging {
     }
 }
 
-trait IntoF64 {
-    fn into_f64(self) -> f64;
-}
-
-impl IntoF64 for bool {
-    fn into_f64(self) -> f64 {
-        f64::from(u8::from(self))
-    }
-}
-
 /// `1 / (1 + e^-x)`.
-pub fn sigmoid(x: f64) -> f64 {
+fn sigmoid(x: f64) -> f64 {
     (1.0 + (-x).exp()).recip()
 }
 

@@ -14,7 +14,7 @@ pub use head::{
     SquaredError,
 };
 pub use keras::{KerasError, KerasModel};
-pub use metrics::{JUDGED, Judge, Judging, sigmoid};
+pub use metrics::{JUDGED, Judge, Judging};
 pub use sequential::{Layers, Sequential};
 pub use structure::Structure;
 pub use wide_deep::{

@@ -182,9 +182,23 @@ impl<'a> Graph<'a> {
     /// The rows of the weight `table` that the whole numbers `indices` name, each `[.., width]`.
     pub fn gather(&mut self, table: &str, indices: Value, width: usize) -> Value {
         let indices = self.channels_last(indices);
-        let integers = [("to", Attribute::Int(DataType::Int64 as i64))];
-        let integers = self.map("Cast", &indices, &[], &integers, &indices.shape);
+        let integers = self.integers_of(&indices);
         self.lookup(table, &integers, width)
+    }
+
+    /// `x` as integers.
+    pub fn integers_of(&mut self, x: &Value) -> Value {
+        self.cast(x, DataType::Int64)
+    }
+
+    /// `x`, which is of integers or of what is true or not, as numbers.
+    pub fn numbers_of(&mut self, x: &Value) -> Value {
+        self.cast(x, DataType::Float)
+    }
+
+    fn cast(&mut self, x: &Value, to: DataType) -> Value {
+        let to = [("to", Attribute::Int(to as i64))];
+        self.map("Cast", x, &[], &to, &x.shape)
     }
 
     /// As [`Self::gather`], of `indices` that are integers.

@@ -29,7 +29,7 @@ pub use lamb::Lamb;
 pub use lars::Lars;
 pub use lion::Lion;
 pub use loss_scale::LossScale;
-pub use optimizers::{Optimizers, Part};
+pub use optimizers::{Optimizers, Part, base_rate};
 pub use rmsprop::{EpsilonPlacement, RmsProp};
 pub use schedule::{
     Constant, Cosine, Exponential, InverseTime, Piecewise, Polynomial, ScheduleError, ScheduleSpec,
@@ -37,7 +37,7 @@ pub use schedule::{
 };
 pub use segments::{blocks, segments};
 pub use sgd::Sgd;
-pub use spec::OptimizerSpec;
+pub use spec::{OptimizerSpec, StepsRows};
 
 use std::ops::Range;
 

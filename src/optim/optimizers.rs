@@ -5,6 +5,12 @@ use super::{Optimizer, OptimizerSpec, Segment, Step, StepError};
 use crate::backend::{Backend, BackendError};
 use crate::params::Layout;
 
+/// The learning rate that schedules start from: the first that is not 0, for a side of rate 0 stands still.
+pub fn base_rate(specs: &[OptimizerSpec]) -> f64 {
+    let mut rates = specs.iter().map(OptimizerSpec::learning_rate);
+    rates.find(|&rate| rate != 0.0).unwrap_or(0.0)
+}
+
 /// The optimizers of a model, each with what it steps: the tensors that were given to it by
 /// [`Build::stepped_by`](crate::layers::Build::stepped_by).
 pub struct Optimizers<B: Backend> {
@@ -17,7 +23,7 @@ pub struct Part<B: Backend> {
     pub optimizer: Box<dyn Optimizer<B>>,
     /// What it steps, its state laid out in that order.
     pub segments: Vec<Segment>,
-    /// Its learning rate over that of the first.
+    /// Its learning rate over [`base_rate`].
     rate: f64,
 }
 
@@ -40,14 +46,14 @@ impl<B: Backend> Optimizers<B> {
             tensors.clone().all(|tensor| tensor.optimizer < specs.len()),
             "every tensor has an optimizer"
         );
-        let base = specs.first().map_or(0.0, OptimizerSpec::learning_rate);
+        let base = base_rate(specs);
         let part = |(index, spec): (usize, &OptimizerSpec)| {
             let segments = of_optimizer(layout, segments, index);
             let rate = spec.learning_rate();
             Ok(Part {
                 optimizer: spec.build(backend, layout, &segments)?,
                 segments,
-                rate: if rate == base { 1.0 } else { rate / base },
+                rate: if base == 0.0 { 1.0 } else { rate / base },
             })
         };
         let parts = specs
@@ -58,8 +64,8 @@ impl<B: Backend> Optimizers<B> {
         Ok(Self { parts })
     }
 
-    /// Steps everything. `step.rate` is the rate of the first; the others' have the ratio to it that their
-    /// learning rates have. `step.segments` are all of them.
+    /// Steps everything. `step.rate` is what has become of [`base_rate`]; each has the ratio to it that its
+    /// learning rate has. `step.segments` are all of them.
     ///
     /// # Errors
     /// If a device or a collective fails.

@@ -8,6 +8,18 @@ use crate::backend::{Backend, BackendError};
 use crate::named::registry;
 use crate::params::Layout;
 
+/// Which rows of a table an optimizer steps, of which a step looks up some; the gradient of the others is
+/// zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepsRows {
+    /// All: averages decay.
+    All,
+    /// Those that are looked up, as in TensorFlow: others would be moved by a new rate.
+    LookedUp,
+    /// Either, with the same bits: a row whose gradient is zero stays as it is.
+    Any,
+}
+
 registry! {
     /// An optimizer with its settings; defaults are Keras's where Keras has it.
     ///
@@ -52,14 +64,13 @@ impl OptimizerSpec {
         each!(self, spec => spec.learning_rate)
     }
 
-    /// Whether a parameter that starts from zero, or whose gradient is zero, is left as it is, and so is what
-    /// the rule remembers of it.
-    pub fn is_by_rows(&self) -> bool {
+    /// Which rows of a table the rule steps, of which a step looks up some.
+    pub fn rows(&self) -> StepsRows {
         match self {
-            Self::Sgd(spec) => spec.momentum == 0.0 && spec.weight_decay == 0.0,
-            Self::Adagrad(spec) => spec.weight_decay == 0.0,
-            Self::Ftrl(spec) => spec.weight_decay == 0.0,
-            _ => false,
+            Self::Sgd(spec) if spec.momentum == 0.0 && spec.weight_decay == 0.0 => StepsRows::Any,
+            Self::Adagrad(spec) if spec.weight_decay == 0.0 => StepsRows::Any,
+            Self::Ftrl(_) => StepsRows::LookedUp,
+            _ => StepsRows::All,
         }
     }
 

@@ -15,4 +15,4 @@ pub use initializer::{
 pub use layout::{ALIGNMENT, Group, Layout, Tensor};
 pub use partition::partition;
 pub use sink::{GradSink, Grads};
-pub use working_set::{Indexed, WorkingSet};
+pub use working_set::{Indexed, WorkingSet, append_places, find_touched};

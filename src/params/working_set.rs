@@ -39,13 +39,13 @@ impl Indexed {
 
 impl WorkingSet {
     /// Forgets all rows.
-    pub fn clear(&mut self) {
+    fn clear(&mut self) {
         self.rows.clear();
         self.len = 0;
     }
 
     /// Adds the rows that `sample` touches.
-    pub fn add(&mut self, indexed: &Indexed, sample: &[f32]) {
+    fn add(&mut self, indexed: &Indexed, sample: &[f32]) {
         for slots in &indexed.slots {
             let rows = sample[slots.clone()].iter();
             self.rows.extend(rows.filter(|&&row| row >= 0.0));
@@ -57,7 +57,7 @@ impl WorkingSet {
     ///
     /// # Panics
     /// If there are more than the capacity.
-    pub fn close(&mut self, indexed: &Indexed) {
+    fn close(&mut self, indexed: &Indexed) {
         self.rows.sort_unstable_by(f32::total_cmp);
         self.rows.dedup();
         self.len = self.rows.len();
@@ -72,7 +72,7 @@ impl WorkingSet {
     }
 
     /// The places in this set of the rows that `sample` touches, a negative number for none.
-    pub fn places(&self, indexed: &Indexed, sample: &[f32]) -> impl Iterator<Item = f32> {
+    fn places(&self, indexed: &Indexed, sample: &[f32]) -> impl Iterator<Item = f32> {
         let rows = self.touched();
         let slots = indexed
             .slots
@@ -92,6 +92,26 @@ impl WorkingSet {
     /// As many rows as the capacity: those that are touched, and the last of them again and again.
     pub fn filled(&self) -> &[f32] {
         &self.rows
+    }
+}
+
+/// Fills the set of each table with what `samples` touch.
+pub fn find_touched<'a>(
+    tables: &[Indexed],
+    sets: &mut [WorkingSet],
+    samples: impl Iterator<Item = &'a [f32]> + Clone,
+) {
+    for (indexed, set) in tables.iter().zip(sets) {
+        set.clear();
+        samples.clone().for_each(|sample| set.add(indexed, sample));
+        set.close(indexed);
+    }
+}
+
+/// Appends the places of what `sample` touches in the set of each table.
+pub fn append_places(out: &mut Vec<f32>, tables: &[Indexed], sets: &[WorkingSet], sample: &[f32]) {
+    for (indexed, set) in tables.iter().zip(sets) {
+        out.extend(set.places(indexed, sample));
     }
 }
 

@@ -9,7 +9,7 @@ use crate::backend::Backend;
 use crate::data::Table;
 use crate::layers::{Context, Mode};
 use crate::models::{Judge, MicroBatch, Model, REPORT};
-use crate::params::{WorkingSet, partition};
+use crate::params::{Indexed, WorkingSet, append_places, find_touched, partition};
 
 /// A table with what it takes to evaluate it again and again.
 pub struct Evaluation {
@@ -17,6 +17,7 @@ pub struct Evaluation {
     board: Board,
     /// The rows of a micro-batch with the places of what they look up.
     looked_up: Vec<f32>,
+    indexed: Vec<Indexed>,
     working_sets: Vec<WorkingSet>,
     judged: Option<JudgedRows>,
 }
@@ -50,6 +51,9 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             table,
             board,
             looked_up: Vec::new(),
+            indexed: (self.tables.iter())
+                .map(|table| table.spec.indexed.clone())
+                .collect(),
             working_sets: vec![WorkingSet::default(); self.tables.len()],
         })
     }
@@ -64,6 +68,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             table,
             board,
             looked_up,
+            indexed,
             working_sets,
             judged,
         } = evaluation;
@@ -82,7 +87,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             let mut features = table.features(rows.clone());
             if !self.tables.is_empty() {
                 let width = table.shape.elements();
-                self.look_up(features.chunks_exact(width), working_sets, looked_up);
+                let tables = (&indexed[..], &mut working_sets[..]);
+                self.look_up(features.chunks_exact(width), tables, looked_up);
                 features = looked_up;
             }
             let batch = MicroBatch {
@@ -149,14 +155,11 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     fn look_up<'a>(
         &mut self,
         samples: impl Iterator<Item = &'a [f32]> + Clone,
-        sets: &mut [WorkingSet],
+        (indexed, sets): (&[Indexed], &mut [WorkingSet]),
         out: &mut Vec<f32>,
     ) {
-        for (table, set) in self.tables.iter_mut().zip(&mut *sets) {
-            let indexed = &table.spec.indexed;
-            set.clear();
-            samples.clone().for_each(|sample| set.add(indexed, sample));
-            set.close(indexed);
+        find_touched(indexed, sets, samples.clone());
+        for (table, set) in self.tables.iter_mut().zip(&*sets) {
             // SAFETY: outside collectives the parameters are this rank's own.
             let parameters = unsafe { B::region_mut(&self.parameters, 0..self.parameters.len()) };
             table.fetch(&mut self.backend, set, parameters, None);
@@ -164,9 +167,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         out.clear();
         for sample in samples {
             out.extend_from_slice(sample);
-            for (table, set) in self.tables.iter().zip(&*sets) {
-                out.extend(set.places(&table.spec.indexed, sample));
-            }
+            append_places(out, indexed, sets, sample);
         }
     }
 }

@@ -110,7 +110,7 @@ fn normalization(
     data: &Description,
 ) -> Option<(Vec<f32>, Vec<f32>, Vec<usize>)> {
     if let Some(encoding) = &data.encoding {
-        let (offsets, divisors) = encoding.normalization();
+        let (offsets, divisors) = encoding.normalization()?;
         return Some((offsets, divisors, data.shape.0.clone()));
     }
     let normalize = config.data.normalize.as_ref()?;

@@ -20,19 +20,22 @@ pub(super) struct Exported<'a> {
 }
 
 impl Exported<'_> {
-    /// Writes the model of `step` to `folder` in all formats, and removes what is not kept.
+    /// Writes the model of `step` to `folder` in all formats, under the names of these times, and removes
+    /// what is not kept.
     pub(super) fn write(
         self,
         export: &Export,
         folder: &Path,
-        when: ExportWhen,
+        due: &[ExportWhen],
         step: u64,
     ) -> Result<(), ExportError> {
         fs::create_dir_all(folder).map_err(FileError::of("create", folder))?;
         for &format in &export.formats {
-            let path = folder.join(file_name(when, step, format));
-            write_atomically(&path, &self.contents(format)?)?;
-            remove_old(folder, (when, format), step, export.keep.at_most())?;
+            let contents = self.contents(format)?;
+            for &when in due {
+                write_atomically(&folder.join(file_name(when, step, format)), &contents)?;
+                remove_old(folder, (when, format), step, export.keep.at_most())?;
+            }
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::checkpoint::{Best, Checkpoint, Facts, FileError, Retention};
 use crate::config::{ExportWhen, RunConfig};
 use crate::data::{Prefetch, Table};
 use crate::models::Model;
-use crate::optim::OptimizerSpec;
+use crate::optim::base_rate;
 
 /// What the loop works on.
 pub(super) struct Fit<'a, B: Backend, M: Model<B>> {
@@ -76,8 +76,8 @@ pub struct Outcome {
 fn tell_of_the_end(start: u64, end: u64, stopped: Option<&str>) {
     if let Some(reason) = stopped {
         tracing::warn!(
-            "nothing to train: the run was stopped early after {start} steps: {reason}; to go on, be \
-             more patient with --set train.early_stopping.patience=N, or take \
+            "nothing to train: the run was stopped early after {start} steps: {reason}; to go on, change \
+             what stops it, patience or threshold, by --set train.early_stopping.KEY=N, or take \
              [train.early_stopping] out"
         );
     } else if start >= end {
@@ -123,8 +123,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         } else {
             1.0
         };
-        let optimizers = self.config.optimizers();
-        let base = optimizers.first().map_or(0.0, OptimizerSpec::learning_rate) * factor;
+        let base = base_rate(&self.config.optimizers()) * factor;
         let mut evaluation = match &self.test {
             Some(test) => {
                 let judge = self.config.judging().map(|judging| judging.judge);
@@ -197,6 +196,10 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 }
                 outcome.stopped = self.control.reason_to_stop();
                 if outcome.stopped.is_some() {
+                    if !is_last && window.steps > 0 {
+                        let elapsed = paused - since;
+                        self.log_step(&report, rate, step / per_epoch, &window, elapsed)?;
+                    }
                     is_last = true;
                     self.take_best_back(&mut evaluated)?;
                 }
@@ -209,7 +212,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             }
             since += paused.elapsed();
             if is_last {
-                self.export(ExportWhen::Final)?;
+                self.export(&[ExportWhen::Final])?;
                 break;
             }
         }
@@ -221,10 +224,10 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
 
     /// Exports what was evaluated.
     fn export_evaluated(&mut self, change: Change) -> Result<(), TrainError> {
-        if change.is_best {
-            self.export(ExportWhen::Best)?;
+        match change.is_best {
+            true => self.export(&[ExportWhen::Best, ExportWhen::Latest]),
+            false => self.export(&[ExportWhen::Latest]),
         }
-        self.export(ExportWhen::Latest)
     }
 
     /// Gives a run that was stopped early the weights and metrics of its best evaluation, where it is to
@@ -239,19 +242,21 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         Ok(())
     }
 
-    /// Exports the model as it is, on rank 0, where that is to be done at such a time.
-    fn export(&mut self, when: ExportWhen) -> Result<(), TrainError> {
-        let export = self.config.train.export.as_ref();
-        if let Some(export) = export.filter(|export| export.when.contains(&when))
-            && self.log.is_some()
-        {
+    /// Exports the model as it is, on rank 0, at those of these times at which that is to be done.
+    fn export(&mut self, when: &[ExportWhen]) -> Result<(), TrainError> {
+        let Some(export) = self.config.train.export.as_ref() else {
+            return Ok(());
+        };
+        let due = when.iter().copied();
+        let due: Vec<_> = due.filter(|when| export.when.contains(when)).collect();
+        if !due.is_empty() && self.log.is_some() {
             let exported = Exported {
                 config: self.config,
                 data: &self.facts.data,
                 tensors: &self.trainer.tensors(),
             };
             let step = self.trainer.global_step();
-            exported.write(export, &self.folder.exports(), when, step)?;
+            exported.write(export, &self.folder.exports(), &due, step)?;
         }
         Ok(())
     }
@@ -260,6 +265,10 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         self.trainer.restore(checkpoint)?;
         self.control.restore(&checkpoint.facts().steering);
+        if let Some(step) = self.control.needed() {
+            // Better known before hours of training than after.
+            Checkpoint::named(&self.folder.checkpoints(), &step.to_string())?;
+        }
         match (self.config.train.matmul(), &checkpoint.facts().matmul) {
             (MatmulChoice::Auto, Some(pinned)) => self.choose_products(Some(pinned)),
             _ => Ok(()),

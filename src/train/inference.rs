@@ -76,7 +76,7 @@ impl<B: Backend, M: Model<B>> Inference<B, M> {
     /// # Panics
     /// If `features` are not whole rows.
     pub fn predict(&mut self, features: &[f32]) -> Result<Vec<f32>, BackendError> {
-        Ok(self.predict_with_logits(features)?.0)
+        self.run(features, |_, _, _| ())
     }
 
     /// As [`Self::predict`], and the logits where the model keeps them.
@@ -90,6 +90,23 @@ impl<B: Backend, M: Model<B>> Inference<B, M> {
         &mut self,
         features: &[f32],
     ) -> Result<(Vec<f32>, Vec<f32>), BackendError> {
+        let mut logits = Vec::new();
+        let predictions = self.run(features, |backend, model, rows| {
+            if let Some(view) = model.logits(rows) {
+                let start = logits.len();
+                logits.resize(start + B::len(view), 0.0);
+                backend.download(view, &mut logits[start..]);
+            }
+        })?;
+        Ok((predictions, logits))
+    }
+
+    /// Predicts, and calls `behind` after each micro-batch with the number of its rows.
+    fn run(
+        &mut self,
+        features: &[f32],
+        mut behind: impl FnMut(&mut B, &M, usize),
+    ) -> Result<Vec<f32>, BackendError> {
         let inputs = self.model.input().elements();
         let outputs = self.model.output().elements();
         assert!(
@@ -97,7 +114,6 @@ impl<B: Backend, M: Model<B>> Inference<B, M> {
             "features end in mid-row"
         );
         let mut predictions = vec![0.0; features.len() / inputs * outputs];
-        let mut logits = Vec::new();
         let chunks = features.chunks(self.max_rows * inputs);
         for (features, predictions) in chunks.zip(predictions.chunks_mut(self.max_rows * outputs)) {
             let rows = features.len() / inputs;
@@ -112,14 +128,10 @@ impl<B: Backend, M: Model<B>> Inference<B, M> {
             drop(cx);
             let from = B::slice(B::view(&self.outputs), 0..predictions.len());
             self.backend.download(from, predictions);
-            if let Some(view) = self.model.logits(rows) {
-                let start = logits.len();
-                logits.resize(start + B::len(view), 0.0);
-                self.backend.download(view, &mut logits[start..]);
-            }
+            behind(&mut self.backend, &self.model, rows);
         }
         self.backend.synchronize()?;
-        Ok((predictions, logits))
+        Ok(predictions)
     }
 
     /// The reports of some micro-batches of a table with targets, in order, and what is kept of each row

@@ -13,7 +13,8 @@ const LISTED: usize = 5;
 
 /// What may be another from here on: how long, how fast, where and on how many ranks. Of anything
 /// else the sample stream, the sums or the optimizer's state are made, so that a key is compared
-/// unless it stands here. Paths are free because what lies there is compared.
+/// unless it stands here. Paths are free because what lies there is compared or, of a warm start, because
+/// it is over.
 const FREE: &[&str] = &[
     "name",
     "data.test",
@@ -22,6 +23,12 @@ const FREE: &[&str] = &[
     "data.train",
     "data.train_images",
     "data.train_labels",
+    "estimator.dnn_optimizer.learning_rate",
+    "estimator.dnn_optimizer.weight_decay",
+    "estimator.linear_optimizer.learning_rate",
+    "estimator.linear_optimizer.weight_decay",
+    "estimator.optimizer.learning_rate",
+    "estimator.optimizer.weight_decay",
     "train.best",
     "train.bucket_mib",
     "train.checkpoint_at_start",

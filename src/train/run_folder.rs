@@ -78,6 +78,8 @@ impl RunFolder {
             folder.config_path(),
             folder.metrics_path(),
             folder.checkpoints(),
+            folder.exports(),
+            folder.events(),
         ];
         let folder = folder.lock()?;
         // Looked at with the lock: another process may just have made it.
@@ -216,6 +218,13 @@ mod tests {
         }
         fs::write(run.exports().join("notes.txt"), "mine").unwrap();
         drop(run);
+        // Nor is what it exported taken for nothing, where somebody kept that alone.
+        let exported = folder.path().join("runs/b/exports");
+        fs::create_dir_all(&exported).unwrap();
+        fs::write(exported.join("best-1.onnx"), "").unwrap();
+        let kept = RunFolder::create(&folder.path().join("runs/b"), Existing::Keep, "");
+        assert!(matches!(kept, Err(RunFolderError::Exists { .. })));
+        assert!(exported.join("best-1.onnx").exists());
         let error = RunFolder::create(&path, Existing::Keep, "a = 2\n").unwrap_err();
         let error = error.to_string();
         assert!(

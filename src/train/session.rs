@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::control::{Control, check_metrics};
 use super::devices::{Cpus, Devices};
 use super::events::Events;
-use super::exports::Exported;
+use super::export::onnx;
 use super::fit::{Fit, Log, Outcome};
 use super::gpus::Gpus;
 use super::resume::compare;
@@ -19,7 +19,7 @@ use crate::backend::{Backend, BackendError, DeviceChoice, MatmulChoice, Precisio
 use crate::checkpoint::{Checkpoint, Facts};
 use crate::comm::launcher::Launcher;
 use crate::comm::{Options, agree};
-use crate::config::RunConfig;
+use crate::config::{Export, ExportFormat, RunConfig};
 use crate::data::{Description, Split, Table};
 use crate::layers::{Build, WorkingSets};
 use crate::models::{BuildAnywhere, BuildOn, Model};
@@ -180,14 +180,16 @@ impl Session {
         dyn BuildAnywhere: BuildOn<B>,
     {
         let train = &self.config.train;
-        let mut build = Build::new(&mut backend, train.micro_batch);
-        if !train.sharded {
-            let optimizers = self.config.optimizers();
-            build = build.with_working_sets(WorkingSets {
-                global_batch: train.global_batch.min(data.train.rows),
-                by_rows: optimizers.iter().map(OptimizerSpec::is_by_rows).collect(),
-            });
-        }
+        let optimizers = self.config.optimizers();
+        let build = Build::new(&mut backend, train.micro_batch).with_working_sets(WorkingSets {
+            // Evaluation looks up as many rows as a micro-batch has, however few are trained on.
+            batch: train
+                .global_batch
+                .min(data.train.rows)
+                .max(train.micro_batch),
+            rows: optimizers.iter().map(OptimizerSpec::rows).collect(),
+            is_sharded: train.sharded,
+        });
         let model = self.config.model.build(build, &data.description)?;
         let fingerprint = self.fingerprint(&backend, &model, data);
         let fields = fingerprint.clone();
@@ -211,15 +213,10 @@ impl Session {
         let micro_batches = options.micro_batches;
         let mut trainer = Trainer::new(backend, model, options, reducer)?;
         check_metrics(&self.config, &data.description)?;
-        let export = train.export.as_ref().filter(|_| rank == 0);
-        for &format in export.iter().flat_map(|export| &export.formats) {
+        let exports_onnx = |export: &Export| export.formats.contains(&ExportFormat::Onnx);
+        if rank == 0 && train.export.as_ref().is_some_and(exports_onnx) {
             // A model that cannot be exported is not to be found out after hours.
-            let exported = Exported {
-                config: &self.config,
-                data: &data.description,
-                tensors: &trainer.tensors(),
-            };
-            exported.contents(format)?;
+            onnx(&self.config, &data.description, &trainer.tensors())?;
         }
         if let (Begin::New(_), Some(warm)) = (self.begin, &train.warm_start) {
             trainer.warm_start(warm)?;

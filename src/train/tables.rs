@@ -80,7 +80,7 @@ impl<B: Backend> Table<B> {
         }
     }
 
-    /// Stores the rows of `set` as the optimizer left them, with its state.
+    /// Stores the rows of `set`, which were fetched last, as the optimizer left them, with its state.
     fn store(
         &mut self,
         backend: &mut B,
@@ -89,7 +89,7 @@ impl<B: Backend> Table<B> {
         optimizers: &Optimizers<B>,
     ) {
         let (width, len) = (self.spec.width, set.touched().len());
-        let rows = B::slice(backend.stage(set.filled(), &mut self.rows), 0..len);
+        let rows = B::slice(B::staged(set.filled(), &self.rows), 0..len);
         let part = |range: &Range<usize>| range.start..range.start + len * width;
         let parameters = B::slice_mut(parameters, part(&self.arena));
         backend.put_rows(
@@ -109,6 +109,11 @@ impl<B: Backend> Table<B> {
 impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// Brings what the step at hand touches of each table into the arena.
     pub(super) fn fetch_tables(&mut self, sets: &[WorkingSet]) {
+        assert_eq!(
+            sets.len(),
+            self.tables.len(),
+            "the sampler knows the model's tables"
+        );
         for (table, set) in self.tables.iter_mut().zip(sets) {
             // SAFETY: outside collectives the parameters are this rank's own.
             let parameters = unsafe { B::region_mut(&self.parameters, 0..self.parameters.len()) };

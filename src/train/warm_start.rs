@@ -5,12 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use glob::Pattern;
-use sha2::{Digest, Sha256};
 
 use super::{RunFolder, RunFolderError, TrainError, Trainer};
 use crate::backend::Backend;
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, FileError, StoredTensors, Wanted, decode_all,
+    Checkpoint, CheckpointError, FileError, FileRecord, MANIFEST, StoredTensors, Wanted, decode_all,
 };
 use crate::comm::agree;
 use crate::config::WarmStart;
@@ -47,10 +46,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// If there is nothing that fits, or ranks find other things there.
     pub fn warm_start(&mut self, warm: &WarmStart) -> Result<(), TrainError> {
         let contents = contents(&warm.from)?;
-        let fields = [(
-            "weights to begin with",
-            format!("{:x?}", Sha256::digest(&contents)),
-        )];
+        let fields = [("weights to begin with", FileRecord::of(&contents).sha256)];
         self.reducer()
             .call(move |communicator| Ok(agree(communicator, &fields)))??;
         let unfit = |problem| WarmStartError::Unfit {
@@ -84,10 +80,12 @@ fn contents(from: &Path) -> Result<Vec<u8>, WarmStartError> {
     if from.is_file() {
         return Ok(fs::read(from).map_err(FileError::of("read", from))?);
     }
-    if let Ok(checkpoint) = Checkpoint::open(from) {
-        return Ok(checkpoint.weights()?);
-    }
-    let checkpoints = RunFolder::open(from)?.checkpoints();
+    let checkpoints = match RunFolder::open(from) {
+        Ok(run) => run.checkpoints(),
+        // What has a manifest is a checkpoint, if a damaged one.
+        Err(_) if from.join(MANIFEST).exists() => return Ok(Checkpoint::open(from)?.weights()?),
+        Err(error) => return Err(error.into()),
+    };
     let newest = Checkpoint::newest(&checkpoints)?.checkpoint;
     let missing = || CheckpointError::NotFound {
         wanted: "whole checkpoint".to_owned(),

@@ -343,8 +343,42 @@ fn files_are_streams_of_lines_and_records() {
 }
 
 #[test]
+fn an_error_stays_where_it_is_and_moves_nothing() {
+    let bad = |number: u64| match number {
+        5 => Err(DataError::Element {
+            problem: "five".to_owned(),
+        }),
+        number => Ok(number),
+    };
+    let batches = range(14).try_map(bad).batch(4, Remainder::Drop);
+    let shown = |element: u64| -> Vec<Result<Vec<u64>, String>> {
+        let rest = batches.resume(Position { epoch: 0, element });
+        rest.map(|batch| batch.map_err(|error| error.to_string()))
+            .collect()
+    };
+    let whole = shown(0);
+    assert_eq!((whole.len(), &whole[2]), (3, &Ok(vec![8, 9, 10, 11])));
+    assert!(whole[1].is_err());
+    assert_eq!((&shown(1)[..], &shown(2)[..]), (&whole[1..], &whole[2..]));
+}
+
+#[test]
+fn what_has_nothing_for_once_is_repeated_and_what_never_ends_says_so() {
+    let rarely = range(9)
+        .shuffle(9, 3, Reshuffle::EachEpoch)
+        .take(1)
+        .filter(|number| number % 3 == 0);
+    let passes: Vec<_> = (0..10).flat_map(|epoch| all(&rarely, epoch)).collect();
+    assert!((1..10).contains(&passes.len()), "some passes have nothing");
+    assert_eq!(all(&rarely.repeat(10), 0), passes);
+    let endless = range(3).repeat_endlessly().flat_map(range);
+    assert_eq!(endless.size(), Size::Endless);
+}
+
+#[test]
 fn a_table_goes_through_a_stream_and_comes_back() {
     let table = Arc::new(Table {
+        encoding: Some(Default::default()),
         features: (0..12).map(|number| number as f32).collect(),
         targets: vec![0.0, 1.0, 1.0, 0.0],
         weights: Some(vec![1.0, 0.5, 2.0, 1.0]),

@@ -155,6 +155,10 @@ impl Memory for Cpu {
         host
     }
 
+    fn staged<'a, T: Element>(host: &'a [T], _: &'a Buffer<T>) -> Self::View<'a, T> {
+        host
+    }
+
     fn download<T: Element>(&mut self, from: &[T], to: &mut [T]) {
         to.copy_from_slice(from);
     }

@@ -265,6 +265,10 @@ impl Memory for Cuda {
 
     fn stage<'a, T: Element>(&mut self, host: &'a [T], staging: &'a mut Buffer<T>) -> View<'a, T> {
         self.upload(host, staging.view_mut().slice(0..host.len()));
+        Self::staged(host, staging)
+    }
+
+    fn staged<'a, T: Element>(host: &'a [T], staging: &'a Buffer<T>) -> View<'a, T> {
         staging.view().slice(0..host.len())
     }
 

@@ -74,8 +74,8 @@ pub struct TablesArguments {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub ranks: u32,
     /// Rows of the tables, the first of which others are compared with.
-    #[arg(long, value_name = "ROWS", value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000, 10_000_000])]
-    pub rows: Vec<usize>,
+    #[arg(long, value_name = "ROWS", value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000, 10_000_000], value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub rows: Vec<u32>,
     /// Measurements of each size, of which the median counts.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeats: u32,

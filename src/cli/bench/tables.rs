@@ -15,7 +15,7 @@ use crate::data::{self, Prefetch, Sampler, Targets};
 use crate::estimators::{DnnColumn, DnnLinearCombinedClassifier, Embedding, EstimatorSpec};
 use crate::layers::{Build, WorkingSets};
 use crate::models::{BuildModel, Model as _};
-use crate::optim::OptimizerSpec;
+use crate::optim::{OptimizerSpec, base_rate};
 use crate::random::Stream;
 use crate::train::{Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads};
 
@@ -39,14 +39,14 @@ pub(super) fn run(arguments: &TablesArguments) -> Result<(), Failure> {
     let mut summed = vec![0; arguments.rows.len()];
     for _ in 0..arguments.repeats {
         for (index, &rows) in arguments.rows.iter().enumerate() {
-            let (time, bytes) = measure(rows, arguments.ranks as usize)?;
+            let (time, bytes) = measure(rows as usize, arguments.ranks as usize)?;
             milliseconds[index].push(time);
             summed[index] = bytes;
         }
     }
     let measured: Vec<_> = (arguments.rows.iter().zip(milliseconds).zip(summed))
         .map(|((&rows, times), bytes)| Measured {
-            rows,
+            rows: rows as usize,
             ranks: arguments.ranks as usize,
             milliseconds: median(times),
             bytes,
@@ -122,8 +122,9 @@ fn rank(
     let mut backend = Cpu::new();
     let optimizers = estimator.optimizers();
     let build = Build::new(&mut backend, MICRO_BATCH).with_working_sets(WorkingSets {
-        global_batch: GLOBAL_BATCH,
-        by_rows: optimizers.iter().map(OptimizerSpec::is_by_rows).collect(),
+        batch: GLOBAL_BATCH,
+        rows: optimizers.iter().map(OptimizerSpec::rows).collect(),
+        is_sharded: false,
     });
     let model = estimator.build(build, &data.description(), &estimator.loss())?;
     let tables = model.structure().tables.iter();
@@ -136,7 +137,7 @@ fn rank(
         tables: tables.map(|table| table.indexed.clone()).collect(),
         ..Sampler::default()
     };
-    let rate = optimizers[0].learning_rate();
+    let rate = base_rate(&optimizers);
     let options = TrainerOptions {
         optimizers: optimizers.clone(),
         ..TrainerOptions::new(

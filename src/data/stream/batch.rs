@@ -106,12 +106,13 @@ impl<T: Send + 'static> Stage<Vec<T>> for Batch<T> {
         let first = start.saturating_mul(size as u64);
         let mut elements = self.from.stage.open(epoch, first);
         Box::new(iter::from_fn(move || {
-            let batch: Result<Vec<T>, _> = elements.by_ref().take(size).collect();
-            match batch {
-                Ok(batch) if batch.is_empty() => None,
-                Ok(batch) if batch.len() < size && remainder == Remainder::Drop => None,
-                batch => Some(batch),
+            // All of them, an error among them or not: the next batch begins where it always does.
+            let batch: Vec<Result<T, _>> = elements.by_ref().take(size).collect();
+            let is_short = batch.len() < size;
+            if batch.is_empty() || (is_short && remainder == Remainder::Drop) {
+                return None;
             }
+            Some(batch.into_iter().collect())
         }))
     }
 }

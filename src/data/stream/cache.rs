@@ -4,7 +4,7 @@
 //! come to its end without an error.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +13,8 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Boxed, Dataset, Size, Stage, replay};
-use crate::data::{DataError, Place, files};
+use super::{Boxed, Dataset, Size, Stage, opened, replay, sources};
+use crate::data::{DataError, Place};
 
 impl<T: Clone + Send + Sync + 'static> Dataset<T> {
     /// The same elements in every epoch, kept in memory by the first whole pass.
@@ -99,20 +99,15 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Stage<T> for OnDisk<T> {
             true => read(&self.path),
             false => write(&self.path, self.from.stage.open(0, 0)),
         };
-        match elements {
-            Ok(elements) => Box::new(replay(elements, start)),
-            Err(error) => Box::new(iter::once(Err(error))),
-        }
+        opened(elements.map(|elements| replay(elements, start)))
     }
 }
 
 fn read<T: DeserializeOwned + Send + 'static>(path: &Path) -> Result<Boxed<T>, DataError> {
+    let lines = sources::lines(path)?;
     let path = path.to_owned();
-    let file = File::open(&path).map_err(|error| files::unreadable(&path, error))?;
-    let lines = BufReader::with_capacity(files::BUFFER, file).lines();
     Ok(Box::new((1..).zip(lines).map(move |(number, line)| {
-        let line = line.map_err(|error| files::unreadable(&path, error))?;
-        serde_json::from_str(&line).map_err(|error| DataError::Row {
+        serde_json::from_str(&line?).map_err(|error| DataError::Row {
             path: path.clone(),
             place: Place::Line(number),
             problem: format!(

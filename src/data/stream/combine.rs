@@ -119,7 +119,8 @@ where
     fn size(&self) -> Size {
         match self.from.size() {
             Size::Known(0) => Size::Known(0),
-            _ => Size::Unknown,
+            Size::Endless => Size::Endless,
+            Size::Known(_) | Size::Unknown => Size::Unknown,
         }
     }
 

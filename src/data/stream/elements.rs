@@ -270,6 +270,7 @@ impl<T: Send + 'static> Stage<T> for Repeat<T> {
             let start = if pass == past { start } else { 0 };
             from.stage.open(before.saturating_add(pass), start)
         });
+        let is_endless = self.count.is_none();
         let mut current = passes.next();
         let mut is_empty = true;
         let elements = iter::from_fn(move || {
@@ -279,7 +280,11 @@ impl<T: Send + 'static> Stage<T> for Repeat<T> {
                     return Some(element);
                 }
                 // What has nothing in it would be repeated for ever.
-                current = if is_empty { None } else { passes.next() };
+                current = if is_empty && is_endless {
+                    None
+                } else {
+                    passes.next()
+                };
                 is_empty = true;
             }
         });

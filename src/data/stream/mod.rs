@@ -79,7 +79,7 @@ pub enum Size {
     Known(u64),
     /// It never ends.
     Endless,
-    /// It ends, but only reading tells where.
+    /// Only reading tells.
     Unknown,
 }
 
@@ -169,6 +169,18 @@ impl<T> fmt::Debug for Dataset<T> {
 impl<T> fmt::Debug for Elements<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "elements from {:?}", self.position)
+    }
+}
+
+/// What could be opened, or the error as the only element.
+fn opened<T, I>(elements: Result<I, DataError>) -> Boxed<T>
+where
+    T: Send + 'static,
+    I: Iterator<Item = Result<T, DataError>> + Send + 'static,
+{
+    match elements {
+        Ok(elements) => Box::new(elements),
+        Err(error) => Box::new(std::iter::once(Err(error))),
     }
 }
 

@@ -8,7 +8,7 @@ use std::thread;
 use super::{Boxed, Dataset, Size, Stage};
 
 impl<T: Send + 'static> Dataset<T> {
-    /// The same elements, up to `ahead` of them made before they are asked for.
+    /// The same elements, `ahead` of them made before they are asked for, and one that waits for room.
     #[must_use]
     pub fn prefetch(self, ahead: usize) -> Self {
         Self::new(Prefetch { from: self, ahead })
@@ -25,8 +25,9 @@ impl<T: Send + 'static> Stage<T> for Prefetch<T> {
         self.from.size()
     }
 
+    /// To be opened at one place after the other, as a shuffle does, would be a thread for each.
     fn seeks(&self) -> bool {
-        self.from.stage.seeks()
+        false
     }
 
     fn open(&self, epoch: u64, start: u64) -> Boxed<T> {

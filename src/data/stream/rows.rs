@@ -66,6 +66,7 @@ impl Dataset<Row> {
         }
         let mut table = Table::empty(like.shape.clone(), like.targets.clone(), 0);
         table.names = like.columns.clone();
+        table.encoding = like.encoding.clone();
         let mut targets = None;
         for row in self.iter(0) {
             let row = row?;

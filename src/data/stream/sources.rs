@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Boxed, Dataset, Size, Stage, replay};
+use super::{Boxed, Dataset, Size, Stage, opened, replay};
 use crate::data::{DataError, Place, files, tfrecord};
 
 impl<T: Send + 'static> Dataset<T> {
@@ -53,10 +53,7 @@ impl Dataset<String> {
     /// # Errors
     /// If a pattern names none. What cannot be read is an error among the elements.
     pub fn lines(patterns: &[PathBuf]) -> Result<Self, DataError> {
-        of_files(patterns, |path| match lines(&path) {
-            Ok(lines) => Box::new(lines),
-            Err(error) => Box::new(iter::once(Err(error))),
-        })
+        of_files(patterns, |path| opened(lines(&path)))
     }
 }
 
@@ -67,10 +64,7 @@ impl Dataset<Vec<u8>> {
     /// # Errors
     /// If a pattern names none. What cannot be read is an error among the elements.
     pub fn records(patterns: &[PathBuf]) -> Result<Self, DataError> {
-        of_files(patterns, |path| match tfrecord::records(&path) {
-            Ok(records) => Box::new(records),
-            Err(error) => Box::new(iter::once(Err(error))),
-        })
+        of_files(patterns, |path| opened(tfrecord::records(&path)))
     }
 }
 
@@ -85,7 +79,8 @@ fn of_files<T: Send + 'static>(
     }))
 }
 
-fn lines(
+/// The lines of a file without their ends; what cannot be read ends them.
+pub(super) fn lines(
     path: &Path,
 ) -> Result<impl Iterator<Item = Result<String, DataError>> + use<>, DataError> {
     let path = path.to_owned();
@@ -101,15 +96,17 @@ fn lines(
         match reader.read_until(b'\n', &mut line) {
             Ok(0) => None,
             Ok(_) => {
-                let line = line.strip_suffix(b"\n").unwrap_or(&line);
-                let line = line.strip_suffix(b"\r").unwrap_or(line);
-                Some(
-                    String::from_utf8(line.to_vec()).map_err(|_| DataError::Row {
-                        path: path.clone(),
-                        place: Place::Line(number),
-                        problem: "no text: it is not UTF-8".to_owned(),
-                    }),
-                )
+                if line.ends_with(b"\n") {
+                    line.pop();
+                }
+                if line.ends_with(b"\r") {
+                    line.pop();
+                }
+                Some(String::from_utf8(line).map_err(|_| DataError::Row {
+                    path: path.clone(),
+                    place: Place::Line(number),
+                    problem: "no text: it is not UTF-8".to_owned(),
+                }))
             }
             Err(error) => {
                 is_broken = true;

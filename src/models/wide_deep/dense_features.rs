@@ -70,7 +70,7 @@ impl<B: Backend> DenseFeaturesLayer<B> {
             let slots: Vec<_> = uses.clone().map(|(_, ids, _)| ids.slots.clone()).collect();
             let initializer = table.initializer.clone();
             let shape = [table.count, table.dimension];
-            let (range, mut looked_up) = build.table(&table.name, shape, initializer, &slots);
+            let (range, mut looked_up) = build.table(&table.name, shape, initializer, &slots)?;
             for (number, (offset, ids, combiner)) in uses.enumerate() {
                 if number > 0 {
                     build.tie(&range);

@@ -6,10 +6,6 @@ use super::Ids;
 use crate::backend::Combiner;
 use crate::onnx::{Attribute, Graph, Value};
 
-/// ONNX's number for `float` and for `int64`.
-const FLOAT: i64 = 1;
-const INT64: i64 = 7;
-
 /// The numbers in these slots of `x`.
 pub(super) fn numbers(
     graph: &mut Graph<'_>,
@@ -43,7 +39,7 @@ pub(super) fn indicator(graph: &mut Graph<'_>, x: &Value, ids: &Ids) -> Value {
     let all = graph.constant(&format!("ids below {}", ids.count), &[ids.count], &all);
     let shape = [len, ids.count];
     let is_there = graph.map("Equal", &found, &[&all], &[], &shape);
-    let mut counted = cast(graph, &is_there, FLOAT);
+    let mut counted = graph.numbers_of(&is_there);
     if let Some(weights) = weights(graph, x, ids) {
         let weights = deepened(graph, &weights);
         counted = graph.map("Mul", &counted, &[weights.name()], &[], &shape);
@@ -63,7 +59,7 @@ pub(super) fn bag(
     let found = numbers(graph, x, ids.slots.clone());
     let zero = graph.number(0.0);
     let rows = graph.apply("Max", &found, &[&zero]);
-    let rows = cast(graph, &rows, INT64);
+    let rows = graph.integers_of(&rows);
     let table = graph.weight(table);
     let shape = [len, width];
     let rows = graph.lookup(&table, &rows, width);
@@ -98,11 +94,6 @@ fn weights(graph: &mut Graph<'_>, x: &Value, ids: &Ids) -> Option<Value> {
     let first = ids.weights?;
     let slots: Range<usize> = first..first + ids.slots.len();
     Some(numbers(graph, x, slots))
-}
-
-fn cast(graph: &mut Graph<'_>, x: &Value, to: i64) -> Value {
-    let to = [("to", Attribute::Int(to))];
-    graph.map("Cast", x, &[], &to, x.shape())
 }
 
 /// `[len]` as `[len, 1]`.

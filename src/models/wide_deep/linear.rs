@@ -74,7 +74,8 @@ impl<B: Backend> LinearLayer<B> {
         let mut categories = Vec::new();
         for (name, ids) in &spec.categories {
             let slots = std::slice::from_ref(&ids.slots);
-            let (weights, place) = build.table(name, [ids.count, outputs], zeros(), slots);
+            let (weights, place) =
+                build.table(&weights_of(name), [ids.count, outputs], zeros(), slots)?;
             let bag = Bag {
                 width: outputs,
                 inputs: row,
@@ -101,6 +102,11 @@ impl<B: Backend> LinearLayer<B> {
     pub(super) fn export_named(&self, graph: &mut Graph<'_>, x: Value) -> Result<Value, OnnxError> {
         graph.layer(self.spec.name, |graph| self.export(graph, x))
     }
+}
+
+/// The weight of a column, which may be called like one of the layer's own.
+fn weights_of(column: &str) -> String {
+    format!("{column}/weights")
 }
 
 impl<B: Backend> Layer<B> for LinearLayer<B> {
@@ -179,7 +185,8 @@ impl<B: Backend> Layer<B> for LinearLayer<B> {
         let bias = graph.weight("bias");
         sum = graph.apply("Add", &sum, &[&bias]);
         for (name, ids) in &self.spec.categories {
-            let weights = (name.as_str(), self.outputs);
+            let weights = weights_of(name);
+            let weights = (weights.as_str(), self.outputs);
             let part = bag(graph, &x, ids, weights, self.spec.combiner);
             sum = graph.sum(sum, &part);
         }

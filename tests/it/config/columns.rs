@@ -127,6 +127,14 @@ fn a_column_that_cannot_be_is_named_with_line() {
             "h.buckets: 16777217 ids; single precision tells 16777216 apart: hash into fewer buckets",
         ),
         (
+            "h = { kind = \"hash\", buckets = 3, max_values = 9000000000000000000 }",
+            "h: 9000000000000000000 numbers in a row; 16777216 are the most",
+        ),
+        (
+            "n = { kind = \"numeric\", default = 1e30, normalize = { scale = 1e30 } }",
+            "n.default: expected a finite number, also when normalised",
+        ),
+        (
             "h = { kind = \"hash\", buckets = 3, max_values = 0 }",
             "h.max_values: must be at least 1",
         ),

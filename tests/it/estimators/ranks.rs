@@ -1,5 +1,5 @@
 //! The number of ranks changes neither the weights of an Estimator nor what evaluation says, and neither
-//! does it matter whether a table lies in the arena.
+//! does it matter whether a table lies in the arena; and what is refused.
 
 use std::fs;
 use std::path::Path;
@@ -53,7 +53,7 @@ fn run_file(kind: &str) -> String {
         "[data]\nformat = \"csv\"\ntrain = \"{ROOT}/examples/{data}/train.csv\"\n\
          test = \"{ROOT}/examples/{data}/test.csv\"\nlabel = \"{label}\"\n\n[columns]\n{columns}\n\
          [estimator]\nkind = \"{kind}\"\n{classes}{arguments}\n[train]\ndevice = \"cpu\"\n\
-         global_batch = 32\nmicro_batch = 6\nsteps = 12\nreduce = \"exact\"\n\
+         global_batch = 32\nmicro_batch = 6\nsteps = 12\nlog_every = 1\nreduce = \"exact\"\n\
          loss_reduction = \"mean\"\n"
     )
 }
@@ -112,14 +112,93 @@ fn a_run_with_tables_goes_on_with_another_number_of_ranks_as_if_it_had_not_stopp
 
 #[test]
 fn a_table_has_the_same_bits_in_the_arena_and_outside() {
-    // Under ZeRO-1 tables lie in the arena.
-    for what in ["linear_classifier", "linear_regressor"] {
+    // Under ZeRO-1 tables lie in the arena. Under this rule they may: a zero gradient changes nothing.
+    for what in ["linear_classifier", "dnn_regressor"] {
         let text = run_file(what);
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let outside = train(&text, &path("outside"), 2, NEW, &[]);
-        let inside = train(&text, &path("inside"), 2, NEW, &["train.zero=1"]);
+        let rule = "estimator.optimizer={kind=\"adagrad\",learning_rate=0.1}";
+        let set = [
+            rule,
+            "train.schedule={kind=\"exponential\",decay_steps=5,decay_rate=0.5}",
+        ];
+        let outside = train(&text, &path("outside"), 2, NEW, &set);
+        let set = [&set[..], &["train.zero=1"]].concat();
+        let inside = train(&text, &path("inside"), 2, NEW, &set);
         assert_eq!(inside.outcome.metrics, outside.outcome.metrics);
         assert_eq!(inside.digest, outside.digest, "{what}");
     }
+}
+
+/// Why a run cannot be trained.
+fn refusal(text: &str, set: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.toml");
+    fs::write(&path, text).unwrap();
+    let overrides: Vec<_> = set.iter().map(|text| Override::set(text)).collect();
+    match RunConfig::load(&path, &overrides) {
+        Err(error) => error.to_string(),
+        Ok(config) => {
+            let session = Session::new(config, folder.path().join("run"), NEW, Ranks::Threads(1));
+            session.train().unwrap_err().to_string()
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_a_remedy() {
+    let text = run_file("linear_classifier");
+    let sharded = refusal(&text, &["train.zero=1"]);
+    assert!(
+        sharded.contains("zero = 1 cannot; set zero = 0"),
+        "{sharded}"
+    );
+    let twice = "estimator.feature_columns=[\"length\", \"brand\", \"length\"]";
+    let twice = refusal(&text, &[twice]);
+    assert!(twice.contains("'length' is named twice"), "{twice}");
+    let text = run_file("dnn_classifier");
+    let plain = refusal(&text, &["estimator.feature_columns=[\"brand\"]"]);
+    assert!(
+        plain.contains("'brand' is categorical") && plain.contains("wrap it"),
+        "{plain}"
+    );
+    let wrapped = "estimator.feature_columns=[{kind=\"indicator\",column=\"petal_length\"}]";
+    let wrapped = refusal(&text, &[wrapped]);
+    assert!(wrapped.contains("'petal_length' is numeric"), "{wrapped}");
+    let classes = refusal(&text, &["estimator.n_classes=4"]);
+    assert!(
+        classes.contains("n_classes is 4, but") && classes.contains("3 classes"),
+        "{classes}"
+    );
+}
+
+#[test]
+fn a_micro_batch_of_an_evaluation_may_be_larger_than_what_is_trained_on() {
+    let text = run_file("linear_regressor");
+    let folder = tempfile::tempdir().unwrap();
+    let set = [
+        "data.take=10",
+        "train.global_batch=40",
+        "train.micro_batch=30",
+        "train.steps=2",
+    ];
+    let trained = train(&text, &folder.path().join("run"), 1, NEW, &set);
+    assert!(trained.outcome.metrics["test_average_loss"].is_finite());
+}
+
+#[test]
+fn a_side_of_rate_0_stands_still_and_the_other_learns() {
+    let text = run_file("dnn_linear_combined_regressor");
+    let folder = tempfile::tempdir().unwrap();
+    let still = "estimator.dnn_optimizer={kind=\"sgd\",learning_rate=0.0}";
+    let set = [
+        still,
+        "estimator.linear_optimizer={kind=\"sgd\",learning_rate=0.01}",
+    ];
+    let trained = train(&text, &folder.path().join("run"), 2, NEW, &set);
+    assert!(
+        trained.losses[11] < trained.losses[0] / 2.0,
+        "{:?}",
+        trained.losses
+    );
 }

@@ -52,6 +52,42 @@ fn slots(table: &Table, column: &str) -> Vec<f32> {
     rows.flat_map(|row| row[slots.clone()].to_vec()).collect()
 }
 
+#[test]
+fn what_training_rows_had_may_be_missing_in_all_others() {
+    let data = "format = \"jsonl\"\ntrain = \"train\"\ntest = \"test\"\nlabel = \"y\"\n";
+    let folder = Folder::regression(data)
+        .with(
+            "train",
+            "{\"a\":1,\"h\":5,\"y\":0}\n{\"a\":2,\"h\":7,\"y\":1}\n",
+        )
+        .with("test", "{\"a\":3,\"y\":0}\n");
+    let columns = "a = \"numeric\"\nh = { kind = \"numeric\", default = 40 }\n";
+    let table = folder.encoded(columns, Split::Test).unwrap();
+    assert_eq!(table.features, [3.0, 40.0]);
+    let misspelt = "a = \"numeric\"\nhh = { kind = \"numeric\", default = 40 }\n";
+    let error = folder.encoded(misspelt, Split::Train).unwrap_err();
+    assert!(error.contains("no feature column 'hh'"), "{error}");
+}
+
+#[test]
+fn numbers_too_near_for_a_deviation_are_only_centred() {
+    let folder = folder("csv", "x,y\n1e-40,0\n2e-40,1\n");
+    let columns = "x = { kind = \"numeric\", normalize = \"standardize\" }";
+    let table = folder.encoded(columns, Split::Train).unwrap();
+    let Some(ColumnSpec::Numeric(spec)) = table.encoding.as_ref().unwrap().fitted.get("x") else {
+        panic!("x is numeric");
+    };
+    assert!(matches!(
+        spec.normalize,
+        Normalize::Standardized { deviation: 1.0, .. }
+    ));
+    let written = serde_json::to_string(&table.encoding).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Option<ringstep::columns::Encoding>>(&written).unwrap(),
+        table.encoding
+    );
+}
+
 const COLUMNS: &str = r#"
     age = { kind = "numeric", default = 40, normalize = "standardize" }
     age_bucketized = { kind = "bucketized", source = "age", boundaries = [30, 52] }
