@@ -113,8 +113,7 @@ pub enum DataError {
     },
     /// Rows have another size than the run file says.
     #[error(
-        "{}: a row has {found} features, but its shape, of [data] or where it has none of the Keras model, is \
-         {shape}, which are {}",
+        "{}: a row has {found} features, but shape = {shape} asks for {}",
         path.display(), shape.elements()
     )]
     Shape {

@@ -299,9 +299,8 @@ impl<'a, B: Backend> Build<'a, B> {
     /// numbers at `slots` of a sample. The range is as of [`Self::parameter`].
     ///
     /// Where the optimizer steps only the rows that a step touches, or need not step others and they are many,
-    /// those that are touched alone are in the arena. What is looked up there stands behind the numbers of
-    /// each sample, as many as `slots` have, from the number on that is returned, counted from the sample's
-    /// end.
+    /// those alone are in the arena. What is looked up there stands behind the numbers of each sample, as
+    /// many as `slots` have, from the number on that is returned, counted from the sample's end.
     ///
     /// # Errors
     /// If the optimizer steps only rows that are touched, but each rank only its shard.
@@ -314,6 +313,7 @@ impl<'a, B: Backend> Build<'a, B> {
     ) -> Result<(Range<usize>, Option<usize>), LayerError> {
         let looked_up: usize = slots.iter().map(Range::len).sum();
         let capacity = match &self.working_sets {
+            None => None,
             Some(sets) => match (sets.rows[self.optimizer], sets.batch * looked_up) {
                 (StepsRows::LookedUp, _) if sets.is_sharded => {
                     return Err(self.argument_error(format!(
@@ -325,7 +325,6 @@ impl<'a, B: Backend> Build<'a, B> {
                 (StepsRows::Any, touched) if touched < rows && !sets.is_sharded => Some(touched),
                 (StepsRows::Any | StepsRows::All, _) => None,
             },
-            None => None,
         };
         let Some(capacity) = capacity else {
             let range = self.parameter(weight, &[rows, width], init, Group::Decay);

@@ -245,7 +245,7 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
     files.config.shape = Some([8, 8, 1].into());
     assert_eq!(
         files.train(CLASSES).unwrap_err(),
-        "train.csv: a row has 2 features, but [data] shape = [8, 8, 1] asks for 64"
+        "train.csv: a row has 2 features, but shape = [8, 8, 1] asks for 64"
     );
 }
 

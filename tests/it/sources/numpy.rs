@@ -220,7 +220,7 @@ fn mistakes_are_named() {
     two.data = format!("{PAIR}\nshape = [3]");
     assert_eq!(
         two.train().unwrap_err(),
-        "x.npy: a row has 2 features, but [data] shape = [3] asks for 3"
+        "x.npy: a row has 2 features, but shape = [3] asks for 3"
     );
     two.data = PAIR.replace("\"x.npy\"", "[\"x.npy\", \"z.npy\"]");
     assert_eq!(

@@ -214,7 +214,7 @@ fn mistakes_have_file_row_and_column() {
             Compression::SNAPPY,
             &[Int64(vec![0]), Int64(vec![0])]
         )),
-        "a.parquet: column 'g' is nested; choose columns of single values by features in [data]"
+        "a.parquet: column 'g' is nested; learn from columns of single values alone, which features in [data], or [columns], chooses"
     );
     let empty = [Int64(Vec::new()), Int64(Vec::new())];
     assert_eq!(
