@@ -5,6 +5,7 @@
 mod report;
 
 use std::ffi::{CStr, CString, c_char};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
@@ -98,6 +99,8 @@ pub(super) fn load(
     source: &Source,
     precision: Option<Precision>,
 ) -> Result<CUmodule, BackendError> {
+    // A driver that took none of it takes none later: the compiler's longest step is then left out.
+    static REFUSES_MACHINE_CODE: AtomicBool = AtomicBool::new(false);
     let failed = |problem| BackendError::Kernels {
         device: device.ordinal,
         file: source.name,
@@ -107,6 +110,10 @@ pub(super) fn load(
     let targets = compiler.targets(device.capability).map_err(failed)?;
     let mut refusal = DriverError(CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU);
     for target in targets {
+        let is_machine_code = matches!(target, Target::MachineCode(_));
+        if is_machine_code && REFUSES_MACHINE_CODE.load(Ordering::Relaxed) {
+            continue;
+        }
         let code = build(&compiler, source, precision, target).map_err(failed)?;
         // SAFETY: a whole image of either kind; PTX ends with a zero byte.
         match unsafe { result::module::load_data(code.as_ptr().cast()) } {
@@ -122,6 +129,7 @@ pub(super) fn load(
         ) {
             break;
         }
+        REFUSES_MACHINE_CODE.fetch_or(is_machine_code, Ordering::Relaxed);
     }
     Err(failed(compiler.refused(refusal)))
 }
