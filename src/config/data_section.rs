@@ -39,6 +39,8 @@ pub(super) struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     classes: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    na_value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     skip_damaged: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     shape: Option<Shape>,
@@ -150,12 +152,13 @@ impl DataSection {
         use Format::{Csv, Idx, Images, JsonLines, Numpy, Parquet, TfRecord};
         let rows = &[Csv, JsonLines, Parquet, TfRecord, Numpy, Images][..];
         let columns = &[Csv, JsonLines, Parquet, TfRecord][..];
-        let keys: [(Key, bool, &[Format]); 10] = [
+        let keys: [(Key, bool, &[Format]); 11] = [
             (&["data", "train"], self.train.is_some(), rows),
             (&["data", "test"], self.test.is_some(), rows),
             (&["data", "features"], self.features.is_some(), columns),
             (&["data", "label"], self.label.is_some(), columns),
             (&["data", "weight"], self.weight.is_some(), columns),
+            (&["data", "na_value"], self.na_value.is_some(), &[Csv]),
             (
                 &["data", "train_images"],
                 self.train_images.is_some(),
@@ -235,6 +238,7 @@ impl DataSection {
             label,
             weight: self.weight,
             classes: self.classes,
+            na_value: self.na_value,
         })
     }
 
@@ -362,6 +366,7 @@ impl From<Source> for DataSection {
             test_images: None,
             test_labels: None,
             classes: None,
+            na_value: None,
             skip_damaged: None,
             shape: None,
             scale: None,
@@ -382,6 +387,7 @@ impl From<Source> for DataSection {
                 label: Some(columns.label),
                 weight: columns.weight,
                 classes: columns.classes,
+                na_value: columns.na_value,
                 skip_damaged: match columns.format {
                     ColumnFormat::TfRecord { skip_damaged } => Some(skip_damaged),
                     _ => None,

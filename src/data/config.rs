@@ -120,6 +120,8 @@ pub struct ColumnSource {
     pub weight: Option<String>,
     /// Names of the classes in index order; `None` takes those found in `train`, sorted.
     pub classes: Option<Vec<String>>,
+    /// CSV: a field that is missing, beside one that is empty.
+    pub na_value: Option<String>,
 }
 
 /// A pair of arrays for each split.

@@ -24,7 +24,8 @@ pub(super) fn read(paths: &[PathBuf], spec: &Spec<'_>) -> Result<Table, DataErro
         }
         let places = Places::find(path, &header, spec)?;
         let before = builder.rows();
-        rows(path, &mut reader, (&header, &places), &mut builder)?;
+        let na_value = spec.na_value.map(str::as_bytes);
+        rows(path, &mut reader, (&header, &places, na_value), &mut builder)?;
         if builder.rows() == before {
             return Err(DataError::Empty {
                 path: path.to_owned(),
@@ -41,7 +42,7 @@ pub(super) fn read(paths: &[PathBuf], spec: &Spec<'_>) -> Result<Table, DataErro
 fn rows(
     path: &Path,
     reader: &mut csv::Reader<impl Read>,
-    (header, places): (&[String], &Places),
+    (header, places, na_value): (&[String], &Places, Option<&[u8]>),
     builder: &mut Builder<'_>,
 ) -> Result<(), DataError> {
     let mut record = ByteRecord::new();
@@ -56,7 +57,10 @@ fn rows(
             problem,
         };
         let fail = |index: usize, problem| wrong(header[index].clone(), problem);
-        let field = |index: usize| Field(record[index].trim_ascii());
+        let field = |index: usize| match record[index].trim_ascii() {
+            text if Some(text) == na_value => Field(b""),
+            text => Field(text),
+        };
         for (place, &index) in places.features.iter().enumerate() {
             builder
                 .feature(place, &[field(index)])
@@ -109,7 +113,16 @@ impl Value for Field<'_> {
     fn number(&self) -> Result<f64, String> {
         decimal(self.0)
             .or_else(|| std::str::from_utf8(self.0).ok()?.parse().ok())
-            .ok_or_else(|| format!("expected a number, found '{}'", self.shown()))
+            .ok_or_else(|| {
+                let shown = self.shown();
+                let remedy = match &shown[..] {
+                    "NA" | "N/A" | "NULL" | "null" | "None" | "?" => {
+                        format!("; where that is a missing value, set na_value = \"{shown}\" in [data]")
+                    }
+                    _ => String::new(),
+                };
+                format!("expected a number, found '{shown}'{remedy}")
+            })
     }
 
     fn text(&self) -> Option<Cow<'_, [u8]>> {

@@ -56,6 +56,7 @@ pub fn load(
                 classes: known_classes(source.classes.as_deref(), trained),
                 scale: config.scale,
                 encoder: encoder.as_ref(),
+                na_value: source.na_value.as_deref(),
             };
             named(source.format, paths, &spec)?
         }
@@ -120,6 +121,10 @@ pub fn load_features(
         classes: None,
         scale: config.scale,
         encoder: encoder.as_ref(),
+        na_value: match &config.source {
+            Source::Columns(source) => source.na_value.as_deref(),
+            Source::Arrays(_) | Source::Images(_) => None,
+        },
     };
     let columns = |format| named(format, &[path.to_owned()], &spec);
     let arrays = |format| {

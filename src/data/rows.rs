@@ -22,6 +22,8 @@ pub(super) struct Spec<'a> {
     pub(super) scale: f64,
     /// What makes feature columns of the features; `None` takes their numbers.
     pub(super) encoder: Option<&'a Encoder>,
+    /// CSV: a field that is missing, beside one that is empty.
+    pub(super) na_value: Option<&'a str>,
 }
 
 impl Spec<'_> {

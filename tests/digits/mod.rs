@@ -122,6 +122,7 @@ impl Digits {
             label: "digit".to_owned(),
             weight: None,
             classes: None,
+            na_value: None,
         });
         let config = DataConfig {
             shape: Some([8, 8, 1].into()),

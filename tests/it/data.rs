@@ -34,6 +34,7 @@ impl Files {
             label: "y".to_owned(),
             weight: None,
             classes: None,
+            na_value: None,
         };
         let config = DataConfig::new(Source::Columns(source));
         Self { folder, config }

@@ -1,5 +1,6 @@
 //! Runs that are killed without notice, again and again, and go on each time.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -13,6 +14,14 @@ use crate::commands::{ringstep, trained};
 
 /// How often a run is killed.
 const KILLS: u32 = 5;
+
+/// The step of the newest checkpoint that is there, whole or not.
+fn saved(folder: &Path) -> Option<u64> {
+    let entries = fs::read_dir(folder.join("checkpoints")).ok()?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let steps = names.filter_map(|name| name.strip_prefix("step-")?.parse().ok());
+    steps.max()
+}
 
 /// The hash of the final weights, and the step and loss of every line of the log.
 fn outcome(folder: &Path) -> (String, Vec<(u64, f64)>) {
@@ -35,8 +44,8 @@ fn a_run_that_is_killed_at_any_moment_ends_as_if_nothing_had_happened() {
     let folder = folder.path();
     let arguments = |run: &'static str, option| {
         let set = [
-            "train.steps=80",
-            "train.checkpoint_every=4",
+            "train.steps=400",
+            "train.checkpoint_every=10",
             "train.evaluate_every=50",
         ];
         let set = set.into_iter().flat_map(|value| ["--set", value]);
@@ -59,11 +68,13 @@ fn a_run_that_is_killed_at_any_moment_ends_as_if_nothing_had_happened() {
 
     let mut moments = Stream::new(7, "moments");
     let mut kills = 0;
+    let killed = folder.join("killed");
     for _ in 0..KILLS {
-        // Before there is a configuration there is no run to go on with.
-        let option = match folder.join("killed/config.toml").exists() {
-            true => "--resume",
-            false => "--overwrite",
+        let before = saved(&killed);
+        // Without a checkpoint there is no run to go on with.
+        let option = match before {
+            Some(_) => "--resume",
+            None => "--overwrite",
         };
         let mut run = Command::new(env!("CARGO_BIN_EXE_ringstep"))
             .args(arguments("killed", option))
@@ -72,7 +83,11 @@ fn a_run_that_is_killed_at_any_moment_ends_as_if_nothing_had_happened() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let moment = moments.uniform() * seconds / f64::from(KILLS);
+        // Each goes on for at least a checkpoint, however slow the machine is.
+        while saved(&killed) == before && run.try_wait().unwrap().is_none() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let moment = moments.uniform() * seconds / f64::from(4 * KILLS);
         thread::sleep(Duration::from_secs_f64(moment));
         kills += u32::from(run.try_wait().unwrap().is_none());
         run.kill().unwrap();
@@ -82,9 +97,9 @@ fn a_run_that_is_killed_at_any_moment_ends_as_if_nothing_had_happened() {
     let ended = ringstep(folder, &arguments("killed", "--resume"));
     assert!(ended.status.success(), "{ended:?}");
     let said = String::from_utf8_lossy(&ended.stdout);
-    assert!(said.contains(" to 80\n"), "it began anew: {said}");
+    assert!(said.contains(" to 400\n"), "it began anew: {said}");
     assert_eq!(
-        outcome(&folder.join("killed")),
+        outcome(&killed),
         outcome(&folder.join("whole"))
     );
 }

@@ -70,6 +70,26 @@ fn what_training_rows_had_may_be_missing_in_all_others() {
 }
 
 #[test]
+fn a_text_stands_for_a_missing_value_where_the_run_file_says_so() {
+    let data = "format = \"csv\"\ntrain = \"train\"\nlabel = \"y\"\n";
+    let columns = "a = { kind = \"numeric\", default = 40 }\nb = \"vocabulary\"";
+    let table = |na_value: &str| {
+        Folder::regression(&format!("{data}{na_value}"))
+            .with("train", "a,b,y\nNA, NA,0\n7,x,1\n")
+            .encoded(columns, Split::Train)
+    };
+    let read = table("na_value = \"NA\"").unwrap();
+    assert_eq!(slots(&read, "a"), [40.0, 7.0]);
+    // No id, and a vocabulary of one word.
+    assert_eq!(slots(&read, "b"), [-1.0, 0.0]);
+    assert_eq!(
+        table("").unwrap_err(),
+        "train:2: column 'a': expected a number, found 'NA'; where that is a missing value, set na_value \
+         = \"NA\" in [data]"
+    );
+}
+
+#[test]
 fn numbers_too_near_for_a_deviation_are_only_centred() {
     let folder = folder("csv", "x,y\n1e-40,0\n2e-40,1\n");
     let columns = "x = { kind = \"numeric\", normalize = \"standardize\" }";
