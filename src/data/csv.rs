@@ -25,7 +25,12 @@ pub(super) fn read(paths: &[PathBuf], spec: &Spec<'_>) -> Result<Table, DataErro
         let places = Places::find(path, &header, spec)?;
         let before = builder.rows();
         let na_value = spec.na_value.map(str::as_bytes);
-        rows(path, &mut reader, (&header, &places, na_value), &mut builder)?;
+        rows(
+            path,
+            &mut reader,
+            (&header, &places, na_value),
+            &mut builder,
+        )?;
         if builder.rows() == before {
             return Err(DataError::Empty {
                 path: path.to_owned(),
@@ -117,7 +122,9 @@ impl Value for Field<'_> {
                 let shown = self.shown();
                 let remedy = match &shown[..] {
                     "NA" | "N/A" | "NULL" | "null" | "None" | "?" => {
-                        format!("; where that is a missing value, set na_value = \"{shown}\" in [data]")
+                        format!(
+                            "; where that is a missing value, set na_value = \"{shown}\" in [data]"
+                        )
                     }
                     _ => String::new(),
                 };

@@ -98,8 +98,5 @@ fn a_run_that_is_killed_at_any_moment_ends_as_if_nothing_had_happened() {
     assert!(ended.status.success(), "{ended:?}");
     let said = String::from_utf8_lossy(&ended.stdout);
     assert!(said.contains(" to 400\n"), "it began anew: {said}");
-    assert_eq!(
-        outcome(&killed),
-        outcome(&folder.join("whole"))
-    );
+    assert_eq!(outcome(&killed), outcome(&folder.join("whole")));
 }

@@ -9,10 +9,9 @@ use crate::backend::Element;
 /// Alignment in bytes: a cache line, and one AVX-512 register.
 const ALIGNMENT: usize = 64;
 
-/// Bytes of a huge page, and from how many on an array is put into such: rows of a table that are looked up
-/// here and there would else each wait for the address of their page.
+/// Bytes of a huge page. Arrays of as much are put into such: rows of a table that are looked up here and
+/// there would else each wait for the address of their page.
 const HUGE_PAGE: usize = 2 << 20;
-const LARGE: usize = 16 * HUGE_PAGE;
 
 /// A fixed-length array on the heap whose first element starts a cache line.
 #[derive(Debug)]
@@ -54,7 +53,7 @@ impl<T> Buffer<T> {
     fn layout(len: usize) -> Option<Layout> {
         let layout = Layout::array::<T>(len).ok()?;
         let alignment = match layout.size() {
-            LARGE.. => HUGE_PAGE,
+            HUGE_PAGE.. => HUGE_PAGE,
             _ => ALIGNMENT,
         };
         layout.align_to(alignment).ok()

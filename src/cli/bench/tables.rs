@@ -30,8 +30,8 @@ const ROWS: usize = 16 * GLOBAL_BATCH;
 const NUMBERS: usize = 16;
 
 /// Steps before those that count, and steps of a measurement.
-const WARM_UP: u64 = 20;
-const STEPS: u64 = 100;
+const WARM_UP: u64 = 500;
+const STEPS: u64 = 1000;
 
 /// Measures a wide and deep model with each size of its tables, in turn.
 pub(super) fn run(arguments: &TablesArguments) -> Result<(), Failure> {
