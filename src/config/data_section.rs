@@ -99,6 +99,14 @@ impl DataSection {
         }
         self.refuse_foreign()?;
         self.check_paths()?;
+        if let Some(text) = &self.na_value
+            && (text.is_empty() || text.trim_ascii() != text)
+        {
+            return Err(invalid(
+                &["data", "na_value"],
+                "expected a text without space around it; an empty field is missing anyway",
+            ));
+        }
         let mut classes = self.classes.iter().flatten().enumerate();
         let named_before = |(index, name): &(usize, &String)| {
             self.classes

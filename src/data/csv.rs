@@ -123,7 +123,8 @@ impl Value for Field<'_> {
                 let remedy = match &shown[..] {
                     "NA" | "N/A" | "NULL" | "null" | "None" | "?" => {
                         format!(
-                            "; where that is a missing value, set na_value = \"{shown}\" in [data]"
+                            "; where that is a missing value, leave the row out, or set na_value = \
+                             \"{shown}\" in [data] and give the column a default in [columns]"
                         )
                     }
                     _ => String::new(),

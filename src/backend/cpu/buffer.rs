@@ -9,8 +9,8 @@ use crate::backend::Element;
 /// Alignment in bytes: a cache line, and one AVX-512 register.
 const ALIGNMENT: usize = 64;
 
-/// Bytes of a huge page. Arrays of as much are put into such: rows of a table that are looked up here and
-/// there would else each wait for the address of their page.
+/// Bytes of a huge page. All arrays of as much are put into such, for the sake of tables: rows that are looked
+/// up here and there would else each wait for the address of their page.
 const HUGE_PAGE: usize = 2 << 20;
 
 /// A fixed-length array on the heap whose first element starts a cache line.

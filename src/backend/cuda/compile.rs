@@ -99,7 +99,7 @@ pub(super) fn load(
     source: &Source,
     precision: Option<Precision>,
 ) -> Result<CUmodule, BackendError> {
-    // A driver that took none of it takes none later: the compiler's longest step is then left out.
+    // A driver that has refused some is taken to refuse all: the compiler's longest step is then left out.
     static REFUSES_MACHINE_CODE: AtomicBool = AtomicBool::new(false);
     let failed = |problem| BackendError::Kernels {
         device: device.ordinal,
@@ -129,7 +129,9 @@ pub(super) fn load(
         ) {
             break;
         }
-        REFUSES_MACHINE_CODE.fetch_or(is_machine_code, Ordering::Relaxed);
+        if is_machine_code {
+            REFUSES_MACHINE_CODE.store(true, Ordering::Relaxed);
+        }
     }
     Err(failed(compiler.refused(refusal)))
 }

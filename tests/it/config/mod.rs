@@ -120,6 +120,7 @@ fn the_resolved_configuration_reads_back_equal() {
         "data.shape=[8, 8, 1]",
         "data.weight=w",
         "data.classes=[\"a\", \"b\"]",
+        "data.na_value=NA",
         "train.zero=1",
         "train.best=accuracy",
         "train.evaluate_every=600s",

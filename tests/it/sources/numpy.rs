@@ -233,6 +233,11 @@ fn mistakes_are_named() {
         "run.toml:5: data.label: only csv, jsonl, parquet, tfrecord has it; numpy has train, test, \
          train_labels, test_labels"
     );
+    two.data = format!("{PAIR}\nna_value = \"NA\"");
+    assert_eq!(
+        two.train().unwrap_err(),
+        "run.toml:5: data.na_value: only csv has it; numpy has train, test, train_labels, test_labels"
+    );
 }
 
 #[test]

@@ -83,9 +83,13 @@ fn a_text_stands_for_a_missing_value_where_the_run_file_says_so() {
     // No id, and a vocabulary of one word.
     assert_eq!(slots(&read, "b"), [-1.0, 0.0]);
     assert_eq!(
+        table("na_value = \" NA\"").unwrap_err(),
+        "run.toml:5: data.na_value: expected a text without space around it; an empty field is missing anyway"
+    );
+    assert_eq!(
         table("").unwrap_err(),
-        "train:2: column 'a': expected a number, found 'NA'; where that is a missing value, set na_value \
-         = \"NA\" in [data]"
+        "train:2: column 'a': expected a number, found 'NA'; where that is a missing value, leave the \
+         row out, or set na_value = \"NA\" in [data] and give the column a default in [columns]"
     );
 }
 
