@@ -122,14 +122,32 @@ extern "C" __global__ void scatter_bags(Bag bag, size_t samples, size_t rows,
     }
 }
 
-// table[rows, width] = values[count, width] at the indices, none of which is there twice. 8 bytes an
+// Field of src/backend/lookup.rs, field by field as src/backend/cuda/lookup.rs passes it.
+struct Field {
+    size_t record, offset, width;
+};
+
+// values[count, width] = the field of table[records, record] at the indices, zeros for none. 8 bytes an
 // element of `values`.
-extern "C" __global__ void put_rows(size_t width, size_t count, size_t rows, const float* indices,
+extern "C" __global__ void take_rows(Field field, size_t count, size_t records, const float* indices,
+                                     const float* table, float* values) {
+    FOR_EACH(i, count * field.width) {
+        const Divided place = divide(i, field.width);
+        const size_t row = row_of(indices[place.quotient], records);
+        const float* from = table + field.offset + place.remainder;
+        values[i] = row != records ? from[row * field.record] : 0.f;
+    }
+}
+
+// The field of table[records, record] = values[count, width] at the indices, none of which is there
+// twice. 8 bytes an element of `values`.
+extern "C" __global__ void put_rows(Field field, size_t count, size_t records, const float* indices,
                                     const float* values, float* table) {
-    FOR_EACH(i, count * width) {
-        const Divided place = divide(i, width);
-        const size_t row = row_of(indices[place.quotient], rows);
-        if (row != rows) table[row * width + place.remainder] = values[i];
+    FOR_EACH(i, count * field.width) {
+        const Divided place = divide(i, field.width);
+        const size_t row = row_of(indices[place.quotient], records);
+        float* to = table + field.offset + place.remainder;
+        if (row != records) to[row * field.record] = values[i];
     }
 }
 

@@ -30,10 +30,19 @@ pub trait Lookup: Memory {
         write: Accumulate,
     );
 
-    /// `table[indices[i]] = rows[i]`, rows of `width` elements. No index is there twice.
+    /// `rows[i] = field of table[indices[i]]`.
+    fn take_rows(
+        &mut self,
+        field: Field,
+        indices: View<'_, Self>,
+        table: View<'_, Self>,
+        rows: ViewMut<'_, Self>,
+    );
+
+    /// `field of table[indices[i]] = rows[i]`. No index is there twice.
     fn put_rows(
         &mut self,
-        width: usize,
+        field: Field,
         indices: View<'_, Self>,
         rows: View<'_, Self>,
         table: ViewMut<'_, Self>,
@@ -49,6 +58,33 @@ pub trait Lookup: Memory {
         x: View<'_, Self>,
         y: ViewMut<'_, Self>,
     );
+}
+
+/// The same part of each record of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// Elements of a record.
+    pub record: usize,
+    /// Where the field starts in it.
+    pub offset: usize,
+    /// Elements of the field.
+    pub width: usize,
+}
+
+impl Field {
+    /// The number of records in a table of `table` elements, `rows` elements of which are asked for by
+    /// `indices` of them.
+    ///
+    /// # Panics
+    /// If the field reaches beyond its record, or there is not a row an index.
+    pub(super) fn records(&self, table: usize, indices: usize, rows: usize) -> usize {
+        assert!(
+            self.offset + self.width <= self.record,
+            "a field within its record: {self:?}"
+        );
+        assert_eq!(rows, indices * self.width, "one row an index");
+        table / self.record
+    }
 }
 
 /// How rows of a table become a part of each sample.

@@ -24,7 +24,7 @@ pub use activation::{Activate, Activation, DropoutKey, Saved};
 pub use choice::DeviceChoice;
 pub use convolution::{ConvGeometry, Convolution, Convolve, Padding};
 pub use fixed_point::FixedPoint;
-pub use lookup::{Bag, COLUMN, Column, Combiner, Lookup};
+pub use lookup::{Bag, COLUMN, Column, Combiner, Field, Lookup};
 pub use loss::{Compared, Loss, Losses};
 pub use matmul::{Form, Matmul, MatmulCall, MatmulChoice, MatmulShape, TimedMatmul};
 pub use memory::{BackendError, Element, Fence, Memory, Region, RegionOwner};

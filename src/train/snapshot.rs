@@ -1,10 +1,10 @@
 //! A replica's numbers on their way to and from a checkpoint. Padding stays behind.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use super::inference::wanted;
-use super::tables::Table;
 use super::{TrainError, Trainer};
 use crate::backend::{Backend, Memory};
 use crate::checkpoint::{
@@ -122,7 +122,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         self.backend
             .upload(&host.state, B::view_mut(&mut self.state));
         for (table, values) in self.tables.iter_mut().zip(&host.tables) {
-            self.backend.upload(values, B::view_mut(&mut table.values));
+            table.upload(&mut self.backend, table.record.values(), values);
         }
     }
 
@@ -168,8 +168,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             }
         }
         for (table, arrays) in self.tables.iter_mut().zip(&host.tables) {
-            for (state, values) in table.states.iter_mut().zip(arrays) {
-                self.backend.upload(values, B::view_mut(state));
+            for (state, values) in table.record.states().zip(arrays) {
+                table.upload(&mut self.backend, state, values);
             }
         }
         Ok(())
@@ -243,27 +243,19 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             values
         };
         let parts = self.optimizers.parts().iter();
-        HostOptimizers {
-            arrays: parts
-                .map(|part| {
-                    let count = part.optimizer.state_names().len();
-                    (0..count)
-                        .map(|index| download(part.optimizer.state(index)))
-                        .collect()
-                })
-                .collect(),
-            tables: self
-                .tables
-                .iter()
-                .map(|table| {
-                    table
-                        .states
-                        .iter()
-                        .map(|state| download(B::view(state)))
-                        .collect()
-                })
-                .collect(),
-        }
+        let arrays = parts
+            .map(|part| {
+                let count = part.optimizer.state_names().len();
+                (0..count)
+                    .map(|index| download(part.optimizer.state(index)))
+                    .collect()
+            })
+            .collect();
+        let tables = self.tables.iter();
+        let tables = tables
+            .map(|table| table.download(&mut backend, table.record.states()))
+            .collect();
+        HostOptimizers { arrays, tables }
     }
 
     pub(super) fn host_tensors(&mut self) -> HostTensors {
@@ -272,15 +264,14 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         self.backend.clone().download(view, &mut parameters);
         let mut state = vec![0.0; <B as Memory>::len(B::view(&self.state))];
         self.backend.download(B::view(&self.state), &mut state);
-        let mut table = |table: &Table<B>| {
-            let mut values = vec![0.0; table.shape.iter().product()];
-            self.backend.download(B::view(&table.values), &mut values);
-            values
-        };
+        let tables = self.tables.iter();
+        let tables = tables
+            .flat_map(|table| table.download(&mut self.backend, iter::once(table.record.values())))
+            .collect();
         HostTensors {
             parameters,
             state,
-            tables: self.tables.iter().map(&mut table).collect(),
+            tables,
         }
     }
 

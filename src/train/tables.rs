@@ -3,20 +3,23 @@
 use std::ops::Range;
 
 use super::{TrainError, Trainer};
-use crate::backend::{Accumulate, Backend, Bag, ViewMut};
+use crate::backend::{Backend, Field, View, ViewMut};
 use crate::layers;
 use crate::models::Model;
 use crate::optim::Optimizers;
 use crate::params::{Layout, WorkingSet};
+
+/// Records that go over the host together.
+const CHUNK: usize = 4096;
 
 /// A table, all of it, with the state that its optimizer keeps of it.
 pub(super) struct Table<B: Backend> {
     pub(super) spec: layers::Table,
     /// `[rows, width]`, as a checkpoint has it.
     pub(super) shape: Vec<usize>,
-    pub(super) values: B::Buffer<f32>,
-    /// As many as the optimizer has names for them.
-    pub(super) states: Vec<B::Buffer<f32>>,
+    pub(super) record: Record,
+    /// One of each row.
+    records: B::Buffer<f32>,
     /// Which optimizer steps it.
     pub(super) optimizer: usize,
     /// The working set in the arena, and in the optimizer's state.
@@ -24,6 +27,39 @@ pub(super) struct Table<B: Backend> {
     state: Range<usize>,
     /// The rows of the working set.
     rows: B::Buffer<f32>,
+}
+
+/// What a table has of a row: its values and, behind them, the optimizer's state of it, so that what a
+/// step needs of a row shares cache lines.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record {
+    /// Elements of a row, and numbers that each state has of it.
+    width: usize,
+    /// As many as the optimizer has names for them.
+    states: usize,
+}
+
+impl Record {
+    fn len(self) -> usize {
+        (1 + self.states) * self.width
+    }
+
+    /// The row's values.
+    pub(super) fn values(self) -> Field {
+        Field {
+            record: self.len(),
+            offset: 0,
+            width: self.width,
+        }
+    }
+
+    /// What the optimizer keeps of the row.
+    pub(super) fn states(self) -> impl Iterator<Item = Field> {
+        (1..=self.states).map(move |index| Field {
+            offset: index * self.width,
+            ..self.values()
+        })
+    }
 }
 
 impl<B: Backend> Table<B> {
@@ -40,23 +76,83 @@ impl<B: Backend> Table<B> {
             .find(|segment| segment.tensor == spec.tensor && segment.arena == tensor.range())
             .expect("a table is stepped as a whole by each rank");
         let shape = tensor.stored_shape();
-        let elements = shape.iter().product();
-        let mut states = Vec::new();
-        for index in 0..part.optimizer.state_names().len() {
-            let mut state = backend.allocate("optimizer state of a table", elements)?;
-            backend.fill(B::view_mut(&mut state), part.optimizer.initial(index));
-            states.push(state);
-        }
-        Ok(Self {
-            values: backend.allocate("table", elements)?,
-            states,
+        let record = Record {
+            width: spec.width,
+            states: part.optimizer.state_names().len(),
+        };
+        let elements = shape.iter().product::<usize>() / record.width * record.len();
+        let mut table = Self {
+            records: backend.allocate("table and its optimizer's state", elements)?,
+            record,
             optimizer: tensor.optimizer,
             arena: tensor.range(),
             state: segment.state.clone(),
             rows: backend.allocate("rows of a table", spec.indexed.capacity)?,
             spec: spec.clone(),
             shape,
-        })
+        };
+        for (index, state) in record.states().enumerate() {
+            let initial = part.optimizer.initial(index);
+            table.edit(backend, state, |_, values| values.fill(initial));
+        }
+        Ok(table)
+    }
+
+    /// A field of all rows, `[rows, width]`, from the host.
+    pub(super) fn upload(&mut self, backend: &mut B, field: Field, values: &[f32]) {
+        self.edit(backend, field, |row, to| {
+            to.copy_from_slice(&values[row * field.width..][..field.width]);
+        });
+    }
+
+    /// These fields of all rows, `[rows, width]` each, on the host.
+    pub(super) fn download(
+        &self,
+        backend: &mut B,
+        fields: impl Iterator<Item = Field>,
+    ) -> Vec<Vec<f32>> {
+        let elements = self.shape.iter().product();
+        let mut fields: Vec<_> = fields
+            .map(|field| (field, Vec::with_capacity(elements)))
+            .collect();
+        let mut host = self.host_chunk();
+        for chunk in self.chunks() {
+            let records = &mut host[..chunk.len()];
+            backend.download(B::slice(B::view(&self.records), chunk), records);
+            for record in records.chunks_exact(self.record.len()) {
+                for (field, values) in &mut fields {
+                    values.extend_from_slice(&record[field.offset..][..field.width]);
+                }
+            }
+        }
+        fields.into_iter().map(|(_, values)| values).collect()
+    }
+
+    /// Lets `body` write a field of each row.
+    fn edit(&mut self, backend: &mut B, field: Field, mut body: impl FnMut(usize, &mut [f32])) {
+        let mut host = self.host_chunk();
+        let mut row = 0;
+        for chunk in self.chunks() {
+            let records = &mut host[..chunk.len()];
+            let view = B::slice_mut(B::view_mut(&mut self.records), chunk);
+            backend.download(B::shared(&view), records);
+            for record in records.chunks_exact_mut(field.record) {
+                body(row, &mut record[field.offset..][..field.width]);
+                row += 1;
+            }
+            backend.upload(records, view);
+        }
+    }
+
+    /// The elements of some records at a time.
+    fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<B> {
+        let (elements, step) = (B::len(B::view(&self.records)), CHUNK * self.record.len());
+        let starts = (0..elements).step_by(step);
+        starts.map(move |start| start..elements.min(start + step))
+    }
+
+    fn host_chunk(&self) -> Vec<f32> {
+        vec![0.0; self.chunks().next().map_or(0, |chunk| chunk.len())]
     }
 
     /// Brings the rows of `set` into the arena, and the state of their optimizer, where it is given, to
@@ -68,15 +164,15 @@ impl<B: Backend> Table<B> {
         parameters: ViewMut<'_, B>,
         optimizers: Option<&mut Optimizers<B>>,
     ) {
-        let bag = Bag::rows(self.spec.width);
         let rows = backend.stage(set.filled(), &mut self.rows);
+        let records = B::view(&self.records);
         let to = B::slice_mut(parameters, self.arena.clone());
-        backend.gather_bags(bag, B::view(&self.values), rows, to, Accumulate::Set);
+        backend.take_rows(self.record.values(), rows, records, to);
         let Some(optimizers) = optimizers else { return };
         let optimizer = &mut optimizers.parts_mut()[self.optimizer].optimizer;
-        for (index, state) in self.states.iter().enumerate() {
+        for (index, state) in self.record.states().enumerate() {
             let to = B::slice_mut(optimizer.state_mut(index), self.state.clone());
-            backend.gather_bags(bag, B::view(state), rows, to, Accumulate::Set);
+            backend.take_rows(state, rows, records, to);
         }
     }
 
@@ -85,23 +181,19 @@ impl<B: Backend> Table<B> {
         &mut self,
         backend: &mut B,
         set: &WorkingSet,
-        parameters: ViewMut<'_, B>,
+        parameters: View<'_, B>,
         optimizers: &Optimizers<B>,
     ) {
-        let (width, len) = (self.spec.width, set.touched().len());
+        let len = set.touched().len();
         let rows = B::slice(B::staged(set.filled(), &self.rows), 0..len);
-        let part = |range: &Range<usize>| range.start..range.start + len * width;
-        let parameters = B::slice_mut(parameters, part(&self.arena));
-        backend.put_rows(
-            width,
-            rows,
-            B::shared(&parameters),
-            B::view_mut(&mut self.values),
-        );
+        let part = |range: &Range<usize>| range.start..range.start + len * self.record.width;
+        let values = B::slice(parameters, part(&self.arena));
+        let to = B::view_mut(&mut self.records);
+        backend.put_rows(self.record.values(), rows, values, to);
         let optimizer = &optimizers.parts()[self.optimizer].optimizer;
-        for (index, state) in self.states.iter_mut().enumerate() {
+        for (index, state) in self.record.states().enumerate() {
             let from = B::slice(optimizer.state(index), part(&self.state));
-            backend.put_rows(width, rows, from, B::view_mut(state));
+            backend.put_rows(state, rows, from, B::view_mut(&mut self.records));
         }
     }
 }
@@ -126,7 +218,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     pub(super) fn store_tables(&mut self, sets: &[WorkingSet]) {
         for (table, set) in self.tables.iter_mut().zip(sets) {
             // SAFETY: outside collectives the parameters are this rank's own.
-            let parameters = unsafe { B::region_mut(&self.parameters, 0..self.parameters.len()) };
+            let parameters = unsafe { B::region(&self.parameters, 0..self.parameters.len()) };
             table.store(&mut self.backend, set, parameters, &self.optimizers);
         }
     }

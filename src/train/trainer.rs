@@ -428,7 +428,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             tensor
                 .init
                 .fill(self.options.seed, &tensor.name, &table.shape, &mut values);
-            self.backend.upload(&values, B::view_mut(&mut table.values));
+            table.upload(&mut self.backend, table.record.values(), &values);
         }
         for state in self.model.states() {
             let values = B::slice_mut(B::view_mut(&mut self.state), state.range.clone());

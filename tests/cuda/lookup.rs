@@ -1,6 +1,6 @@
 //! Rows by index, and columns of categories: the bits of the CPU.
 
-use ringstep::backend::{Accumulate, Bag, Column, Combiner, Lookup, Memory};
+use ringstep::backend::{Accumulate, Bag, Column, Combiner, Field, Lookup, Memory};
 use ringstep::random::Stream;
 
 use crate::twins::{Inset, assert_same_bits, cuda, normals, twins};
@@ -164,11 +164,17 @@ fn bags_of_rows_are_combined_by_weight_and_leave_other_columns_alone() {
     }
 }
 
-fn put_and_expanded<B: Lookup>(backend: &mut B) -> [Vec<f32>; 2] {
-    let mut table = Inset::new(backend, 1, &normals(16, 50 * 3));
+fn moved_and_expanded<B: Lookup>(backend: &mut B) -> [Vec<f32>; 3] {
+    let mut table = Inset::new(backend, 1, &normals(16, 50 * 7));
     let indices = Inset::new(backend, 2, &[7.0, 0.0, -1.0, 49.0]);
-    let rows = Inset::new(backend, 3, &normals(17, 4 * 3));
-    backend.put_rows(3, indices.view(), rows.view(), table.view_mut());
+    let mut rows = Inset::new(backend, 3, &normals(17, 4 * 3));
+    let field = |offset| Field {
+        record: 7,
+        offset,
+        width: 3,
+    };
+    backend.put_rows(field(4), indices.view(), rows.view(), table.view_mut());
+    backend.take_rows(field(2), indices.view(), table.view(), rows.view_mut());
     let counted = |index, weights| Column::Count {
         index,
         first: 1,
@@ -191,17 +197,24 @@ fn put_and_expanded<B: Lookup>(backend: &mut B) -> [Vec<f32>; 2] {
     let x = Inset::new(backend, 1, x.as_flattened());
     let mut y = Inset::new(backend, 2, &[9.0; 10]);
     backend.expand(6, columns.view(), x.view(), y.view_mut());
-    [table.download(backend), y.download(backend)]
+    [table, rows, y].map(|array| array.download(backend))
 }
 
 #[test]
-fn rows_are_put_and_columns_expanded() {
-    let (cpu, gpu) = twins!(put_and_expanded);
+fn fields_of_records_are_moved_and_columns_expanded() {
+    let (cpu, gpu) = twins!(moved_and_expanded);
     assert_eq!(cpu, gpu);
-    let [table, y] = gpu;
-    let (before, rows) = (normals(16, 50 * 3), normals(17, 4 * 3));
-    assert_eq!((&table[21..24], &table[147..]), (&rows[..3], &rows[9..]));
-    assert_eq!((&table[..3], &table[3..21]), (&rows[3..6], &before[3..21]));
+    let [table, rows, y] = gpu;
+    let (before, put) = (normals(16, 50 * 7), normals(17, 4 * 3));
+    let mut expected = before.clone();
+    for (row, values) in [(7, &put[..3]), (0, &put[3..6]), (49, &put[9..])] {
+        expected[row * 7 + 4..][..3].copy_from_slice(values);
+    }
+    assert_eq!(table, expected);
+    for (row, values) in [(7, &rows[..3]), (0, &rows[3..6]), (49, &rows[9..])] {
+        assert_eq!(values, &expected[row * 7 + 2..][..3]);
+    }
+    assert_eq!(rows[6..9], [0.0; 3]);
     assert_eq!(y[..5], [2.5, 2.0, 9.0, 0.0, 0.5]);
     assert_eq!(y[5..], [-7.0, 0.0, 9.0, 0.25, -0.5]);
 }

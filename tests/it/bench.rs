@@ -83,3 +83,16 @@ fn sums_between_gpus_need_gpus() {
         "{said}"
     );
 }
+
+#[test]
+fn steps_on_tables_of_any_size_sum_as_many_bytes() {
+    let sizes = ["--ranks", "2", "--rows", "10000,1000000"];
+    let tables = ["bench", "tables", "--repeats", "1", "--json"];
+    let rows = measured(&[&tables[..], &sizes].concat());
+    let value = |index: usize, name: &str| rows[index][name].as_f64().unwrap();
+    assert_eq!(value(0, "bytes"), value(1, "bytes"));
+    // Far below what a table of a million rows would be.
+    assert!(value(1, "bytes") < 200e3);
+    assert_eq!((value(0, "of_first"), value(1, "rows")), (1.0, 1e6));
+    assert!(value(1, "milliseconds") > 0.0);
+}

@@ -1,7 +1,7 @@
 //! Rows of a table by index, and what becomes of columns that are categories.
 
 use super::Cpu;
-use crate::backend::{Accumulate, Bag, COLUMN, Combiner, Lookup};
+use crate::backend::{Accumulate, Bag, COLUMN, Combiner, Field, Lookup};
 
 impl Lookup for Cpu {
     fn gather_bags(
@@ -65,16 +65,21 @@ impl Lookup for Cpu {
         }
     }
 
-    fn put_rows(&mut self, width: usize, indices: &[f32], rows: &[f32], table: &mut [f32]) {
-        assert_eq!(
-            rows.len(),
-            indices.len() * width,
-            "put_rows: one row an index"
-        );
-        let count = table.len() / width;
-        for (from, &index) in rows.chunks_exact(width).zip(indices) {
-            if let Some(row) = row(index, count) {
-                table[row * width..(row + 1) * width].copy_from_slice(from);
+    fn take_rows(&mut self, field: Field, indices: &[f32], table: &[f32], rows: &mut [f32]) {
+        let records = field.records(table.len(), indices.len(), rows.len());
+        for (to, &index) in rows.chunks_exact_mut(field.width).zip(indices) {
+            match row(index, records) {
+                Some(row) => copy(&table[start(field, row)..][..field.width], to),
+                None => to.fill(0.0),
+            }
+        }
+    }
+
+    fn put_rows(&mut self, field: Field, indices: &[f32], rows: &[f32], table: &mut [f32]) {
+        let records = field.records(table.len(), indices.len(), rows.len());
+        for (from, &index) in rows.chunks_exact(field.width).zip(indices) {
+            if let Some(row) = row(index, records) {
+                copy(from, &mut table[start(field, row)..][..field.width]);
             }
         }
     }
@@ -98,6 +103,18 @@ impl Lookup for Cpu {
                 }
             }
         }
+    }
+}
+
+/// Where the field starts in this row of a table.
+fn start(field: Field, row: usize) -> usize {
+    row * field.record + field.offset
+}
+
+/// Copies a few elements, in a loop that is short enough for the processor to wait for many rows at a time.
+fn copy(from: &[f32], to: &mut [f32]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = from;
     }
 }
 

@@ -145,6 +145,7 @@ kernels! {
     "lookup.cu" => {
         GatherBags = "gather_bags",
         ScatterBags = "scatter_bags",
+        TakeRows = "take_rows",
         PutRows = "put_rows",
         Expand = "expand",
     }

@@ -3,7 +3,7 @@
 use super::kernels::Kernel;
 use super::launch::Grid;
 use super::{Cuda, View, ViewMut};
-use crate::backend::{Accumulate, Bag, COLUMN, Combiner, Lookup, Memory};
+use crate::backend::{Accumulate, Bag, COLUMN, Combiner, Field, Lookup, Memory};
 
 /// Most warps that share the elements of a gradient; each reads all indices.
 const MOST_WARPS: usize = 4096;
@@ -43,6 +43,25 @@ impl From<Bag> for BagFields {
             },
             outputs: bag.outputs,
             offset: bag.offset,
+        }
+    }
+}
+
+/// `Field` of `kernels/lookup.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
+struct FieldFields {
+    record: usize,
+    offset: usize,
+    width: usize,
+}
+
+impl From<Field> for FieldFields {
+    fn from(field: Field) -> Self {
+        Self {
+            record: field.record,
+            offset: field.offset,
+            width: field.width,
         }
     }
 }
@@ -112,19 +131,43 @@ impl Lookup for Cuda {
         self.launch(Kernel::ScatterBags, grid, &arguments);
     }
 
+    fn take_rows(
+        &mut self,
+        field: Field,
+        indices: View<'_, f32>,
+        table: View<'_, f32>,
+        rows: ViewMut<'_, f32>,
+    ) {
+        let records = field.records(table.len, indices.len, rows.len);
+        assert!(
+            records > 0 || rows.len == 0,
+            "take_rows: a table without rows"
+        );
+        let fields = FieldFields::from(field);
+        let arguments = [
+            (&fields).into(),
+            (&indices.len).into(),
+            (&records).into(),
+            (&indices).into(),
+            (&table).into(),
+            (&rows).into(),
+        ];
+        self.launch(Kernel::TakeRows, Grid::elements(rows.len), &arguments);
+    }
+
     fn put_rows(
         &mut self,
-        width: usize,
+        field: Field,
         indices: View<'_, f32>,
         rows: View<'_, f32>,
         table: ViewMut<'_, f32>,
     ) {
-        assert_eq!(rows.len, indices.len * width, "put_rows: one row an index");
-        let count = table.len / width;
+        let records = field.records(table.len, indices.len, rows.len);
+        let fields = FieldFields::from(field);
         let arguments = [
-            (&width).into(),
+            (&fields).into(),
             (&indices.len).into(),
-            (&count).into(),
+            (&records).into(),
             (&indices).into(),
             (&rows).into(),
             (&table).into(),

@@ -1,6 +1,7 @@
 //! `ringstep bench tables`: what a step costs by the size of the tables that it looks up.
 
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -14,10 +15,12 @@ use crate::comm::Options;
 use crate::data::{self, Prefetch, Sampler, Targets};
 use crate::estimators::{DnnColumn, DnnLinearCombinedClassifier, Embedding, EstimatorSpec};
 use crate::layers::{Build, WorkingSets};
-use crate::models::{BuildModel, Model as _};
+use crate::models::{BuildModel, Model};
 use crate::optim::{OptimizerSpec, base_rate};
 use crate::random::Stream;
-use crate::train::{Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads};
+use crate::train::{
+    Connect, Reducer, TrainError, Trainer, TrainerOptions, connect_threads, run_threads,
+};
 
 /// Rows of a step, over all ranks, and of what goes through the model together.
 const GLOBAL_BATCH: usize = 256;
@@ -29,29 +32,49 @@ const ROWS: usize = 16 * GLOBAL_BATCH;
 /// Numeric columns.
 const NUMBERS: usize = 16;
 
-/// Steps before those that count, and steps of a measurement.
-const WARM_UP: u64 = 500;
-const STEPS: u64 = 1000;
+/// Steps of a turn. The first turn of each size does not count.
+const TURN: u64 = 500;
 
-/// Measures a wide and deep model with each size of its tables, in turn.
+/// Measures a wide and deep model with each size of its tables. All are there at once and take turns, since
+/// a machine may be half as fast a second later.
 pub(super) fn run(arguments: &TablesArguments) -> Result<(), Failure> {
-    let mut milliseconds = vec![Vec::new(); arguments.rows.len()];
-    let mut summed = vec![0; arguments.rows.len()];
-    for _ in 0..arguments.repeats {
-        for (index, &rows) in arguments.rows.iter().enumerate() {
-            let (time, bytes) = measure(rows as usize, arguments.ranks as usize)?;
-            milliseconds[index].push(time);
-            summed[index] = bytes;
+    let ranks = arguments.ranks as usize;
+    let turns = u64::from(arguments.repeats) + 1;
+    let samples: Vec<_> = (arguments.rows.iter())
+        .map(|&rows| Arc::new(samples(rows as usize)))
+        .collect();
+    // Of each rank, a connection for each size.
+    let mut connects: Vec<Vec<Connect>> = (0..ranks).map(|_| Vec::new()).collect();
+    for _ in &samples {
+        let worlds = connect_threads(ranks, &Options::default())?;
+        for (connects, connect) in connects.iter_mut().zip(worlds) {
+            connects.push(connect);
         }
     }
-    let measured: Vec<_> = (arguments.rows.iter().zip(milliseconds).zip(summed))
-        .map(|((&rows, times), bytes)| Measured {
-            rows: rows as usize,
-            ranks: arguments.ranks as usize,
-            milliseconds: median(times),
-            bytes,
-        })
+    let firsts = (connects.iter_mut())
+        .map(|connects| connects.remove(0))
         .collect();
+    let connects = Mutex::new(connects);
+    let body = |reducer: Reducer| {
+        let others = {
+            let mut connects = connects.lock().unwrap_or_else(PoisonError::into_inner);
+            mem::take(&mut connects[reducer.rank()])
+        };
+        rank(reducer, others, &samples, turns)
+    };
+    let (bytes, rounds) = run_threads(firsts, body)?.swap_remove(0);
+    let of_size = |size: usize| {
+        let times = rounds.iter().map(|round| round[size]);
+        let ratios = rounds.iter().map(|round| round[size] / round[0]);
+        Measured {
+            rows: arguments.rows[size] as usize,
+            ranks,
+            milliseconds: median(times.collect()),
+            of_first: median(ratios.collect()),
+            bytes: bytes[size],
+        }
+    };
+    let measured: Vec<_> = (0..samples.len()).map(of_size).collect();
     match arguments.json {
         true => show(serde_json::to_string_pretty(&measured)? + "\n"),
         false => show(table(&measured)),
@@ -66,6 +89,8 @@ struct Measured {
     ranks: usize,
     /// Of a step: median of the rounds.
     milliseconds: f64,
+    /// The same, by that with tables of the first size: median of the rounds.
+    of_first: f64,
     /// Of gradients that are summed in a step, on each rank.
     bytes: usize,
 }
@@ -79,12 +104,11 @@ fn table(measured: &[Measured]) -> String {
         ("of the first", Align::Right),
     ]);
     for row in measured {
-        let time = row.milliseconds / measured[0].milliseconds;
         let bytes = row.bytes as f64 / measured[0].bytes as f64;
         table.row([
             thousands(row.rows as u64),
             format!("{:.3}", row.milliseconds),
-            format!("{time:.3}"),
+            format!("{:.3}", row.of_first),
             thousands(row.bytes as u64),
             format!("{bytes:.3}"),
         ]);
@@ -92,10 +116,110 @@ fn table(measured: &[Measured]) -> String {
     table.to_string()
 }
 
-/// Milliseconds of a step, and bytes of gradients that it sums.
-fn measure(rows: usize, ranks: usize) -> Result<(f64, usize), TrainError> {
-    let data = Arc::new(samples(rows));
-    let estimator = EstimatorSpec::from(DnnLinearCombinedClassifier {
+/// Of each size, the bytes of gradients that a step sums; of each round that counts, the milliseconds of a
+/// step of each size.
+type Rounds = (Vec<usize>, Vec<Vec<f64>>);
+
+fn rank(
+    first: Reducer,
+    connects: Vec<Connect>,
+    samples: &[Arc<data::Table>],
+    turns: u64,
+) -> Result<Rounds, TrainError> {
+    let mut connections = Vec::new();
+    let mut reducers = vec![first];
+    for connect in connects {
+        let (reducer, connection) = Reducer::start(connect)?;
+        reducers.push(reducer);
+        connections.push(connection);
+    }
+    let mut runs = Vec::new();
+    for (reducer, data) in reducers.into_iter().zip(samples) {
+        runs.push(Run::start(reducer, data, turns * TURN)?);
+    }
+    let mut rounds = Vec::new();
+    for _ in 0..turns {
+        let turn = runs.iter_mut().map(Run::turn);
+        rounds.push(turn.collect::<Result<_, _>>()?);
+    }
+    rounds.remove(0);
+    let bytes = runs.iter().map(|run| run.bytes).collect();
+    drop(runs);
+    for connection in connections {
+        connection.close(None);
+    }
+    Ok((bytes, rounds))
+}
+
+/// A run with tables of one size, on one rank.
+struct Run {
+    trainer: Trainer<Cpu, Box<dyn Model<Cpu>>>,
+    shares: Prefetch,
+    rate: f64,
+    /// Of gradients that are summed in a step.
+    bytes: usize,
+}
+
+impl Run {
+    fn start(reducer: Reducer, data: &Arc<data::Table>, steps: u64) -> Result<Self, TrainError> {
+        let estimator = estimator();
+        let mut backend = Cpu::new();
+        let optimizers = estimator.optimizers();
+        let build = Build::new(&mut backend, MICRO_BATCH).with_working_sets(WorkingSets {
+            batch: GLOBAL_BATCH,
+            rows: optimizers.iter().map(OptimizerSpec::rows).collect(),
+            is_sharded: false,
+        });
+        let model = estimator.build(build, &data.description(), &estimator.loss())?;
+        let tables = model.structure().tables.iter();
+        let sampler = Sampler {
+            rows: ROWS,
+            global_batch: GLOBAL_BATCH,
+            micro_batch: MICRO_BATCH,
+            seed: 0,
+            shuffle: true,
+            tables: tables.map(|table| table.indexed.clone()).collect(),
+            ..Sampler::default()
+        };
+        let rate = base_rate(&optimizers);
+        let options = TrainerOptions {
+            optimizers: optimizers.clone(),
+            ..TrainerOptions::new(
+                MICRO_BATCH,
+                GLOBAL_BATCH / MICRO_BATCH,
+                optimizers[0].clone(),
+            )
+        };
+        let (rank, world) = (reducer.rank(), reducer.world());
+        let bytes = model.layout().arena_len(world) * size_of::<i64>();
+        let trainer = Trainer::new(backend, model, options, reducer)?;
+        let shares = Prefetch::start(Arc::clone(data), sampler, (rank, world), 0..steps)
+            .map_err(|source| TrainError::Spawn { rank, source })?;
+        Ok(Self {
+            trainer,
+            shares,
+            rate,
+            bytes,
+        })
+    }
+
+    /// Milliseconds of a step.
+    fn turn(&mut self) -> Result<f64, TrainError> {
+        let start = Instant::now();
+        for _ in 0..TURN {
+            let Some(share) = self.shares.next_share() else {
+                break;
+            };
+            self.trainer.step(&share, self.rate)?;
+            self.shares.recycle(share);
+        }
+        Ok(start.elapsed().as_secs_f64() * 1e3 / TURN as f64)
+    }
+}
+
+/// Wide and deep, with a table for each side.
+fn estimator() -> EstimatorSpec {
+    EstimatorSpec::from(DnnLinearCombinedClassifier {
         linear_feature_columns: Some(vec!["wide".to_owned()]),
         dnn_feature_columns: Some(vec![
             DnnColumn::Plain("numbers".to_owned()),
@@ -108,60 +232,7 @@ fn measure(rows: usize, ranks: usize) -> Result<(f64, usize), TrainError> {
         ]),
         dnn_hidden_units: vec![128, 64],
         ..DnnLinearCombinedClassifier::default()
-    });
-    let connects = connect_threads(ranks, &Options::default())?;
-    let body = |reducer: Reducer| rank(reducer, &estimator, &data);
-    Ok(run_threads(connects, body)?.swap_remove(0))
-}
-
-fn rank(
-    reducer: Reducer,
-    estimator: &EstimatorSpec,
-    data: &Arc<data::Table>,
-) -> Result<(f64, usize), TrainError> {
-    let mut backend = Cpu::new();
-    let optimizers = estimator.optimizers();
-    let build = Build::new(&mut backend, MICRO_BATCH).with_working_sets(WorkingSets {
-        batch: GLOBAL_BATCH,
-        rows: optimizers.iter().map(OptimizerSpec::rows).collect(),
-        is_sharded: false,
-    });
-    let model = estimator.build(build, &data.description(), &estimator.loss())?;
-    let tables = model.structure().tables.iter();
-    let sampler = Sampler {
-        rows: ROWS,
-        global_batch: GLOBAL_BATCH,
-        micro_batch: MICRO_BATCH,
-        seed: 0,
-        shuffle: true,
-        tables: tables.map(|table| table.indexed.clone()).collect(),
-        ..Sampler::default()
-    };
-    let rate = base_rate(&optimizers);
-    let options = TrainerOptions {
-        optimizers: optimizers.clone(),
-        ..TrainerOptions::new(
-            MICRO_BATCH,
-            GLOBAL_BATCH / MICRO_BATCH,
-            optimizers[0].clone(),
-        )
-    };
-    let (rank, world) = (reducer.rank(), reducer.world());
-    let bytes = model.layout().arena_len(world) * size_of::<i64>();
-    let mut trainer = Trainer::new(backend, model, options, reducer)?;
-    let steps = 0..WARM_UP + STEPS;
-    let mut shares = Prefetch::start(Arc::clone(data), sampler, (rank, world), steps)
-        .map_err(|source| TrainError::Spawn { rank, source })?;
-    let mut start = Instant::now();
-    while let Some(share) = shares.next_share() {
-        if share.step == WARM_UP {
-            start = Instant::now();
-        }
-        trainer.step(&share, rate)?;
-        shares.recycle(share);
-    }
-    let milliseconds = start.elapsed().as_secs_f64() * 1e3 / STEPS as f64;
-    Ok((milliseconds, bytes))
+    })
 }
 
 /// Random rows of numbers and of one id for each table of `count` rows.
