@@ -40,7 +40,7 @@ use crate::data::{
 use crate::estimators::EstimatorSpec;
 use crate::layers::{Build, LayerError};
 use crate::models::{
-    BuildAnywhere, BuildModel, BuildOn, Judging, Layers, LossReduction, LossSpec, Model,
+    BuildAnywhere, BuildModel, BuildOn, Judge, Judging, Layers, LossReduction, LossSpec, Model,
 };
 use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
 use file::RunFile;
@@ -336,13 +336,24 @@ impl RunConfig {
         }
     }
 
+    /// What a step's sum of losses is divided by. TensorFlow's Estimators sum over the numbers of a label too.
+    pub fn loss_reduction(&self) -> LossReduction {
+        match (&self.model.architecture, self.train.loss_reduction) {
+            (Architecture::Estimator(estimator), LossReduction::Sum) => match estimator.judge() {
+                Judge::Numbers(numbers) => LossReduction::SumOfNumbers(numbers),
+                Judge::Binary | Judge::Classes(_) => LossReduction::Sum,
+            },
+            (_, reduction) => reduction,
+        }
+    }
+
     /// How the rows of an evaluation are judged one by one; `None` where sums over all of them do.
     pub fn judging(&self) -> Option<Judging> {
         match &self.model.architecture {
             Architecture::Estimator(estimator) => Some(Judging {
                 judge: estimator.judge(),
                 batch: self.train.global_batch,
-                reduction: self.train.loss_reduction,
+                reduction: self.loss_reduction(),
             }),
             Architecture::Layers(_) | Architecture::Custom(_) => None,
         }

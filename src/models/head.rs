@@ -77,6 +77,9 @@ pub enum LossReduction {
     Mean,
     /// The sum of the rows' weights.
     WeightedMean,
+    /// Nothing, and a row counts the sum of so many numbers' losses, whose mean its loss is.
+    #[serde(skip)]
+    SumOfNumbers(usize),
 }
 
 impl LossReduction {
@@ -86,6 +89,7 @@ impl LossReduction {
             Self::Sum => 1.0,
             Self::Mean => rows,
             Self::WeightedMean => weight_sum,
+            Self::SumOfNumbers(numbers) => (numbers as f64).recip(),
         }
     }
 
@@ -253,5 +257,7 @@ mod tests {
         assert_eq!(LossReduction::WeightedMean.gradient_scale(4.0, 3.0), 0.25);
         assert_eq!(LossReduction::Mean.gradient_scale(4.0, 2.0), 0.5);
         assert_eq!(LossReduction::Sum.gradient_scale(0.0, 3.0), 1.0);
+        let numbers = LossReduction::SumOfNumbers(4);
+        assert_eq!(numbers.gradient_scale(0.0, 3.0), 4.0);
     }
 }

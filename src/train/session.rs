@@ -205,7 +205,7 @@ impl Session {
             reduce: train.reduce(),
             bucket_bytes: train.bucket_bytes(),
             sharded: train.sharded,
-            loss_reduction: train.loss_reduction,
+            loss_reduction: self.config.loss_reduction(),
             optimizers: self.config.optimizers(),
             clip: train.clip,
             loss_scale: (train.precision == Precision::F16).then(LossScale::default),

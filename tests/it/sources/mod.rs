@@ -4,7 +4,7 @@ mod columns;
 mod csv;
 mod images;
 mod jsonl;
-mod numpy;
+pub(crate) mod numpy;
 mod parquet;
 mod rows;
 mod tfrecord;
