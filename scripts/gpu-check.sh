@@ -230,16 +230,17 @@ if [[ $gpus -eq 0 ]]; then
     failures=$((failures + 1))
     result 'GPUs' 'FAILED: none runs kernels' 0
 fi
-# Tests that need cuBLASLt, more than one GPU, or faults of the emulator's, have it in their names.
+# Tests that need cuBLASLt, NCCL, more than one GPU, or faults of the emulator's, have it in their names.
 skipped=()
 case "${libraries[*]}" in *'libcublasLt.so not found'*) skipped+=(cublaslt choice::) ;; esac
+case "${libraries[*]}" in *'libnccl.so not found'*) skipped+=(nccl::) ;; esac
 if [[ $emulated == 0 ]]; then skipped+=(_by_faults); fi
 for needed in 2 3; do
     if [[ $gpus -lt $needed ]]; then skipped+=("_on_${needed}_gpus"); fi
 done
 part 'CUDA tests' 220 "$bundle/cuda-tests" "${skipped[@]/#/--skip=}"
 if [[ ${#skipped[@]} -gt 0 ]]; then
-    skip "CUDA tests: ${skipped[*]}" "they need cuBLASLt, the emulator, or more GPUs than $gpus"
+    skip "CUDA tests: ${skipped[*]}" "they need cuBLASLt, NCCL, the emulator, or more GPUs than $gpus"
 fi
 part 'bench all-reduce' 45 "$RINGSTEP" bench all-reduce "${sums[@]}"
 for precision in f32 bf16; do

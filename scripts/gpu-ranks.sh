@@ -90,6 +90,16 @@ for mpi in ${implementations[@]+"${implementations[@]}"}; do
     same "$mpi -n 3, ring through the host" 3 ring "$exact --collective ring" "${start[@]}"
 done
 
+mlp='--set model.layers=["flatten",{kind="dense",units=16,activation="tanh"},{kind="dense",units=10}]'
+references "f32 $mlp"
+for mpi in ${implementations[@]+"${implementations[@]}"}; do
+    for collective in staged=direct nccl=nccl; do
+        same "$mpi -n 3, ${collective%=*}, MLP" 3 "${collective#*=}" \
+            "$exact --collective ${collective%=*} $mlp" \
+            scripts/mpirun.sh "$mpi" 3 "target/$mpi/debug/ringstep"
+    done
+done
+
 # What differs in the last place of an f32 may be rounded the other way: half a unit of eight bits, which
 # Adam's first steps turn to whole steps.
 allowed=1e-2

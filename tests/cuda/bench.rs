@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ringstep::backend::cuda::cublaslt;
+use ringstep::backend::cuda::{Cuda, cublaslt};
 
 use crate::twins::program;
 
@@ -70,4 +70,17 @@ fn tensor_cores_have_a_peak_of_their_own() {
         let shares = row.matches(" %").count();
         assert_eq!(shares, if cublaslt().is_ok() { 3 } else { 1 }, "{row}");
     }
+}
+
+#[test]
+fn nccl_sums_by_the_algorithm_that_is_asked_for_on_2_gpus() {
+    if Cuda::count().unwrap() < 2 {
+        return;
+    }
+    let asked = ["--ranks", "2", "--nccl-algo", "tree", "--sizes", "4KiB"];
+    let all = output(&[&["all-reduce", "--repeats", "2"], &asked[..]].concat());
+    let names = all.lines().skip(1).map(|line| line.split(' ').next());
+    let names: Vec<_> = names.flatten().collect();
+    let expected = ["direct", "ring", "hierarchical", "staged", "nccl"];
+    assert_eq!(names, expected, "{all}");
 }

@@ -40,6 +40,7 @@ pub(super) fn run(arguments: &AllReduceArguments) -> Result<(), Failure> {
     let plan = Plan {
         sizes,
         repeats: arguments.repeats.map(|repeats| repeats as usize),
+        nccl_algo: arguments.nccl_algo,
     };
     let world = match launcher {
         Some(launcher) => World::Processes(launcher),
@@ -49,13 +50,7 @@ pub(super) fn run(arguments: &AllReduceArguments) -> Result<(), Failure> {
     let _connection = world.hold()?;
     let mut measured = Vec::new();
     for collective in collectives(arguments, &world, gpus)? {
-        match plan.measure(&world, collective) {
-            Ok(rows) => measured.extend(rows),
-            Err(failure) if arguments.collective.is_empty() => {
-                tracing::warn!("{} is left out: {failure}", collective.name());
-            }
-            Err(failure) => return Err(failure),
-        }
+        measured.extend(plan.measure(&world, collective)?);
     }
     match arguments.json {
         _ if measured.is_empty() => Ok(()),
@@ -77,13 +72,23 @@ fn collectives(
             World::Threads(_) => vec![Direct, Ring, Hierarchical],
             World::Processes(_) => vec![Auto, Ring],
         };
+        let ranks = match world {
+            World::Threads(ranks) => Some(*ranks),
+            World::Processes(launcher) => launcher.world,
+        };
         if gpus > 0 {
             chosen.push(Staged);
-        }
-        // A sum over one GPU is none.
-        let shared = matches!(world, World::Threads(ranks) if *ranks > gpus);
-        if gpus > 0 && !shared {
-            chosen.push(Nccl);
+            // Perhaps processes are on several hosts.
+            if ranks.is_none_or(|ranks| ranks > gpus) {
+                tracing::warn!(
+                    "nccl is left out: it needs a GPU for each rank, and here are {gpus}; \
+                     `--collective nccl` tries it"
+                );
+            } else if let Err(error) = nccl::load(arguments.nccl_algo) {
+                tracing::warn!("nccl is left out: {error}");
+            } else {
+                chosen.push(Nccl);
+            }
         }
     } else if gpus == 0 && chosen.iter().any(|choice| matches!(choice, Staged | Nccl)) {
         return Err(
@@ -147,6 +152,7 @@ struct Plan {
     /// Bytes, rounded up to whole floats.
     sizes: Vec<usize>,
     repeats: Option<usize>,
+    nccl_algo: NcclAlgorithm,
 }
 
 /// One size.
@@ -184,7 +190,7 @@ impl Plan {
                 self.rank(collective, &mut cuda, &mut staged, QUEUED)
             })?,
             Nccl => {
-                let library = nccl::load(NcclAlgorithm::Auto)?;
+                let library = nccl::load(self.nccl_algo)?;
                 world.run(&options, |host| {
                     let mut cuda = gpu_of_rank(host.local_rank())?;
                     let mut nccl = self::Nccl::connect(library, cuda.clone(), host)?;

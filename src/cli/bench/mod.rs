@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use super::Failure;
 use crate::backend::{DeviceChoice, Precision};
 use crate::comm::CollectiveChoice;
+use crate::comm::nccl::NcclAlgorithm;
 
 pub use matmul::training_products;
 
@@ -35,6 +36,9 @@ pub struct AllReduceArguments {
     /// staged and nccl between GPUs [default: all that there are].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub collective: Vec<CollectiveChoice>,
+    /// Which algorithm NCCL is asked for: auto, ring, tree or nvls.
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub nccl_algo: NcclAlgorithm,
     /// How much is summed, in bytes or with a unit such as KiB or MB [default: 1KiB to 256MiB by
     /// factors of 4].
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = bytes)]
