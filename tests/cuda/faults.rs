@@ -331,3 +331,57 @@ fn stalled() {
     assert!(error.contains(expected), "{error}");
     assert!(start.elapsed() < SOON);
 }
+
+#[test]
+fn steps_of_a_known_shape_allocate_load_and_build_nothing_by_faults() {
+    for world in WORLDS {
+        let run = Run::new(world);
+        let made = |steps: u32| {
+            let steps = format!("train.steps={steps}");
+            let calls = run.calls(&["--set", &steps, "--set", "train.checkpoint_every=0"]);
+            let is_made = |name: &&String| {
+                ["Alloc", "Free", "ModuleLoad", "Instantiate", "Create"]
+                    .iter()
+                    .any(|what| name.contains(what))
+            };
+            calls.iter().filter(is_made).count()
+        };
+        let few = made(12);
+        assert!(few > 0);
+        assert_eq!(made(24), few, "{world:?}");
+    }
+}
+
+#[test]
+fn damaged_kernels_are_compiled_again_by_faults() {
+    let run = Run::new((1, "staged"));
+    let cache = tempfile::tempdir().unwrap();
+    let variables = [("XDG_CACHE_HOME", cache.path().to_str().unwrap())];
+    let first = run.train(&[], &variables);
+    assert!(first.status.success(), "{first:?}");
+    let weights = run.weights();
+    let kernels = cache.path().join("ringstep/kernels");
+    let files = || -> BTreeSet<PathBuf> {
+        let entries = std::fs::read_dir(&kernels).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let whole: Vec<_> = files()
+        .into_iter()
+        .map(|path| (std::fs::read(&path).unwrap(), path))
+        .collect();
+    assert!(!whole.is_empty());
+    for (bytes, path) in &whole {
+        let mut bytes = bytes.clone();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+    let second = run.train(&["--overwrite"], &variables);
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(second.status.success(), "{said}");
+    assert!(said.contains("is damaged; it is built again"), "{said}");
+    assert_eq!(run.weights(), weights);
+    for (bytes, path) in &whole {
+        assert_eq!(std::fs::read(path).unwrap(), *bytes, "{}", path.display());
+    }
+}

@@ -1,6 +1,7 @@
 //! What the program says about the machine it is on, which may have GPUs or not.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 /// Runs `ringstep doctor` without what a launcher leaves, but with these variables.
@@ -65,15 +66,44 @@ fn a_machine_that_can_train_is_described_and_the_command_succeeds() {
     assert_eq!(text(&quiet.stdout), "");
 }
 
-#[test]
-fn what_is_missing_for_gpus_is_noted_where_the_cpu_trains() {
-    // Files that are no libraries stand before those of a machine that has them.
+/// Files that are no libraries, to stand before those of a machine that has them.
+fn no_libraries() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for library in ["cuda", "nvrtc"] {
         for end in ["", ".1", ".10", ".11", ".12", ".13"] {
             fs::write(folder.path().join(format!("lib{library}.so{end}")), "").unwrap();
         }
     }
+    folder
+}
+
+#[test]
+fn training_on_a_gpu_says_what_is_missing_and_else_takes_the_cpu() {
+    let (libraries, folder) = (no_libraries(), tempfile::tempdir().unwrap());
+    let run_file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits/run.toml");
+    let train = |device: &str| {
+        Command::new(env!("CARGO_BIN_EXE_ringstep"))
+            .args(["train", "--ranks", "1", "--set", "train.epochs=1"])
+            .args(["--device", device, "--run-dir"])
+            .arg(folder.path().join(device))
+            .arg(&run_file)
+            .env("LD_LIBRARY_PATH", libraries.path())
+            .output()
+            .unwrap()
+    };
+    let output = train("cuda");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no CUDA driver: "), "{said}");
+    assert!(said.contains("`--device cpu`"), "{said}");
+    assert!(!folder.path().join("cuda").exists());
+    let output = train("auto");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn what_is_missing_for_gpus_is_noted_where_the_cpu_trains() {
+    let folder = no_libraries();
     let output = doctor(
         &[],
         &[
