@@ -17,8 +17,11 @@ use super::{Augmentation, Table};
 use crate::params::{Indexed, WorkingSet, append_places, find_touched, partition};
 use crate::random::Stream;
 
-/// Shares that wait for the trainer, besides the one it works on.
-const AHEAD: usize = 2;
+/// Shares that wait for the trainer, besides the one it works on: as many as fit in some memory. Where ranks
+/// have all processors, a reading thread may get one late, and a share may last a fifth of a millisecond.
+const AHEAD_BYTES: usize = 4 << 20;
+const LEAST_AHEAD: usize = 2;
+const MOST_AHEAD: usize = 32;
 
 /// Which rows every step trains on, and what becomes of them there.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +90,7 @@ impl Sampler {
 }
 
 /// What one rank computes of one step.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Share {
     /// The global step.
     pub step: u64,
@@ -226,11 +229,15 @@ impl Prefetch {
         (rank, world): (usize, usize),
         steps: Range<u64>,
     ) -> std::io::Result<Self> {
-        let (filled, shares) = sync_channel(AHEAD);
-        let (used, empty) = sync_channel(AHEAD + 1);
-        for _ in 0..AHEAD + 1 {
+        let share = Share::empty(&table, &sampler);
+        let numbers = share.width + share.target_width + 1;
+        let bytes = sampler.global_batch.div_ceil(world) * numbers * size_of::<f32>();
+        let ahead = (AHEAD_BYTES / bytes).clamp(LEAST_AHEAD, MOST_AHEAD);
+        let (filled, shares) = sync_channel(ahead);
+        let (used, empty) = sync_channel(ahead + 1);
+        for _ in 0..ahead + 1 {
             // The receiver is right here.
-            let _ = used.send(Share::empty(&table, &sampler));
+            let _ = used.send(share.clone());
         }
         thread::Builder::new()
             .name(format!("rank-{rank}-data"))
