@@ -2,11 +2,13 @@
 
 use std::thread;
 
+use serde_json::Value;
+
 use super::inspect::evaluation_table;
 use super::run::Run;
 use super::{EvaluateArguments, Failure, show};
 use crate::checkpoint::Checkpoint;
-use crate::config::CustomModels;
+use crate::config::{Architecture, CustomModels};
 use crate::data::{Split, Table};
 use crate::params::partition;
 use crate::train::{EvaluateRecord, Evaluated, MetricsWriter, Record, Totals};
@@ -28,7 +30,7 @@ pub(super) fn run(arguments: &EvaluateArguments, models: &CustomModels) -> Resul
         metrics: evaluated.metrics(&test, run.config.judging()),
     };
     match arguments.json {
-        true => show(format!("{:#}\n", serde_json::to_value(&record)?))?,
+        true => show(format!("{:#}\n", as_json(&run, &record)?))?,
         false => show(evaluation_table(&[&record]).to_string())?,
     }
     let metrics = MetricsWriter::append(&run.folder.metrics_path());
@@ -37,6 +39,15 @@ pub(super) fn run(arguments: &EvaluateArguments, models: &CustomModels) -> Resul
         tracing::warn!("the result is not kept with the run: {error}");
     }
     Ok(())
+}
+
+/// The object that is printed: an Estimator's has its step under TensorFlow's name, too.
+fn as_json(run: &Run, record: &EvaluateRecord) -> serde_json::Result<Value> {
+    let mut object = serde_json::to_value(record)?;
+    if let Architecture::Estimator(_) = run.config.model.architecture {
+        object["global_step"] = record.step.into();
+    }
+    Ok(object)
 }
 
 /// Sums over the micro-batches of `table`, in their order whatever the number of ranks.

@@ -1,5 +1,6 @@
 //! TensorFlow's Estimators: their losses and metrics from the same weights, and equal bits on any number
-//! of ranks.
+//! of ranks; their answers under TensorFlow's names.
 
+mod keys;
 mod parity;
 mod ranks;
