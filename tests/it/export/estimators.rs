@@ -4,6 +4,7 @@ use ringstep::columns::{Columns, Encoded, Encoding, Values};
 use ringstep::config::CustomModels;
 use ringstep::data::{Description, Targets};
 use ringstep::random::Stream;
+use safetensors::SafeTensors;
 
 use super::{Saved, classes};
 
@@ -59,9 +60,13 @@ fn features(len: usize) -> Vec<f32> {
     features
 }
 
-fn check(what: &str, estimator: &str, targets: Targets) {
+fn saved(estimator: &str, targets: Targets) -> Saved {
     let text = format!("{COLUMNS}[estimator]\n{estimator}\n[train]\n");
-    Saved::of(&text, described(targets), &CustomModels::new()).check(what, features);
+    Saved::of(&text, described(targets), &CustomModels::new())
+}
+
+fn check(what: &str, estimator: &str, targets: Targets) {
+    saved(estimator, targets).check(what, features);
 }
 
 #[test]
@@ -93,4 +98,41 @@ fn a_side_alone_and_no_column_at_all() {
         "kind = 'baseline_classifier'\nn_classes = 4\n",
         classes(4),
     );
+}
+
+#[test]
+fn weights_have_the_names_that_are_documented() {
+    let estimator = "kind = 'dnn_linear_combined_regressor'\nbatch_norm = true\n\
+                     linear_feature_columns = ['x', 'city']\ndnn_hidden_units = [4]\n\
+                     dnn_feature_columns = ['x', { kind = 'embedding', column = 'city', dimension = 2 },\n\
+                       { kind = 'shared_embedding', columns = ['words', 'weighted'], dimension = 3 }]\n";
+    let baseline = "kind = 'baseline_regressor'\n";
+    let names = |estimator: &str| {
+        let saved = saved(estimator, Targets::Numbers(1));
+        let contents = saved.checkpoint().weights().unwrap();
+        let tensors = SafeTensors::deserialize(&contents).unwrap();
+        let mut names: Vec<_> = tensors
+            .iter()
+            .map(|(name, tensor)| format!("{name} {:?}", tensor.shape()))
+            .collect();
+        names.sort();
+        names
+    };
+    let expected = [
+        "batchnorm_0/beta [4]",
+        "batchnorm_0/gamma [4]",
+        "batchnorm_0/moving_mean [4]",
+        "batchnorm_0/moving_variance [4]",
+        "dense_features/city_embedding [7, 2]",
+        "dense_features/words_weighted_shared_embedding [5, 3]",
+        "hiddenlayer_0/bias [4]",
+        "hiddenlayer_0/kernel [10, 4]",
+        "linear/bias [1]",
+        "linear/city/weights [7, 1]",
+        "linear/numbers [2, 1]",
+        "logits/bias [1]",
+        "logits/kernel [4, 1]",
+    ];
+    assert_eq!(names(estimator), expected);
+    assert_eq!(names(baseline), ["baseline/bias [1]"]);
 }
