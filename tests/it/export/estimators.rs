@@ -88,16 +88,32 @@ fn both_sides_with_columns_of_every_kind() {
 }
 
 #[test]
-fn a_side_alone_and_no_column_at_all() {
-    let wide = "kind = 'linear_classifier'\nfeature_columns = ['words']\n";
-    check("linear", wide, classes(2));
-    let deep = "kind = 'dnn_regressor'\nfeature_columns = ['x']\nhidden_units = [3]\n";
-    check("dnn", deep, Targets::Numbers(1));
-    check(
-        "baseline",
-        "kind = 'baseline_classifier'\nn_classes = 4\n",
-        classes(4),
+fn all_eight() {
+    let one = |kind: &str, arguments: &str, targets: Targets| {
+        check(kind, &format!("kind = '{kind}'\n{arguments}"), targets);
+    };
+    let wide = "feature_columns = ['x', 'words', 'city']\n";
+    one("linear_classifier", wide, classes(2));
+    let three = "label_dimension = 3\n";
+    one(
+        "linear_regressor",
+        &format!("{wide}{three}"),
+        Targets::Numbers(3),
     );
+    let deep =
+        "feature_columns = ['x', { kind = 'indicator', column = 'city' }]\nhidden_units = [3]\n";
+    one(
+        "dnn_classifier",
+        &format!("{deep}n_classes = 3\n"),
+        classes(3),
+    );
+    one("dnn_regressor", deep, Targets::Numbers(1));
+    let both = "linear_feature_columns = ['city', 'weighted']\ndnn_hidden_units = [4]\n\
+                dnn_feature_columns = ['x', { kind = 'embedding', column = 'words', dimension = 2 }]\n";
+    one("dnn_linear_combined_classifier", both, classes(2));
+    one("dnn_linear_combined_regressor", both, Targets::Numbers(1));
+    one("baseline_classifier", "n_classes = 4\n", classes(4));
+    one("baseline_regressor", three, Targets::Numbers(3));
 }
 
 #[test]
