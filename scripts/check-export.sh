@@ -100,12 +100,13 @@ train() { # NAME RUN_FILE INPUT OPTION...
     local name=$1 run_file=$2 input=$3
     shift 3
     "$ringstep" train "$run_file" --quiet --run-dir "$folder/$name" "$@" >/dev/null
-    "$ringstep" predict "$folder/$name" --quiet --input "$input" --output "$folder/$name.csv"
+    "$ringstep" predict "$folder/$name" --quiet --input "$input" --output "$folder/$name.csv" \
+        --encoded "$folder/$name.npy"
     local format
     for format in onnx safetensors; do
         "$ringstep" export "$folder/$name" --quiet --format "$format"
     done
-    "$python" scripts/check_export.py "$folder/$name" "$input" "$folder/$name.csv"
+    "$python" scripts/check_export.py "$folder/$name" "$folder/$name.npy" "$folder/$name.csv"
 }
 
 train digits "$digits/run.toml" "$digits/test.csv" --device cpu --set train.epochs=5
@@ -114,3 +115,5 @@ for name in images pooled embedded; do
 done
 # Feature columns of a wide and deep Estimator: standardised, bucketized, a vocabulary, an embedding.
 train autompg examples/autompg/run.toml examples/autompg/test.csv --device cpu
+# Hashed and crossed columns, of two classes.
+train census examples/census/run.toml examples/census/test.csv --device cpu --set train.steps=100

@@ -1,8 +1,8 @@
 """Checks what `ringstep export` wrote: RUN's model.onnx and model.safetensors.
 
-    python check_export.py RUN INPUT PREDICTED
+    python check_export.py RUN ENCODED PREDICTED
 
-INPUT is the CSV file of which `ringstep predict` said PREDICTED.
+Of the same rows `ringstep predict --encoded` wrote ENCODED and said PREDICTED.
 """
 
 import csv
@@ -23,28 +23,6 @@ def columns(path, names):
     with open(path, newline="") as file:
         rows = [[float(row[name]) for name in names] for row in csv.DictReader(file)]
     return numpy.array(rows, numpy.float32)
-
-
-def encoded(path, encoding):
-    """Rows of feature columns, numbers as they stand in the file: what the graph is given."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    width = encoding["columns"][-1]["slots"]["end"]
-    features = numpy.zeros((len(rows), width), numpy.float32)
-    for column in encoding["columns"]:
-        spec = encoding["fitted"][column["name"]]
-        values = [row[spec.get("source", column["name"])] for row in rows]
-        if spec["kind"] == "numeric":
-            values = [float(value) for value in values]
-        elif spec["kind"] == "bucketized":
-            numbers = [float(value) for value in values]
-            values = numpy.searchsorted(spec["boundaries"], numbers, side="right")
-        else:
-            assert spec["kind"] == "vocabulary", spec
-            places = {value: place for place, value in enumerate(spec["values"])}
-            values = [places.get(value, -1) for value in values]
-        features[:, column["slots"]["start"]] = values
-    return features
 
 
 def check_graph(path):
@@ -73,7 +51,7 @@ def check_outputs(path, features, expected):
     """onnxruntime's outputs for all rows at once, and for one alone; returns the largest difference."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
-    features = features.reshape(-1, *given.shape[1:])
+    assert features.shape[1:] == tuple(given.shape[1:]), features.shape
     largest = 0.0
     for rows in [slice(None), slice(1)]:
         (found,) = session.run(None, {given.name: features[rows]})
@@ -85,15 +63,15 @@ def check_outputs(path, features, expected):
 
 
 def main():
-    run, given, predicted = map(pathlib.Path, sys.argv[1:])
+    run, encoded, predicted = map(pathlib.Path, sys.argv[1:])
     model, notes = check_graph(run / "model.onnx")
     parameters = check_weights(model, load_file(run / "model.safetensors"))
     names = [f"probability_{name}" for name in notes.get("classes", [])] or ["prediction"]
-    expected = columns(predicted, names)
-    if "encoding" in notes:
-        features = encoded(given, notes["encoding"])
-    else:
-        features = columns(given, notes["columns"])
+    # One output for two classes is the probability of the second.
+    outputs = model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
+    expected = columns(predicted, names[-outputs:])
+    features = numpy.load(encoded)
+    assert features.dtype == numpy.float32, features.dtype
     largest = check_outputs(run / "model.onnx", features, expected)
     nodes = len(model.graph.node)
     print(

@@ -1,7 +1,6 @@
 //! `ringstep export`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::run::Run;
 use super::{ExportArguments, Failure};
@@ -17,7 +16,7 @@ pub(super) fn run(arguments: &ExportArguments, models: &CustomModels) -> Result<
         Some(output) => output.clone(),
         None => default_output(&run, arguments.format),
     };
-    refuse_own_files(&run, &output)?;
+    run.refuse_own_files("--output", &output)?;
     let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
     let contents = match arguments.format {
         ExportFormat::Onnx => export_onnx(&run.config, &checkpoint)?,
@@ -38,28 +37,4 @@ pub(super) fn run(arguments: &ExportArguments, models: &CustomModels) -> Result<
 
 fn default_output(run: &Run, format: ExportFormat) -> PathBuf {
     run.folder.path().join(format!("model.{format}"))
-}
-
-/// What the run consists of is not replaced.
-fn refuse_own_files(run: &Run, output: &Path) -> Result<(), Failure> {
-    let Ok(target) = fs::canonicalize(output) else {
-        return Ok(());
-    };
-    let folder = &run.folder;
-    for own in [
-        folder.config_path(),
-        folder.metrics_path(),
-        folder.checkpoints(),
-        folder.exports(),
-        folder.events(),
-    ] {
-        if fs::canonicalize(&own).is_ok_and(|own| target.starts_with(own)) {
-            return Err(format!(
-                "--output {} belongs to the run; name another file, or it would be lost",
-                output.display()
-            )
-            .into());
-        }
-    }
-    Ok(())
 }

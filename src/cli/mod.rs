@@ -213,6 +213,9 @@ pub struct PredictArguments {
     /// Where the predictions go [default: standard output].
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Also writes the rows as an exported model takes them: a numpy array of f32, [rows, inputs].
+    #[arg(long, value_name = "FILE")]
+    pub encoded: Option<PathBuf>,
     /// A JSON object for each row, under TensorFlow's names, instead of CSV.
     #[arg(long)]
     pub json: bool,

@@ -8,14 +8,13 @@ use super::run::Run;
 use super::{Failure, PredictArguments, show};
 use crate::checkpoint::write_atomically;
 use crate::config::CustomModels;
+use crate::data::to_npy;
 use crate::models::Model;
 
 /// Applies the model to the rows of a file and writes what it says of each.
 pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result<(), Failure> {
-    if let Some(output) = &arguments.output {
-        refuse_to_overwrite(&arguments.input, output)?;
-    }
     let run = Run::open(&arguments.run, models)?;
+    refuse_to_overwrite(&run, arguments)?;
     let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
     let trained = &checkpoint.facts().data;
     let rows = run.config.load_features(&arguments.input, trained)?;
@@ -35,6 +34,11 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
         .into());
     }
     tracing::info!("predictions of {}", checkpoint.folder().display());
+    if let Some(path) = &arguments.encoded {
+        let rows = run.config.load_inputs(&arguments.input, trained)?;
+        let dimensions = [&[rows.rows], &rows.shape.0[..]].concat();
+        write_atomically(path, &to_npy(&dimensions, &rows.features))?;
+    }
     let mut text = Vec::new();
     match arguments.json {
         true => write_json(&mut text, &trained.targets, width, (&outputs, &logits))?,
@@ -47,14 +51,26 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
     Ok(())
 }
 
-/// The rows that are predicted are not replaced by their predictions.
-fn refuse_to_overwrite(input: &Path, output: &Path) -> Result<(), Failure> {
-    match (fs::canonicalize(input), fs::canonicalize(output)) {
-        (Ok(from), Ok(to)) if from == to && from.is_file() => Err(format!(
-            "--output {} is the input; name another file, or it would be lost",
-            output.display()
-        )
-        .into()),
+/// Neither the rows that are predicted nor the run are replaced by what is written, nor one output by the
+/// other.
+fn refuse_to_overwrite(run: &Run, arguments: &PredictArguments) -> Result<(), Failure> {
+    let (output, encoded) = (&arguments.output, &arguments.encoded);
+    let refusal = |flag: &str, path: &Path, problem: &str| {
+        let path = path.display();
+        Err(format!("{flag} {path} {problem}; name another file, or it would be lost").into())
+    };
+    for (flag, path) in [("--output", output), ("--encoded", encoded)] {
+        let Some(path) = path else { continue };
+        run.refuse_own_files(flag, path)?;
+        match (fs::canonicalize(&arguments.input), fs::canonicalize(path)) {
+            (Ok(from), Ok(to)) if from == to && from.is_file() => {
+                return refusal(flag, path, "is the input");
+            }
+            _ => {}
+        }
+    }
+    match encoded {
+        Some(path) if encoded == output => refusal("--encoded", path, "takes the predictions"),
         _ => Ok(()),
     }
 }

@@ -1,5 +1,6 @@
 //! A run that was trained, as the commands that read it see it.
 
+use std::fs;
 use std::path::Path;
 
 use super::Failure;
@@ -43,6 +44,30 @@ impl Run {
             present: "none".to_owned(),
         };
         Ok(newest.checkpoint.ok_or_else(missing)?)
+    }
+
+    /// What the run consists of is not replaced by the `output` that `flag` names.
+    pub(super) fn refuse_own_files(&self, flag: &str, output: &Path) -> Result<(), Failure> {
+        let Ok(target) = fs::canonicalize(output) else {
+            return Ok(());
+        };
+        let folder = &self.folder;
+        for own in [
+            folder.config_path(),
+            folder.metrics_path(),
+            folder.checkpoints(),
+            folder.exports(),
+            folder.events(),
+        ] {
+            if fs::canonicalize(&own).is_ok_and(|own| target.starts_with(own)) {
+                return Err(format!(
+                    "{flag} {} belongs to the run; name another file, or it would be lost",
+                    output.display()
+                )
+                .into());
+            }
+        }
+        Ok(())
     }
 
     /// The run's model with the weights of `checkpoint`, in the precision it was trained in. All that it has to know of the training

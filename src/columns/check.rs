@@ -77,8 +77,7 @@ impl Columns {
                 }
             }
             ColumnSpec::Bucketized(spec) => {
-                let boundaries = spec.boundaries.iter().map(|&boundary| boundary as f32);
-                let boundaries: Vec<f32> = boundaries.collect();
+                let boundaries = spec.boundaries();
                 if boundaries.is_empty() || boundaries.iter().any(|boundary| !boundary.is_finite())
                 {
                     return Err(wrong("boundaries", "expected finite numbers, one at least"));

@@ -103,7 +103,7 @@ impl Encoder {
             encoding: encoding.clone(),
         };
         for column in &encoding.columns {
-            encoder.add(&encoding.fitted, &column.name, column.slots.start);
+            encoder.add(&encoding.fitted, column);
             let slots = column.slots.clone();
             match column.values {
                 Values::Numbers => {}
@@ -118,9 +118,24 @@ impl Encoder {
         encoder
     }
 
-    /// Adds a column of the model, whose slots begin at `slot`.
-    fn add(&mut self, columns: &Columns, name: &str, slot: usize) {
+    /// Adds a column of the model.
+    fn add(&mut self, columns: &Columns, column: &Encoded) {
+        let (name, slot) = (column.name.as_str(), column.slots.start);
         match columns.get(name) {
+            // Whoever reads the row finds the bucket.
+            Some(ColumnSpec::Bucketized(_)) if column.values == Values::Numbers => {
+                let (source, most, default) = columns.numbers_of(name);
+                let normalize = Normalize::None;
+                let rule = Rule::Number { default, normalize };
+                let part = Part {
+                    column: name.to_owned(),
+                    most,
+                    slot: Some(slot),
+                    key: None,
+                    rule,
+                };
+                self.add_to(source, part);
+            }
             Some(ColumnSpec::Crossed(spec)) => {
                 let first = self.keys.len();
                 for key in &spec.keys {
@@ -177,8 +192,7 @@ impl Encoder {
                 (shape, Rule::Number { default, normalize })
             }
             Some(ColumnSpec::Bucketized(spec)) => {
-                let boundaries = spec.boundaries.iter().map(|&boundary| boundary as f32);
-                let boundaries = boundaries.collect();
+                let boundaries = spec.boundaries();
                 (
                     shape,
                     Rule::Bucket {
@@ -292,6 +306,9 @@ impl Encoder {
 
     /// What was found, once all rows are read: brings the `slots` of all rows to it.
     pub(crate) fn finish(self, slots: &mut [f32]) -> Result<Encoding, ColumnError> {
+        if self.is_fitted {
+            return Ok(self.encoding);
+        }
         let Encoding {
             columns,
             mut fitted,

@@ -83,6 +83,28 @@ impl Encoding {
         self.columns.last().map_or(0, |column| column.slots.end)
     }
 
+    /// The same columns with numbers as they stand in the data: numeric ones are not normalised, and what a
+    /// bucketized one has is the number, not the interval that it is in. An exported model takes such rows.
+    pub(crate) fn raw(&self) -> Self {
+        let mut raw = self.clone();
+        for column in &mut raw.columns {
+            match raw.fitted.get_mut(&column.name) {
+                Some(ColumnSpec::Numeric(spec)) => spec.normalize = Normalize::None,
+                Some(ColumnSpec::Bucketized(_)) => column.values = Values::Numbers,
+                _ => {}
+            }
+        }
+        raw
+    }
+
+    /// The boundaries of a bucketized column.
+    pub(crate) fn boundaries(&self, column: &Encoded) -> Option<Vec<f32>> {
+        match self.fitted.get(&column.name) {
+            Some(ColumnSpec::Bucketized(spec)) => Some(spec.boundaries()),
+            _ => None,
+        }
+    }
+
     /// What normalising subtracts from each number of a row, and what it divides the difference by: 0 and
     /// 1 for ids, and for numbers that are read as they are; `None` where all are.
     pub(crate) fn normalization(&self) -> Option<(Vec<f32>, Vec<f32>)> {

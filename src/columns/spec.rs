@@ -68,6 +68,14 @@ pub struct Bucketized {
     pub boundaries: Vec<f64>,
 }
 
+impl Bucketized {
+    /// The boundaries in the precision in which numbers are compared with them.
+    pub(super) fn boundaries(&self) -> Vec<f32> {
+        let boundaries = self.boundaries.iter();
+        boundaries.map(|&boundary| boundary as f32).collect()
+    }
+}
+
 /// Whole numbers that are ids already.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]

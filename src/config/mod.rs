@@ -30,7 +30,7 @@ pub use error::ConfigError;
 pub use model_section::{Custom, CustomModels};
 
 use crate::backend::{Backend, DeviceChoice, MatmulChoice, Precision};
-use crate::columns::{Columns, Selection};
+use crate::columns::{Columns, Encoding, Selection};
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::data::stream::Remainder;
@@ -299,6 +299,24 @@ impl RunConfig {
         let table = data::load_features(&self.data, path, trained)?;
         self.check_indices(&table, path)?;
         Ok(table)
+    }
+
+    /// Reads the same rows as an exported model takes them, with numbers as they stand in the data; see
+    /// [`crate::train::export_onnx`].
+    ///
+    /// # Errors
+    /// As [`Self::load_data`].
+    pub fn load_inputs(&self, path: &Path, trained: &Description) -> Result<Table, DataError> {
+        let data = DataConfig {
+            scale: 1.0,
+            normalize: None,
+            ..self.data.clone()
+        };
+        let trained = Description {
+            encoding: trained.encoding.as_ref().map(Encoding::raw),
+            ..trained.clone()
+        };
+        data::load_features(&data, path, &trained)
     }
 
     /// Refuses features that the model cannot look up.

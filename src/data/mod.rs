@@ -32,6 +32,7 @@ pub use config::{
 pub use error::{DataError, Place};
 pub use load::{load, load_features};
 pub use normalize::Normalize;
+pub(crate) use numpy::to_npy;
 pub use part::{Part, Shard};
 pub use pipeline::{Prefetch, Rows, Sampler, Share};
 pub use table::{Description, Table, Targets};

@@ -170,6 +170,18 @@ fn array(path: &Path, mut file: impl Read, len: u64, scale: f64) -> Result<Array
     })
 }
 
+/// An array of `f32` in the format of `.npy`.
+pub(crate) fn to_npy(dimensions: &[usize], elements: &[f32]) -> Vec<u8> {
+    let sizes: String = dimensions.iter().map(|size| format!("{size}, ")).collect();
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({sizes}), }}");
+    // With what stands before it and the end of the line, a multiple of 64 bytes.
+    let len = (MAGIC.len() + 4 + header.len() + 1).next_multiple_of(64) - MAGIC.len() - 4;
+    let mut bytes = [MAGIC, &[1, 0], &(len as u16).to_le_bytes()].concat();
+    bytes.extend(format!("{header:<0$}\n", len - 1).into_bytes());
+    bytes.extend(elements.iter().flat_map(|element| element.to_le_bytes()));
+    bytes
+}
+
 /// What the header says.
 #[derive(Debug, PartialEq)]
 struct Header {

@@ -7,6 +7,7 @@
 
 mod graph;
 mod proto;
+mod slots;
 mod value;
 
 pub use graph::{Graph, Tensor};

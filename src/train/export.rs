@@ -3,11 +3,12 @@
 use super::inference::{state_len, wanted};
 use crate::backend::cpu::Cpu;
 use crate::checkpoint::{Checkpoint, CheckpointError, FileError};
+use crate::columns::Encoding;
 use crate::config::RunConfig;
 use crate::data::{Description, Targets};
 use crate::layers::{Build, LayerError};
 use crate::models::Model;
-use crate::onnx::{Graph, OnnxError, Tensor};
+use crate::onnx::{Graph, OnnxError, Tensor, Value};
 
 /// Why there is no such file.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +30,8 @@ pub enum ExportError {
 /// The model of a run with the weights of `checkpoint` as the bytes of an ONNX file, which computes
 /// in `f32` what [`Inference::predict`](super::Inference::predict) does with the features as they
 /// stand in the data, before `data.scale`, `mean` and `std`. Where the run has `[columns]` they are its
-/// encoded rows, with numbers as they stand in the data, before they are normalised.
+/// encoded rows, with numbers as they stand in the data, before they are normalised or their interval is
+/// found: the features of [`RunConfig::load_inputs`].
 ///
 /// Its input is `features`, `[batch, shape]`; its output `probabilities` where the loss tells classes
 /// apart, else `predictions`, `[batch, output shape]`.
@@ -94,6 +96,9 @@ fn graph<'a>(
             features = graph.apply(operator, &features, &[&values]);
         }
     }
+    if let Some(encoding) = &data.encoding {
+        features = bucketized(&mut graph, features, encoding);
+    }
     let outputs = model.export(&mut graph, features)?;
     let name = match config.model.loss.is_classification() {
         true => "probabilities",
@@ -120,12 +125,44 @@ fn normalization(
     Some((mean, std, vec![channels]))
 }
 
+/// The rows with the intervals that the numbers of bucketized columns are in.
+fn bucketized(graph: &mut Graph<'_>, rows: Value, encoding: &Encoding) -> Value {
+    let mut parts = Vec::new();
+    let mut others = 0..0;
+    for column in &encoding.columns {
+        let Some(boundaries) = encoding.boundaries(column) else {
+            others.end = column.slots.end;
+            continue;
+        };
+        if !others.is_empty() {
+            parts.push(graph.slots(&rows, others));
+        }
+        others = column.slots.end..column.slots.end;
+        parts.push(graph.layer(&column.name, |graph| {
+            let numbers = graph.slots(&rows, column.slots.clone());
+            graph.buckets(&numbers, &boundaries)
+        }));
+    }
+    if parts.is_empty() {
+        return rows;
+    }
+    if !others.is_empty() {
+        parts.push(graph.slots(&rows, others));
+    }
+    graph.joined(&parts).unwrap_or(rows)
+}
+
 /// Notes which columns the features are, how encoded rows came about, and which classes the outputs.
 fn describe(graph: &mut Graph<'_>, data: &Description) {
     if !data.columns.is_empty() {
         graph.note("columns", serde_json::json!(data.columns).to_string());
     }
     if let Some(encoding) = &data.encoding {
+        // The slots are those of the rows that the graph takes, the rest is how they were found.
+        let encoding = Encoding {
+            columns: encoding.raw().columns,
+            fitted: encoding.fitted.clone(),
+        };
         graph.note("encoding", serde_json::json!(encoding).to_string());
     }
     if let Targets::Classes(classes) = &data.targets {

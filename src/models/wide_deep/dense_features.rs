@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::export::{bag, indicator, joined, numbers};
+use super::export::{bag, indicator};
 use super::{DeepSpec, DenseColumn, Ids};
 use crate::backend::{Accumulate, Backend, Bag, Column, View, ViewMut};
 use crate::layers::{Backward, Build, Context, Layer, LayerError, Shape};
@@ -181,7 +181,7 @@ impl<B: Backend> Layer<B> for DenseFeaturesLayer<B> {
         let mut columns = Vec::new();
         for column in &self.spec.columns {
             columns.push(match column {
-                DenseColumn::Numbers(slots) => numbers(graph, &x, slots.clone()),
+                DenseColumn::Numbers(slots) => graph.slots(&x, slots.clone()),
                 DenseColumn::Indicator(ids) => indicator(graph, &x, ids),
                 DenseColumn::Embedding {
                     ids,
@@ -194,6 +194,6 @@ impl<B: Backend> Layer<B> for DenseFeaturesLayer<B> {
                 }
             });
         }
-        joined(graph, &columns).ok_or_else(|| graph.no_description())
+        graph.joined(&columns).ok_or_else(|| graph.no_description())
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::LinearSpec;
-use super::export::{bag, numbers};
+use super::export::bag;
 use crate::backend::{Accumulate, Backend, Bag, Column, MatmulShape, View, ViewMut};
 use crate::layers::{Backward, Build, Context, Layer, LayerError, RowBuffer, Shape};
 use crate::onnx::{Graph, OnnxError, Value};
@@ -170,7 +170,7 @@ impl<B: Backend> Layer<B> for LinearLayer<B> {
         let mut sum = match &self.numbers {
             Some(_) => {
                 let slots = self.spec.numbers.iter().flat_map(|slots| slots.clone());
-                let values = numbers(graph, &x, slots);
+                let values = graph.slots(&x, slots);
                 let weights = graph.weight("numbers");
                 graph.map("MatMul", &values, &[&weights], &[], &[self.outputs])
             }

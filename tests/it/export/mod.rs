@@ -4,6 +4,7 @@ mod commands;
 mod custom;
 mod estimators;
 mod layers;
+mod rows;
 
 use std::path::Path;
 
