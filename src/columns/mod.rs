@@ -23,7 +23,7 @@ pub use spec::{
     Bucketized, ColumnSpec, Columns, Crossed, Hash, Identity, Numeric, OutOfVocabulary, Selection,
     Vocabulary, Weighted,
 };
-pub(crate) use value::{Value, single};
+pub(crate) use value::{MISSING, Value, single};
 
 /// Most ids of a column: the whole numbers that single precision tells apart.
 const MOST_IDS: usize = 1 << 24;

@@ -1,9 +1,12 @@
 //! What is made of the values of one column of the data.
 
 use super::dictionary::Dictionary;
-use super::value::{Value, single};
+use super::value::{MISSING, Value, number, single};
 use super::{MOST_IDS, Normalize, OutOfVocabulary, Vocabulary, hash};
 use crate::named::listed;
+
+/// What is done about a text in a column of numbers.
+const NO_NUMBER: &str = "mend the row, or make it a vocabulary or hash column";
 
 /// No id.
 pub(super) const NONE: f32 = -1.0;
@@ -82,7 +85,7 @@ impl Part {
             (&self.rule, values, self.slot, self.most)
             && !value.is_missing()
         {
-            row[slot] = single(value, |number| normalize.apply(number))?;
+            row[slot] = single(value, NO_NUMBER, |number| normalize.apply(number))?;
             return Ok(());
         }
         let is_missing = values.iter().all(Value::is_missing) && values.len() <= 1;
@@ -161,10 +164,13 @@ impl Rule {
     /// What a value is that is there.
     fn number(&self, value: &impl Value, words: &mut [Words]) -> Result<Read, String> {
         let number = match self {
-            Self::Number { normalize, .. } => single(value, |number| normalize.apply(number))?,
-            Self::Weight => single(value, |number| number as f32)?,
+            Self::Number { normalize, .. } => {
+                single(value, NO_NUMBER, |number| normalize.apply(number))?
+            }
+            Self::Weight => single(value, "mend the row", |number| number as f32)?,
             Self::Bucket { boundaries, .. } => {
-                bucket(boundaries, single(value, |number| number as f32)?)
+                let number = single(value, NO_NUMBER, |number| number as f32)?;
+                bucket(boundaries, number)
             }
             Self::Identity { buckets, default } => identity(value, *buckets, *default)?,
             Self::Vocabulary { dictionary } => words[*dictionary].id(&text(value)?, value)?,
@@ -182,9 +188,9 @@ impl Rule {
     /// What a value is that is missing.
     fn missing(&self) -> Result<Read, String> {
         let number = match self {
-            Self::Number { default, .. } | Self::Bucket { default, .. } => default.ok_or(
-                "missing; leave the row out, or give the numeric column a default in [columns]",
-            )?,
+            Self::Number { default, .. } | Self::Bucket { default, .. } => {
+                default.ok_or(MISSING)?
+            }
             Self::Weight => return Ok(f32::NAN.into()),
             _ => return Ok(NONE.into()),
         };
@@ -204,7 +210,7 @@ fn bucket(boundaries: &[f32], number: f32) -> f32 {
 
 /// A number that is an id, -1 for none.
 fn identity(value: &impl Value, buckets: usize, default: Option<usize>) -> Result<f32, String> {
-    let number = value.number()?;
+    let number = number(value, NO_NUMBER)?;
     let is_id = number >= 0.0 && number < buckets as f64 && number.fract() == 0.0;
     match default {
         _ if is_id || number == -1.0 => Ok(number as f32),
@@ -251,7 +257,8 @@ impl Words {
             OutOfVocabulary::Error => {
                 let (texts, _) = self.dictionary.clone().sorted();
                 Err(format!(
-                    "'{}' is not in the vocabulary; it has {}",
+                    "'{}' is not in the vocabulary; it has {}; add it, or let oov_buckets or default \
+                     take it, without oov = \"error\"",
                     value.shown(),
                     listed(&texts)
                 ))

@@ -17,9 +17,17 @@ pub(crate) trait Value {
     fn shown(&self) -> String;
 }
 
-/// What a value means as a number, in single precision.
-pub(crate) fn single(value: &impl Value, meaning: impl Fn(f64) -> f32) -> Result<f32, String> {
-    let number = value.number()?;
+/// What is done about a number that is missing.
+pub(crate) const MISSING: &str =
+    "missing; leave the row out, or give the numeric column a default in [columns]";
+
+/// What a value means as a number, in single precision. `remedy` says what is done about one that is none.
+pub(crate) fn single(
+    value: &impl Value,
+    remedy: &str,
+    meaning: impl Fn(f64) -> f32,
+) -> Result<f32, String> {
+    let number = number(value, remedy)?;
     let meant = meaning(number);
     if meant.is_finite() {
         return Ok(meant);
@@ -29,4 +37,11 @@ pub(crate) fn single(value: &impl Value, meaning: impl Fn(f64) -> f32) -> Result
         _ if number.is_infinite() => format!("'{}' is infinite", value.shown()),
         _ => format!("{} is too large for a 32-bit number", value.shown()),
     })
+}
+
+/// A value as a number. `remedy` says what is done about one that is none.
+pub(super) fn number(value: &impl Value, remedy: &str) -> Result<f64, String> {
+    value
+        .number()
+        .map_err(|problem| format!("{problem}; {remedy}"))
 }

@@ -101,7 +101,7 @@ fn names(
         let label = labels[row];
         let problem = match is_index(label) {
             true => format!(
-                "row {}: unknown label {label}; known are 0 to {}",
+                "row {}: unknown label {label}; known are 0 to {}; mend it, or add it to classes in [data]",
                 row + 1,
                 count - 1.0
             ),

@@ -14,6 +14,9 @@ pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// Bytes read at a time.
 pub(super) const BUFFER: usize = 1 << 20;
 
+/// What is done about a file that is damaged.
+pub(super) const AGAIN: &str = "copy or write the file again";
+
 /// The files that paths and patterns (`*`, `?`, `[a-z]`, `**`) name: in the order given, those of a
 /// pattern sorted.
 pub(super) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
@@ -69,7 +72,7 @@ pub(super) fn unreadable(path: &Path, error: std::io::Error) -> DataError {
         ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput => {
             DataError::format(
                 path,
-                format!("compressed data that are cut off or damaged: {error}"),
+                format!("compressed data that are cut off or damaged: {error}; {AGAIN}"),
             )
         }
         _ => DataError::Read {

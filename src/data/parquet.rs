@@ -1,5 +1,6 @@
 //! Parquet: columns of numbers, truth values and texts.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
 use super::rows::{Builder, Places, Spec, each_once, same_columns};
 use super::scalar::Scalar;
-use super::{DataError, Place, Table, memory};
+use super::{DataError, Place, Table, files, memory};
 use crate::columns::Encoder;
 
 /// Rows converted at a time.
@@ -28,10 +29,8 @@ pub(super) fn read(paths: &[PathBuf], spec: &Spec<'_>) -> Result<Table, DataErro
         let first = (path != &paths[0]).then_some((&*paths[0], &columns[..]));
         // The crate panics at some damage. What is half built is dropped with the error.
         let read = AssertUnwindSafe(|| read_file(path, spec, first, &mut builder));
-        columns = catch_unwind(read).unwrap_or_else(|_| {
-            let problem = "damaged: its metadata and its pages do not agree";
-            Err(DataError::format(path, problem))
-        })?;
+        columns = catch_unwind(read)
+            .unwrap_or_else(|_| Err(broken(path, "its metadata and its pages do not agree")))?;
     }
     let places = Places::find(&paths[0], &columns, spec)?;
     let names = places.features.iter().map(|&index| columns[index].clone());
@@ -50,7 +49,11 @@ fn read_file(
         source,
     })?;
     let reader = SerializedFileReader::new(file).map_err(|error| {
-        DataError::format(path, format!("not a Parquet file, or cut off: {error}"))
+        let again = files::AGAIN;
+        let problem = format!(
+            "not a Parquet file, or cut off: {error}; {again}, or set format in [data] to what it is"
+        );
+        DataError::format(path, problem)
     })?;
     let schema = reader.metadata().file_metadata().schema_descr();
     let fields = schema.root_schema().get_fields();
@@ -65,7 +68,7 @@ fn read_file(
     for group in 0..reader.num_row_groups() {
         let group = reader
             .get_row_group(group)
-            .map_err(|error| broken(path, &error))?;
+            .map_err(|error| broken(path, error))?;
         let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(usize::MAX);
         let width = spec.encoder.map_or(places.features.len(), Encoder::width);
         memory::check(path, rows, width)?;
@@ -87,7 +90,7 @@ fn leaves(
     for (index, column) in schema.columns().iter().enumerate() {
         let is_flat = column.path().parts().len() == 1 && column.max_rep_level() == 0;
         let place = leaves.get_mut(schema.get_column_root_idx(index));
-        let place = place.ok_or_else(|| DataError::format(path, "its schema is damaged"))?;
+        let place = place.ok_or_else(|| broken(path, "its schema"))?;
         if is_flat {
             *place = Some(index);
         }
@@ -127,7 +130,7 @@ impl<'a> GroupReader<'a> {
                 );
                 DataError::format(path, problem)
             })?;
-            let values = group.get_column_reader(leaf).map_err(|error| broken(path, &error))?;
+            let values = group.get_column_reader(leaf).map_err(|error| broken(path, error))?;
             let column = group.metadata().column(leaf).column_descr();
             Ok(Column {
                 name,
@@ -262,12 +265,12 @@ impl Column {
                 );
             }
         };
-        match found.map_err(|error| error.to_string())? {
-            found if found == count => Ok(()),
-            found => Err(format!(
-                "{found} values where {count} belong; the file is damaged"
-            )),
-        }
+        let problem = match found {
+            Ok(found) if found == count => return Ok(()),
+            Ok(found) => format!("{found} values where {count} belong"),
+            Err(error) => error.to_string(),
+        };
+        Err(format!("damaged: {problem}; {}", files::AGAIN))
     }
 }
 
@@ -293,6 +296,6 @@ fn take<T: DataType>(
     Ok(records.min(scalars.len()))
 }
 
-fn broken(path: &Path, error: &ParquetError) -> DataError {
-    DataError::format(path, format!("damaged: {error}"))
+fn broken(path: &Path, problem: impl Display) -> DataError {
+    DataError::format(path, format!("damaged: {problem}; {}", files::AGAIN))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{DataError, Table, Targets, Task};
-use crate::columns::{Dictionary, Encoder, Fault, Value, single};
+use crate::columns::{Dictionary, Encoder, Fault, MISSING, Value, single};
 use crate::layers::Shape;
 use crate::named::{hint_at, listed};
 
@@ -164,8 +164,15 @@ impl<'a> Builder<'a> {
         if let Some(encoder) = &mut self.encoder {
             return encoder.read(place, values, features);
         }
+        let remedy = "mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+                      features in [data]";
         for value in values {
-            features.push(single(value, |number| (number * self.spec.scale) as f32)?);
+            if value.is_missing() {
+                return Err(MISSING.to_owned());
+            }
+            features.push(single(value, remedy, |number| {
+                (number * self.spec.scale) as f32
+            })?);
         }
         Ok(())
     }
@@ -174,20 +181,26 @@ impl<'a> Builder<'a> {
         let target = match self.spec.task {
             Task::Classification => {
                 let class = value.text();
-                let class =
-                    class.ok_or_else(|| format!("expected a class, found {}", value.shown()))?;
+                let class = class.ok_or_else(|| {
+                    format!("expected a class, found {}; mend the row", value.shown())
+                })?;
                 self.labels.index(&class)? as f32
             }
-            Task::Regression => single(value, |number| number as f32)?,
+            Task::Regression if value.is_missing() => return Err(NO_LABEL.to_owned()),
+            Task::Regression => {
+                let remedy =
+                    "mend the row, or for classes take a classifier or a loss of cross entropy";
+                single(value, remedy, |number| number as f32)?
+            }
         };
         self.table.targets.push(target);
         Ok(())
     }
 
     pub(super) fn weight(&mut self, value: &impl Value) -> Result<(), String> {
-        let weight = single(value, |number| number as f32)?;
+        let weight = single(value, "mend the row", |number| number as f32)?;
         if weight < 0.0 {
-            return Err(format!("a weight of {weight} is below 0"));
+            return Err(format!("a weight of {weight} is below 0; mend the row"));
         }
         self.table.weights.get_or_insert_default().push(weight);
         Ok(())
@@ -235,6 +248,9 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// What is done about a row without a label.
+const NO_LABEL: &str = "the label is empty; leave the row out";
+
 /// Class names and their indices.
 #[derive(Debug, Default)]
 pub(super) struct Labels {
@@ -258,13 +274,13 @@ impl Labels {
             return Ok(index);
         }
         if field.is_empty() {
-            return Err("the label is empty".to_owned());
+            return Err(NO_LABEL.to_owned());
         }
         let label = std::str::from_utf8(field).map_err(|_| "the label is not UTF-8".to_owned())?;
         match &self.fixed {
             None => Ok(self.found.get_or_add(label)),
             Some(known) => Err(format!(
-                "unknown label '{label}'; known are {}",
+                "unknown label '{label}'; known are {}; mend it, or add it to classes in [data]",
                 listed(known)
             )),
         }

@@ -46,7 +46,7 @@ pub(super) fn read(
             let row = example(&record).ok_or_else(|| DataError::Row {
                 path: path.clone(),
                 place,
-                problem: "no tf.Example".to_owned(),
+                problem: "no tf.Example; write the rows as such".to_owned(),
             })?;
             table.push(path, place, &row)?;
         }
@@ -137,7 +137,8 @@ impl Damage {
 
 /// Reads the data of the next record, where there is one.
 fn next(reader: &mut impl Read, record: &mut Vec<u8>) -> Result<bool, Damage> {
-    let cut_off = || Damage::Length("cut off".to_owned());
+    let damaged = |problem| Damage::Length(format!("{problem}; {}", files::AGAIN));
+    let cut_off = || damaged("cut off");
     let broken = |error: io::Error| match error.kind() {
         ErrorKind::UnexpectedEof => cut_off(),
         _ => Damage::File(error),
@@ -151,9 +152,8 @@ fn next(reader: &mut impl Read, record: &mut Vec<u8>) -> Result<bool, Damage> {
             read => filled += read,
         }
     }
-    let length = length(&header).ok_or_else(|| {
-        Damage::Length("its length is damaged, or the file is no TFRecord".to_owned())
-    })?;
+    let length = length(&header)
+        .ok_or_else(|| damaged("its length is damaged, or the file is no TFRecord"))?;
     record.clear();
     // Grows by what is there, whatever the length says.
     let read = reader

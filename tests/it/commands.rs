@@ -180,7 +180,8 @@ a       numeric        1
     fs::write(folder.join("x.csv"), "b,a\nx,9\n").unwrap();
     assert_eq!(
         failure(folder, &["predict", "runs/two", "--input", "x.csv"]),
-        "error: x.csv:2: column 'b': [columns] second: expected a number, found 'x'\n"
+        "error: x.csv:2: column 'b': [columns] second: expected a number, found 'x'; mend the row, \
+         or make it a vocabulary or hash column\n"
     );
     assert_eq!(
         failure(folder, &["predict", "runs/two", "--input", "x.npy"]),

@@ -125,7 +125,8 @@ fn the_test_split_has_the_trained_classes_and_columns() {
     let files = Files::csv("a,y\n1,u\n3,v\n", "a,y\n1,u\n1,w\n");
     assert_eq!(
         files.test(CLASSES).unwrap_err(),
-        "test.csv:3: column 'y': unknown label 'w'; known are u, v"
+        "test.csv:3: column 'y': unknown label 'w'; known are u, v; mend it, or add it to classes in \
+         [data]"
     );
     let mut files = Files::csv("a,y\n1,u\n3,v\n", "");
     files.source().classes = Some(vec!["v".to_owned(), "u".to_owned()]);
@@ -152,7 +153,7 @@ fn regressions_have_numbers_and_weights() {
             files.source().weight = Some("a".to_owned());
             files.train(Task::Regression).unwrap_err()
         },
-        "train.csv:3: column 'a': a weight of -0.1 is below 0"
+        "train.csv:3: column 'a': a weight of -0.1 is below 0; mend the row"
     );
 }
 
@@ -165,11 +166,13 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
     );
     assert_eq!(
         error("a,y\n1,0\n\n\"x\",1\n"),
-        "train.csv:4: column 'a': expected a number, found 'x'"
+        "train.csv:4: column 'a': expected a number, found 'x'; mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+         features in [data]"
     );
     assert_eq!(
         error("a,y\r\n1,0\r\n\r\nx,1\r\n"),
-        "train.csv:4: column 'a': expected a number, found 'x'"
+        "train.csv:4: column 'a': expected a number, found 'x'; mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+         features in [data]"
     );
     assert_eq!(
         error("a,y\r\n1,0\r\n1\r\n"),
@@ -177,7 +180,8 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
     );
     assert_eq!(
         error("a,y\n,0\n"),
-        "train.csv:2: column 'a': expected a number, found ''"
+        "train.csv:2: column 'a': missing; leave the row out, or give the numeric column a default in \
+         [columns]"
     );
     assert_eq!(
         error("a,y\nNaN,0\n"),
@@ -193,7 +197,7 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
     );
     assert_eq!(
         error("a,y\n1, \n"),
-        "train.csv:2: column 'y': the label is empty"
+        "train.csv:2: column 'y': the label is empty; leave the row out"
     );
     assert_eq!(error("a,y\n"), "train.csv: no rows in it");
     assert_eq!(
@@ -210,7 +214,8 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
     );
     assert_eq!(
         csv_error("a,y\n1,red\n", Task::Regression),
-        "train.csv:2: column 'y': expected a number, found 'red'"
+        "train.csv:2: column 'y': expected a number, found 'red'; mend the row, or for classes take a \
+         classifier or a loss of cross entropy"
     );
     let mut files = Files::csv("pixel,digit\n1,2\n", "");
     files.source().label = "digt".to_owned();

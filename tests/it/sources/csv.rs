@@ -47,7 +47,8 @@ fn files_whose_headers_differ_are_named() {
     );
     assert_eq!(
         error("a,b,y\n1,2,u\n1,x,u\n"),
-        "part-2.csv:3: column 'b': expected a number, found 'x'"
+        "part-2.csv:3: column 'b': expected a number, found 'x'; mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+         features in [data]"
     );
 }
 
@@ -99,7 +100,8 @@ fn compressed_files_are_read_and_their_mistakes_have_lines() {
     let folder = folder.with("a.csv.gz", gzip("a,y\n1,u\n\nx,v\n"));
     assert_eq!(
         folder.train().unwrap_err(),
-        "a.csv.gz:4: column 'a': expected a number, found 'x'"
+        "a.csv.gz:4: column 'a': expected a number, found 'x'; mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+         features in [data]"
     );
     let packed = gzip(text);
     let message = folder

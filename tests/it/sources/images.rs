@@ -163,7 +163,7 @@ fn mistakes_are_named() {
             .with("test/cow/a.png", steps(0))
             .test()
             .unwrap_err(),
-        "test/cow: unknown label 'cow'; known are cat, dog"
+        "test/cow: unknown label 'cow'; known are cat, dog; mend it, or add it to classes in [data]"
     );
     let numbers = Folder {
         loss: "squared_error",

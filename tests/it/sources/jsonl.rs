@@ -69,7 +69,7 @@ fn regressions_have_numbers_and_weights() {
             .with("a.jsonl", "{\"a\": 1, \"w\": -1, \"y\": 2}")
             .train()
             .unwrap_err(),
-        "a.jsonl:1: column 'w': a weight of -1 is below 0"
+        "a.jsonl:1: column 'w': a weight of -1 is below 0; mend the row"
     );
 }
 
@@ -86,7 +86,8 @@ fn mistakes_have_file_line_and_column() {
     );
     assert_eq!(
         error("{\"a\": 1, \"y\": 0}\n{\"a\": \"2\", \"y\": 0}"),
-        "a.jsonl:2: column 'a': expected a number, found the text '2'"
+        "a.jsonl:2: column 'a': expected a number, found the text '2'; mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+         features in [data]"
     );
     assert_eq!(
         error("{\"a\": 1, \"a\": 2, \"y\": 0}"),
@@ -94,11 +95,13 @@ fn mistakes_have_file_line_and_column() {
     );
     assert_eq!(
         error("{\"a\": null, \"y\": 0}"),
-        "a.jsonl:1: column 'a': expected a number, found null"
+        "a.jsonl:1: column 'a': missing; leave the row out, or give the numeric column a default in \
+         [columns]"
     );
     assert_eq!(
         error("{\"a\": {\"b\": 1}, \"y\": 0}"),
-        "a.jsonl:1: column 'a': expected a number, found an object"
+        "a.jsonl:1: column 'a': expected a number, found an object; mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+         features in [data]"
     );
     assert_eq!(
         error("{\"a\": 1e39, \"y\": 0}").replace('0', ""),
@@ -123,7 +126,7 @@ fn mistakes_have_file_line_and_column() {
     );
     assert_eq!(
         error("{\"a\": 1, \"y\": null}"),
-        "a.jsonl:1: column 'y': expected a class, found null"
+        "a.jsonl:1: column 'y': expected a class, found null; mend the row"
     );
     assert_eq!(
         error("{\"a\": 1, \"yy\": 0}"),

@@ -215,7 +215,7 @@ fn mistakes_are_named() {
     two.data += "\nclasses = [\"only\"]";
     assert_eq!(
         two.train().unwrap_err(),
-        "y.npy: row 2: unknown label 1; known are 0 to 0"
+        "y.npy: row 2: unknown label 1; known are 0 to 0; mend it, or add it to classes in [data]"
     );
     two.data = format!("{PAIR}\nshape = [3]");
     assert_eq!(

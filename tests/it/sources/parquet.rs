@@ -177,6 +177,11 @@ fn mistakes_have_file_row_and_column() {
             message.starts_with("a.parquet: not a Parquet file, or cut off: "),
             "{message}"
         );
+        assert!(
+            message
+                .ends_with("; copy or write the file again, or set format in [data] to what it is"),
+            "{message}"
+        );
     }
     let missing = [
         Optional(vec![1, 0, 1], vec![1.0, 3.0]),
@@ -188,7 +193,8 @@ fn mistakes_have_file_row_and_column() {
             Compression::SNAPPY,
             &missing
         )),
-        "a.parquet: row 2: column 'x': expected a number, found null"
+        "a.parquet: row 2: column 'x': missing; leave the row out, or give the numeric column a default in \
+         [columns]"
     );
     let text = [Text(vec!["1"]), Int64(vec![0])];
     assert_eq!(
@@ -197,7 +203,8 @@ fn mistakes_have_file_row_and_column() {
             Compression::SNAPPY,
             &text
         )),
-        "a.parquet: row 1: column 'x': expected a number, found the text '1'"
+        "a.parquet: row 1: column 'x': expected a number, found the text '1'; mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+         features in [data]"
     );
     assert_eq!(
         error(&file(
@@ -229,7 +236,14 @@ fn mistakes_have_file_row_and_column() {
     let mut damaged = small(Compression::ZSTD(ZstdLevel::default()));
     damaged[4..60].fill(0xff);
     let message = error(&damaged);
-    assert!(message.starts_with("a.parquet: "), "{message}");
+    assert!(
+        message.starts_with("a.parquet: column 'a': damaged: "),
+        "{message}"
+    );
+    assert!(
+        message.ends_with("; copy or write the file again"),
+        "{message}"
+    );
 }
 
 #[test]

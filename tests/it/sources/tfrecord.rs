@@ -169,36 +169,39 @@ fn mistakes_have_file_record_and_column() {
     let whole = rows();
     assert_eq!(
         error(&whole[..whole.len() - 1]),
-        "a.tfrecord: record 2: cut off"
+        "a.tfrecord: record 2: cut off; copy or write the file again"
     );
     let first = record(&example(&[("x", Floats(&[1.0])), ("y", Integers(&[1]))]));
     assert_eq!(
         error(&[&first[..], &first[..5]].concat()),
-        "a.tfrecord: record 2: cut off"
+        "a.tfrecord: record 2: cut off; copy or write the file again"
     );
     let mut wrong = [&first[..], &first].concat();
     wrong[first.len()] ^= 4;
     assert_eq!(
         error(&wrong),
-        "a.tfrecord: record 2: its length is damaged, or the file is no TFRecord"
+        "a.tfrecord: record 2: its length is damaged, or the file is no TFRecord; copy or write \
+         the file again"
     );
     assert_eq!(
         error(b"a,b,y\n1,2,3\n4,5,6\n"),
-        "a.tfrecord: record 1: its length is damaged, or the file is no TFRecord"
+        "a.tfrecord: record 1: its length is damaged, or the file is no TFRecord; copy or write \
+         the file again"
     );
     assert_eq!(
         error(&record(b"\xff\xff")),
-        "a.tfrecord: record 1: no tf.Example"
+        "a.tfrecord: record 1: no tf.Example; write the rows as such"
     );
     let packed = gzip(&whole);
     assert_eq!(
         error(&packed[..packed.len() - 12]),
-        "a.tfrecord: record 2: cut off"
+        "a.tfrecord: record 2: cut off; copy or write the file again"
     );
     let text = example(&[("x", Texts(&["abc"])), ("y", Integers(&[1]))]);
     assert_eq!(
         error(&record(&text)),
-        "a.tfrecord: record 1: column 'x': expected a number, found the text 'abc'"
+        "a.tfrecord: record 1: column 'x': expected a number, found the text 'abc'; mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+         features in [data]"
     );
     let other = example(&[("x", Floats(&[1.0, 2.0])), ("y", Integers(&[1]))]);
     assert_eq!(
@@ -240,7 +243,8 @@ fn records_are_a_stream() {
         "a.tfrecord: record 2: damaged: its checksum is another; bring back the file, or set \
          skip_damaged = true in [data] to go on without it",
         "",
-        "a.tfrecord: record 4: its length is damaged, or the file is no TFRecord",
+        "a.tfrecord: record 4: its length is damaged, or the file is no TFRecord; copy or write \
+         the file again",
         "two",
     ];
     assert_eq!(shown, expected);

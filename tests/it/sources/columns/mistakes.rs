@@ -39,7 +39,8 @@ fn values_are_of_their_columns_kind() {
     );
     assert_eq!(
         csv("job = \"numeric\""),
-        "train:2: column 'job': expected a number, found 'Sales'"
+        "train:2: column 'job': expected a number, found 'Sales'; mend the row, or make it a vocabulary or \
+         hash column"
     );
     assert_eq!(
         csv("rank = { kind = \"identity\", buckets = 2 }"),
@@ -52,7 +53,8 @@ fn values_are_of_their_columns_kind() {
     );
     assert_eq!(
         csv("job = { kind = \"vocabulary\", values = [\"Sales\", \"Teacher\"], oov = \"error\" }"),
-        "train:3: column 'job': 'Craft-repair' is not in the vocabulary; it has Sales, Teacher"
+        "train:3: column 'job': 'Craft-repair' is not in the vocabulary; it has Sales, Teacher; add \
+         it, or let oov_buckets or default take it, without oov = \"error\""
     );
     assert_eq!(
         error(

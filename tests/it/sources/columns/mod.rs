@@ -89,7 +89,8 @@ fn a_text_stands_for_a_missing_value_where_the_run_file_says_so() {
     assert_eq!(
         table("").unwrap_err(),
         "train:2: column 'a': expected a number, found 'NA'; where that is a missing value, leave the \
-         row out, or set na_value = \"NA\" in [data] and give the column a default in [columns]"
+         row out, or set na_value = \"NA\" in [data] and give the column a default in [columns]; \
+         mend the row, or make it a vocabulary or hash column"
     );
 }
 
