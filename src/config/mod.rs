@@ -399,9 +399,13 @@ impl RunConfig {
     /// What the label is for, by the loss: cross entropies tell classes apart.
     pub fn task(&self) -> Task {
         match self.model.loss {
-            LossSpec::SoftmaxCrossEntropy(_) | LossSpec::SigmoidCrossEntropy(_) => {
-                Task::Classification
-            }
+            LossSpec::SigmoidCrossEntropy(_) => Task::Classification { classes: Some(2) },
+            LossSpec::SoftmaxCrossEntropy(_) => Task::Classification {
+                classes: match &self.model.architecture {
+                    Architecture::Estimator(estimator) => estimator.classes(),
+                    Architecture::Layers(_) | Architecture::Custom(_) => None,
+                },
+            },
             LossSpec::SquaredError(_) | LossSpec::AbsoluteError(_) | LossSpec::Huber(_) => {
                 Task::Regression
             }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::rows::MORE_CLASSES;
 use super::{ArrayFormat, ArrayPair, DataError, Table, Targets, Task, idx, numpy};
 use crate::layers::Shape;
 
@@ -53,14 +54,16 @@ pub(super) fn read(
     }
     table.target_kind = match task {
         Task::Regression => Targets::Numbers(shape.elements()),
-        Task::Classification if shape.elements() != 1 => {
+        Task::Classification { .. } if shape.elements() != 1 => {
             let problem = format!(
                 "{} numbers for each row, but a class is one number, its index",
                 shape.elements()
             );
             return Err(DataError::format(path, problem));
         }
-        Task::Classification => Targets::Classes(names(path, &labels.elements, classes)?),
+        Task::Classification { classes: most } => {
+            Targets::Classes(names(path, &labels.elements, classes, most)?)
+        }
     };
     table.targets = labels.elements;
     Ok(table)
@@ -89,21 +92,27 @@ pub(super) fn features(format: ArrayFormat, path: &Path, scale: f64) -> Result<T
     })
 }
 
-/// The names of the classes that `labels` are indices of.
+/// The names of the classes that `labels` are indices of: of `classes`, or of `most` where that is said.
 fn names(
     path: &Path,
     labels: &[f32],
     classes: Option<&[String]>,
+    most: Option<usize>,
 ) -> Result<Vec<String>, DataError> {
     let is_index = |label: f32| (0.0..MOST_CLASSES).contains(&label) && label.fract() == 0.0;
-    let count = classes.map_or(MOST_CLASSES, |names| names.len() as f32);
+    let count = classes.map(<[String]>::len).or(most);
+    let count = count.map_or(MOST_CLASSES, |count| count as f32);
     if let Some(row) = (labels.iter()).position(|&label| !is_index(label) || label >= count) {
         let label = labels[row];
         let problem = match is_index(label) {
             true => format!(
-                "row {}: unknown label {label}; known are 0 to {}; mend it, or add it to classes in [data]",
+                "row {}: unknown label {label}; known are 0 to {}; mend it, or {}",
                 row + 1,
-                count - 1.0
+                count - 1.0,
+                match classes {
+                    Some(_) => "add it to classes in [data]",
+                    None => MORE_CLASSES,
+                }
             ),
             false => format!(
                 "row {}: {label} is no class; classes are whole numbers from 0 to below {MOST_CLASSES}",

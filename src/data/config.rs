@@ -11,7 +11,10 @@ use crate::named::choices;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
     /// The label is one of several classes.
-    Classification,
+    Classification {
+        /// How many there are, where the model says it: one more is an error.
+        classes: Option<usize>,
+    },
     /// The label is a number.
     Regression,
 }

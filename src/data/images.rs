@@ -43,7 +43,7 @@ pub(super) fn read(
         let problem = "folders are classes, but the loss asks for numbers; use a cross entropy";
         return Err(DataError::format(folder, problem));
     }
-    let mut labels = classes.map(Labels::known).unwrap_or_default();
+    let mut labels = Labels::new(classes, task);
     let (mut paths, mut targets) = (Vec::new(), Vec::new());
     for class in entries(folder)? {
         if !class.is_dir() {

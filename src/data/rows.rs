@@ -153,7 +153,7 @@ impl<'a> Builder<'a> {
         Self {
             spec,
             encoder: spec.encoder.cloned(),
-            labels: spec.classes.map(Labels::known).unwrap_or_default(),
+            labels: Labels::new(spec.classes, spec.task),
             table,
         }
     }
@@ -179,7 +179,7 @@ impl<'a> Builder<'a> {
 
     pub(super) fn label(&mut self, value: &impl Value) -> Result<(), String> {
         let target = match self.spec.task {
-            Task::Classification => {
+            Task::Classification { .. } => {
                 let class = value.text();
                 let class = class.ok_or_else(|| {
                     format!("expected a class, found {}; mend the row", value.shown())
@@ -233,7 +233,7 @@ impl<'a> Builder<'a> {
             let problem = format!("every weight in column '{column}' is 0: no row counts");
             return Err(DataError::format(path, problem));
         }
-        if self.spec.label.is_some() && self.spec.task == Task::Classification {
+        if let (Some(_), Task::Classification { .. }) = (self.spec.label, self.spec.task) {
             table.target_kind = Targets::Classes(self.labels.finish(&mut table.targets));
         }
         table.shape = Shape(vec![table.features.len() / table.rows]);
@@ -251,19 +251,28 @@ impl<'a> Builder<'a> {
 /// What is done about a row without a label.
 const NO_LABEL: &str = "the label is empty; leave the row out";
 
+/// What is done about a model with too few classes.
+pub(super) const MORE_CLASSES: &str =
+    "raise n_classes in [estimator], or take a loss of softmax_cross_entropy";
+
 /// Class names and their indices.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Labels {
     found: Dictionary,
     fixed: Option<Vec<String>>,
+    most: Option<usize>,
 }
 
 impl Labels {
-    /// Those that are known: any other is an error.
-    pub(super) fn known(names: &[String]) -> Self {
+    /// Those of `classes`, any other being an error, or as many as are found, or as `task` says.
+    pub(super) fn new(classes: Option<&[String]>, task: Task) -> Self {
         Self {
-            found: Dictionary::new(names),
-            fixed: Some(names.to_vec()),
+            found: Dictionary::new(classes.unwrap_or_default()),
+            fixed: classes.map(<[String]>::to_vec),
+            most: match task {
+                Task::Classification { classes } => classes,
+                Task::Regression => None,
+            },
         }
     }
 
@@ -277,13 +286,22 @@ impl Labels {
             return Err(NO_LABEL.to_owned());
         }
         let label = std::str::from_utf8(field).map_err(|_| "the label is not UTF-8".to_owned())?;
-        match &self.fixed {
-            None => Ok(self.found.get_or_add(label)),
-            Some(known) => Err(format!(
+        if let Some(known) = &self.fixed {
+            return Err(format!(
                 "unknown label '{label}'; known are {}; mend it, or add it to classes in [data]",
                 listed(known)
-            )),
+            ));
         }
+        if let Some(most) = self.most.filter(|&most| most == self.found.len()) {
+            let (names, _) = self.found.clone().sorted();
+            return Err(format!(
+                "'{label}' is class {} of {most}; before it came {}; mend the label that is wrong, which \
+                 classes in [data] finds, or {MORE_CLASSES}",
+                most + 1,
+                listed(&names)
+            ));
+        }
+        Ok(self.found.get_or_add(label))
     }
 
     /// The names in index order; where found, sorts them, as numbers where all are integers, and

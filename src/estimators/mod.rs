@@ -24,7 +24,7 @@ use crate::models::{
     BuildModel, Judge, LossSpec, Model, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError,
     WideDeep, WideDeepSpec,
 };
-use crate::named::registry;
+use crate::named::{listed, registry};
 use crate::optim::OptimizerSpec;
 
 registry! {
@@ -273,6 +273,14 @@ impl EstimatorSpec {
         dnn.into_iter().chain(linear).collect()
     }
 
+    /// How many classes there are, where there are classes.
+    pub fn classes(&self) -> Option<usize> {
+        match self.parts().label {
+            Label::Classes(count) => Some(count),
+            Label::Numbers(_) => None,
+        }
+    }
+
     /// Names of the columns that are used, each once, in the order in which they are named; `None` for all
     /// that there are.
     pub fn columns(&self) -> Option<Vec<&str>> {
@@ -367,18 +375,21 @@ impl EstimatorSpec {
     fn wide_deep(&self, data: &Description) -> Result<WideDeepSpec, LayerError> {
         let parts = self.parts();
         let problem = |problem: String| LayerError::Model { problem };
-        let found = match &data.targets {
-            Targets::Classes(names) => Label::Classes(names.len()),
-            Targets::Numbers(width) => Label::Numbers(*width),
-        };
-        let outputs = match (parts.label, found) {
-            (Label::Classes(asked), Label::Classes(found)) if asked != found => {
+        let outputs = match (parts.label, &data.targets) {
+            (Label::Classes(asked), Targets::Classes(names)) if asked != names.len() => {
+                let found = names.len();
+                // One class is nothing to tell apart.
+                let fewer = match found {
+                    0 | 1 => String::new(),
+                    _ => format!("set n_classes = {found} in [estimator], or "),
+                };
                 return Err(problem(format!(
-                    "n_classes is {asked}, but the labels of the training data have {found} classes; \
-                     set n_classes = {found} in [estimator]"
+                    "n_classes is {asked}, but the classes of the training data are {found}: {}; {fewer}name \
+                     all {asked} by classes in [data]",
+                    listed(names)
                 )));
             }
-            (Label::Numbers(asked), Label::Numbers(found)) if asked != found => {
+            (Label::Numbers(asked), &Targets::Numbers(found)) if asked != found => {
                 return Err(problem(format!(
                     "label_dimension is {asked}, but a label has {found} numbers; set \
                      label_dimension = {found} in [estimator]"

@@ -129,7 +129,14 @@ impl Digits {
             scale: 0.0625,
             ..DataConfig::new(source)
         };
-        let table = load(&config, Task::Classification, None, Split::Train, None).unwrap();
+        let table = load(
+            &config,
+            Task::Classification { classes: None },
+            None,
+            Split::Train,
+            None,
+        )
+        .unwrap();
         let variables = variables("cnn_digits_init");
         let tensors: Vec<_> = variables
             .iter()

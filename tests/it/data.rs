@@ -13,7 +13,7 @@ use ringstep::data::{
 use ringstep::layers::Shape;
 use tempfile::TempDir;
 
-const CLASSES: Task = Task::Classification;
+const CLASSES: Task = Task::Classification { classes: None };
 
 /// A folder with a train.csv and a test.csv, and how they are read.
 struct Files {

@@ -4,3 +4,4 @@
 mod keys;
 mod parity;
 mod ranks;
+mod rows;

@@ -217,6 +217,15 @@ fn mistakes_are_named() {
         two.train().unwrap_err(),
         "y.npy: row 2: unknown label 1; known are 0 to 0; mend it, or add it to classes in [data]"
     );
+    two.data = PAIR.to_owned();
+    two.loss = "sigmoid_cross_entropy";
+    two = two.with("y.npy", npy("|u1", "(2,)", &[0, 2]));
+    assert_eq!(
+        two.train().unwrap_err(),
+        "y.npy: row 2: unknown label 2; known are 0 to 1; mend it, or raise n_classes in [estimator], or \
+         take a loss of softmax_cross_entropy"
+    );
+    two = Folder::new("").with("x.npy", &x).with("y.npy", &y);
     two.data = format!("{PAIR}\nshape = [3]");
     assert_eq!(
         two.train().unwrap_err(),
