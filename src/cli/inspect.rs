@@ -32,7 +32,8 @@ pub(super) fn run(arguments: &InspectArguments, models: &CustomModels) -> Result
 
 /// One line per feature column, where the run has any, in the order of a row, and an empty one.
 fn columns(data: &Description) -> String {
-    let Some(encoding) = &data.encoding else {
+    let encoding = data.encoding.as_ref();
+    let Some(encoding) = encoding.filter(|encoding| !encoding.columns.is_empty()) else {
         return String::new();
     };
     let mut table = Table::new([

@@ -265,9 +265,7 @@ impl Encoder {
         values: &[impl Value],
         slots: &mut Vec<f32>,
     ) -> Result<(), String> {
-        if slots.len() == self.start {
-            slots.extend_from_slice(&self.blank);
-        }
+        self.begin_row(slots);
         let source = &mut self.sources[source];
         source.values = values.len();
         let row = &mut slots[self.start..];
@@ -281,8 +279,15 @@ impl Encoder {
         Ok(())
     }
 
+    fn begin_row(&self, slots: &mut Vec<f32>) {
+        if slots.len() == self.start {
+            slots.extend_from_slice(&self.blank);
+        }
+    }
+
     /// Makes what is of several columns, once all of the row are read.
-    pub(crate) fn end_row(&mut self, slots: &mut [f32]) -> Result<(), Fault> {
+    pub(crate) fn end_row(&mut self, slots: &mut Vec<f32>) -> Result<(), Fault> {
+        self.begin_row(slots);
         let row = &mut slots[self.start..];
         for cross in &self.crosses {
             let keys = &self.keys[cross.keys.clone()];

@@ -78,9 +78,9 @@ impl Encoding {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    /// Numbers in a row.
+    /// Numbers in a row: what needs no column still has rows, of a 0.
     pub fn width(&self) -> usize {
-        self.columns.last().map_or(0, |column| column.slots.end)
+        self.columns.last().map_or(1, |column| column.slots.end)
     }
 
     /// The same columns with numbers as they stand in the data: numeric ones are not normalised, and what a

@@ -254,7 +254,10 @@ impl RunConfig {
         trained: Option<&Description>,
     ) -> Result<Table, DataError> {
         let used = self.used_columns();
-        let selection = self.columns.as_ref().map(|columns| Selection {
+        let none = Columns::default();
+        let columns = self.columns.as_ref();
+        let columns = columns.or(self.reads_nothing().then_some(&none));
+        let selection = columns.map(|columns| Selection {
             columns,
             used: &used,
         });
@@ -336,12 +339,18 @@ impl RunConfig {
             Architecture::Layers(_) | Architecture::Custom(_) => None,
         };
         let all = || -> Vec<&str> { self.columns.iter().flat_map(Columns::names).collect() };
-        let mut names = named.unwrap_or_else(all);
-        if names.is_empty() {
-            // What needs no column still has rows.
-            names = all().into_iter().take(1).collect();
+        let names = named.unwrap_or_else(all).into_iter();
+        names.map(str::to_owned).collect()
+    }
+
+    /// Whether the model learns from labels alone.
+    fn reads_nothing(&self) -> bool {
+        match &self.model.architecture {
+            Architecture::Estimator(estimator) => {
+                estimator.columns().is_some_and(|names| names.is_empty())
+            }
+            Architecture::Layers(_) | Architecture::Custom(_) => false,
         }
-        names.into_iter().map(str::to_owned).collect()
     }
 
     /// The update rules, one for each side of the model.

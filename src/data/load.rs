@@ -111,9 +111,10 @@ pub fn load_features(
     let encoder = trained.encoding.as_ref().map(Encoder::new);
     let sources = encoder.as_ref().map(Encoder::sources);
     let spec = Spec {
-        features: match sources.as_ref().unwrap_or(&trained.columns)[..] {
-            [] => None,
-            ref names => Some(names),
+        features: match (&sources, &trained.columns[..]) {
+            (Some(sources), _) => Some(sources),
+            (None, []) => None,
+            (None, names) => Some(names),
         },
         label: None,
         weight: None,
@@ -228,6 +229,10 @@ fn finish(
     config: &DataConfig,
     path: &Path,
 ) -> Result<Table, DataError> {
+    // A row without columns has nothing to shape or to normalise.
+    if matches!(&table.encoding, Some(encoding) if encoding.columns.is_empty()) {
+        return Ok(table);
+    }
     if let Some(shape) = shape {
         let found = table.shape.elements();
         if shape.elements() != found {

@@ -59,7 +59,7 @@ impl Places {
                 .filter(|&index| spec.is_feature(&names[index]))
                 .collect(),
         };
-        if features.is_empty() {
+        if features.is_empty() && spec.encoder.is_none() {
             return Err(DataError::format(path, "no column is left to learn from"));
         }
         Ok(Self {

@@ -65,15 +65,9 @@ impl Recipe<'_> {
         };
         let (batch, steps) = (&self.run["batch"], &self.run["steps"]);
         let reduction = if self.is_v1 { "sum" } else { "mean" };
-        // What needs no column reads one, and these have texts.
-        let features = match self.data {
-            "census" if columns.is_empty() => "features = [\"age\"]\n",
-            "autompg" if columns.is_empty() => "features = [\"weight\"]\n",
-            _ => "",
-        };
         format!(
             "[data]\nformat = \"csv\"\ntrain = \"{folder}train.csv\"\ntest = \"{folder}test.csv\"\n\
-             label = \"{label}\"\nshuffle = false\n{features}{columns}[estimator]\n{}\n[train]\n\
+             label = \"{label}\"\nshuffle = false\n{columns}[estimator]\n{}\n[train]\n\
              global_batch = {batch}\nmicro_batch = {batch}\nsteps = {steps}\n\
              loss_reduction = \"{reduction}\"\n",
             self.estimator()

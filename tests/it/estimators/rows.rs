@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::commands::failure;
+use crate::commands::{failure, output};
 
 /// Trains `kind` for two steps on `rows`.
 fn run_file(folder: &Path, rows: &str, estimator: &str) {
@@ -60,4 +60,31 @@ fn classes_that_do_not_come_are_to_be_named() {
         ),
         "{two}"
     );
+}
+
+#[test]
+fn a_baseline_reads_no_column_but_the_label() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // Neither texts nor a field that is empty are looked at, and no column need be named.
+    let rows = "job,wage,y\nSales,1,yes\nTeacher,,yes\nSales,2,yes\nTeacher,3,no\n";
+    let jsonl = "{\"y\": \"no\"}\n{\"job\": \"Sales\"}\n";
+    fs::write(folder.join("more.jsonl"), jsonl).unwrap();
+    run_file(
+        folder,
+        rows,
+        "kind = \"baseline_classifier\"\noptimizer = { kind = \"sgd\", learning_rate = 0.5 }",
+    );
+    output(folder, &["train", "one.toml", "--set", "train.steps=200"]);
+    let inspected = output(folder, &["inspect", "runs/one"]);
+    assert!(inspected.starts_with("layer"), "{inspected}");
+    let predict = |input| output(folder, &["predict", "runs/one", "--input", input]);
+    let printed = predict("train.csv");
+    assert_eq!(printed.lines().count(), 5);
+    for row in printed.lines().skip(1) {
+        let (class, probability) = row.split_once(',').unwrap();
+        let probability: f64 = probability.rsplit(',').next().unwrap().parse().unwrap();
+        assert!(class == "yes" && (probability - 0.75).abs() < 0.01, "{row}");
+    }
+    assert_eq!(predict("more.jsonl").lines().count(), 3);
 }
