@@ -92,7 +92,7 @@ pub enum ColumnFormat {
     Parquet,
     /// [`Format::TfRecord`]
     TfRecord {
-        /// Whether records whose checksum is wrong are passed over and counted.
+        /// Whether records whose checksum is wrong or that are no example are passed over and counted.
         skip_damaged: bool,
     },
 }

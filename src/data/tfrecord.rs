@@ -20,7 +20,7 @@ use super::{DataError, Place, Table, files};
 /// Bytes before the data of a record.
 const HEADER: usize = 12;
 
-/// Reads files. A record whose data are damaged is an error, or with `skip_damaged` passed over and
+/// Reads files. A record whose data are damaged or no example is an error, or with `skip_damaged` passed over and
 /// counted; one whose length is damaged is always an error, for where the next begins is not known.
 pub(super) fn read(
     paths: &[PathBuf],
@@ -30,28 +30,28 @@ pub(super) fn read(
     let mut table = Keyed::new(spec);
     for path in paths {
         let mut reader = open(path)?;
-        let mut skipped = 0;
+        let mut skipped = Vec::new();
         let mut record = Vec::new();
-        for number in 1.. {
-            match next(&mut reader, &mut record) {
-                Ok(true) => {}
+        let mut records = 0;
+        loop {
+            let read = match next(&mut reader, &mut record) {
                 Ok(false) => break,
-                Err(Damage::Data) if skip_damaged => {
-                    skipped += 1;
-                    continue;
-                }
-                Err(damage) => return Err(damage.of(path, number)),
+                Ok(true) => example(&record).ok_or(Damage::Data("no tf.Example")),
+                Err(damage) => Err(damage),
+            };
+            records += 1;
+            match read {
+                Ok(row) => table.push(path, Place::Record(records), &row)?,
+                Err(Damage::Data(problem)) if skip_damaged => skipped.push((records, problem)),
+                Err(damage) => return Err(damage.of(path, records)),
             }
-            let place = Place::Record(number);
-            let row = example(&record).ok_or_else(|| DataError::Row {
-                path: path.clone(),
-                place,
-                problem: "no tf.Example; write the rows as such".to_owned(),
-            })?;
-            table.push(path, place, &row)?;
         }
-        if skipped > 0 {
-            tracing::warn!("{}: skipped {skipped} damaged records", path.display());
+        if let Some((first, problem)) = skipped.first() {
+            tracing::warn!(
+                "{}: skipped {} of {records} records; the first, record {first}: {problem}",
+                path.display(),
+                skipped.len()
+            );
         }
     }
     table.finish(&paths[0])
@@ -69,7 +69,7 @@ pub(super) fn records(
         number += 1;
         let mut record = Vec::new();
         let read = next(reader.as_mut()?, &mut record);
-        if !matches!(read, Ok(true) | Err(Damage::Data)) {
+        if !matches!(read, Ok(true) | Err(Damage::Data(_))) {
             reader = None;
         }
         match read {
@@ -111,8 +111,8 @@ enum Damage {
     File(io::Error),
     /// Where the record ends is not known.
     Length(String),
-    /// The checksum of its data is another.
-    Data,
+    /// Its data are nothing to read.
+    Data(&'static str),
 }
 
 impl Damage {
@@ -121,11 +121,9 @@ impl Damage {
         let problem = match self {
             Self::File(error) => return files::unreadable(path, error),
             Self::Length(problem) => problem,
-            Self::Data => {
-                "damaged: its checksum is another; bring back the file, or set skip_damaged = \
-                           true in [data] to go on without it"
-                    .to_owned()
-            }
+            Self::Data(problem) => format!(
+                "{problem}; bring back the file, or set skip_damaged = true in [data] to go on without it"
+            ),
         };
         DataError::Row {
             path: path.to_owned(),
@@ -168,7 +166,7 @@ fn next(reader: &mut impl Read, record: &mut Vec<u8>) -> Result<bool, Damage> {
     reader.read_exact(&mut checksum).map_err(broken)?;
     match u32::from_le_bytes(checksum) == masked_checksum(record) {
         true => Ok(true),
-        false => Err(Damage::Data),
+        false => Err(Damage::Data("damaged: its checksum is another")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::Cursor;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 
 use super::{Folder, classes};
+use crate::commands::ringstep;
 
 const GREY: &str = "format = \"images\"\ntrain = \"train\"\ntest = \"test\"\nshape = [2, 3, 1]";
 
@@ -106,14 +107,25 @@ fn damaged_files_are_named_or_skipped() {
         ),
         "{message}"
     );
-    let table = damaged(&format!("{GREY}\nskip_damaged = true"))
-        .train()
-        .unwrap();
+    let skipping = damaged(&format!("{GREY}\nskip_damaged = true"));
+    let table = skipping.train().unwrap();
     assert_eq!((table.rows, table.targets), (2, vec![0.0, 1.0]));
     assert_eq!(
         table.features,
         bytes(&[0, 10, 20, 30, 40, 50, 50, 60, 70, 80, 90, 100])
     );
+    // Six pixels and two classes.
+    let run = [
+        "train",
+        "run.toml",
+        "--set",
+        "model.layers=[\"flatten\", {kind=\"dense\",units=2}]",
+    ];
+    let said = ringstep(skipping.folder.path(), &run);
+    assert!(said.status.success(), "{said:?}");
+    let said = skipping.shown(String::from_utf8(said.stderr).unwrap());
+    let counted = "train: skipped 1 of 3 images; the first, train/dog/b.png: ";
+    assert!(said.contains(counted), "{said}");
     // The decoder would fill a JPEG that is cut off with grey.
     let jpeg = encoded(
         RgbImage::from_pixel(64, 64, Rgb([200, 100, 50])),

@@ -7,6 +7,7 @@ use flate2::write::ZlibEncoder;
 use ringstep::data::stream::Dataset;
 
 use super::{Folder, classes, gzip};
+use crate::commands::ringstep;
 
 const ROWS: &str = "format = \"tfrecord\"\ntrain = \"a.tfrecord\"\nlabel = \"y\"";
 
@@ -164,6 +165,24 @@ fn damaged_records_are_named_or_skipped() {
 }
 
 #[test]
+fn what_is_skipped_is_counted_in_what_train_says() {
+    let mut bytes = [rows(), record(b"\xff\xff"), rows()].concat();
+    bytes[20] ^= 1;
+    let folder = folder(&bytes);
+    let text = format!(
+        "[data]\n{ROWS}\nskip_damaged = true\n[estimator]\nkind = \"linear_classifier\"\n\
+         [train]\ndevice = \"cpu\"\nglobal_batch = 2\nsteps = 1\n"
+    );
+    let folder = folder.with("run.toml", text);
+    let said = ringstep(folder.folder.path(), &["train", "run.toml", "--ranks", "2"]);
+    assert!(said.status.success(), "{said:?}");
+    let said = String::from_utf8(said.stderr).unwrap();
+    let counted =
+        "a.tfrecord: skipped 2 of 5 records; the first, record 1: damaged: its checksum is another";
+    assert_eq!(said.matches(counted).count(), 1, "{said}");
+}
+
+#[test]
 fn mistakes_have_file_record_and_column() {
     let error = |bytes: &[u8]| folder(bytes).train().unwrap_err();
     let whole = rows();
@@ -190,7 +209,8 @@ fn mistakes_have_file_record_and_column() {
     );
     assert_eq!(
         error(&record(b"\xff\xff")),
-        "a.tfrecord: record 1: no tf.Example; write the rows as such"
+        "a.tfrecord: record 1: no tf.Example; bring back the file, or set skip_damaged = true in [data] \
+         to go on without it"
     );
     let packed = gzip(&whole);
     assert_eq!(
