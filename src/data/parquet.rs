@@ -191,7 +191,7 @@ struct Column {
     scalars: Vec<Scalar>,
 }
 
-/// What integers stand for.
+/// What integers and bytes stand for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Meaning {
     Themselves,
@@ -218,6 +218,20 @@ impl Meaning {
             Self::Unsigned => Scalar::Unsigned(unsigned),
             Self::Decimal(scale) => Scalar::Double(value as f64 / 10_f64.powi(scale)),
         }
+    }
+
+    /// A decimal is big-endian, in two's complement.
+    fn of_bytes(self, bytes: &[u8]) -> Scalar {
+        let Self::Decimal(scale) = self else {
+            return Scalar::Text(bytes.to_vec());
+        };
+        let is_negative = bytes.first().is_some_and(|&byte| byte >= 0x80);
+        let mut value = [if is_negative { 0xff } else { 0 }; 16];
+        let Some(unused) = value.len().checked_sub(bytes.len()) else {
+            return Scalar::Other("a decimal of more than 16 bytes");
+        };
+        value[unused..].copy_from_slice(bytes);
+        Scalar::Double(i128::from_be_bytes(value) as f64 / 10_f64.powi(scale))
     }
 }
 
@@ -253,14 +267,21 @@ impl Column {
                     Scalar::Double(*value)
                 })
             }
-            ColumnReader::ByteArrayColumnReader(reader) if meaning == Meaning::Themselves => {
+            ColumnReader::ByteArrayColumnReader(reader) => {
                 take(reader, count, is_optional, scalars, |value| {
-                    Scalar::Text(value.data().to_vec())
+                    meaning.of_bytes(value.data())
+                })
+            }
+            ColumnReader::FixedLenByteArrayColumnReader(reader)
+                if meaning != Meaning::Themselves =>
+            {
+                take(reader, count, is_optional, scalars, |value| {
+                    meaning.of_bytes(value.data())
                 })
             }
             _ => {
                 return Err(
-                    "neither numbers of up to 8 bytes nor texts; write it as one of them"
+                    "neither numbers of up to 8 bytes, nor decimals or texts; write it as one of them"
                         .to_owned(),
                 );
             }

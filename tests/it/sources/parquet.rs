@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{
-    BoolType, ByteArray, ByteArrayType, DoubleType, FloatType, Int32Type, Int64Type,
+    BoolType, ByteArray, ByteArrayType, DoubleType, FixedLenByteArrayType, FloatType, Int32Type,
+    Int64Type,
 };
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
@@ -22,10 +23,13 @@ pub(super) enum Values {
     Double(Vec<f64>),
     Bool(Vec<bool>),
     Text(Vec<&'static str>),
+    /// Of any length, and of five.
+    Bytes(Vec<&'static [u8]>),
+    FiveBytes(Vec<[u8; 5]>),
     /// The levels say which rows have a value.
     Optional(Vec<i16>, Vec<f64>),
 }
-use Values::{Bool, Double, Float, Int32, Int64, Optional, Text};
+use Values::{Bool, Bytes, Double, FiveBytes, Float, Int32, Int64, Optional, Text};
 
 /// A file with the same row group twice.
 pub(super) fn file(schema: &str, compression: Compression, columns: &[Values]) -> Vec<u8> {
@@ -49,6 +53,19 @@ pub(super) fn file(schema: &str, compression: Compression, columns: &[Values]) -
                     let values: Vec<ByteArray> = values.iter().map(|&text| text.into()).collect();
                     column
                         .typed::<ByteArrayType>()
+                        .write_batch(&values, None, None)
+                }
+                Bytes(values) => {
+                    let values: Vec<_> =
+                        values.iter().map(|&bytes| bytes.to_vec().into()).collect();
+                    column
+                        .typed::<ByteArrayType>()
+                        .write_batch(&values, None, None)
+                }
+                FiveBytes(values) => {
+                    let values: Vec<_> = values.iter().map(|bytes| bytes.to_vec().into()).collect();
+                    column
+                        .typed::<FixedLenByteArrayType>()
                         .write_batch(&values, None, None)
                 }
                 Optional(levels, values) => {
@@ -119,6 +136,28 @@ fn every_type_of_number_is_read() {
         [1099511627776.0, 4294967295.0, 0.1, 1.0, -12.5]
     );
     assert_eq!(table.target_kind, classes(&["10"]));
+}
+
+#[test]
+fn decimals_are_read_from_bytes() {
+    let schema = "required fixed_len_byte_array(5) a (DECIMAL(11, 2)); \
+                  required binary b (DECIMAL(38, 3)); required int64 y;";
+    let read = |fixed: [u8; 5], bytes: &'static [u8]| {
+        let columns = [FiveBytes(vec![fixed]), Bytes(vec![bytes]), Int64(vec![10])];
+        let file = file(schema, Compression::SNAPPY, &columns);
+        let table = Folder::new(ROWS).with("a.parquet", file).train();
+        table.map(|table| table.features[..2].to_vec())
+    };
+    // -12.5 and 65.535, then 2^32 hundredths and -2^64 thousandths.
+    let small = read([0xff, 0xff, 0xff, 0xfb, 0x1e], &[0, 0xff, 0xff]);
+    assert_eq!(small.unwrap(), [-12.5, 65.535]);
+    let large = read([1, 0, 0, 0, 0], &[0xff, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(large.unwrap(), [42949672.96, -18446744073709551.616]);
+    assert!(
+        read([0; 5], &[0; 17]).unwrap_err().contains(
+            "row 1: column 'b': expected a number, found a decimal of more than 16 bytes"
+        )
+    );
 }
 
 #[test]
