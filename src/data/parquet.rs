@@ -1,10 +1,12 @@
 //! Parquet: columns of numbers, truth values and texts.
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::slice::from_ref;
+use std::sync::Once;
 
 use parquet::basic::{ConvertedType, LogicalType};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -27,14 +29,34 @@ pub(super) fn read(paths: &[PathBuf], spec: &Spec<'_>) -> Result<Table, DataErro
     let mut columns: Vec<String> = Vec::new();
     for path in paths {
         let first = (path != &paths[0]).then_some((&*paths[0], &columns[..]));
-        // The crate panics at some damage. What is half built is dropped with the error.
-        let read = AssertUnwindSafe(|| read_file(path, spec, first, &mut builder));
-        columns = catch_unwind(read)
-            .unwrap_or_else(|_| Err(broken(path, "its metadata and its pages do not agree")))?;
+        columns = caught(|| read_file(path, spec, first, &mut builder))
+            .unwrap_or_else(|| Err(broken(path, "its metadata and its pages do not agree")))?;
     }
     let places = Places::find(&paths[0], &columns, spec)?;
     let names = places.features.iter().map(|&index| columns[index].clone());
     builder.finish(&paths[0], names.collect())
+}
+
+thread_local! {
+    /// Whether a panic of this thread is caught.
+    static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What `read` returns, or nothing where it panics, as the crate does at some damage: the error says all,
+/// so that the panic is not printed. What is half built is to be dropped with the error.
+fn caught<T>(read: impl FnOnce() -> T) -> Option<T> {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| match IS_CAUGHT.get() {
+            true => tracing::debug!("{panic}"),
+            false => report(panic),
+        }));
+    });
+    IS_CAUGHT.set(true);
+    let read = panic::catch_unwind(AssertUnwindSafe(read));
+    IS_CAUGHT.set(false);
+    read.ok()
 }
 
 /// Adds the rows of a file, whose columns are those of the first. Returns their names.
