@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::run::Run;
+use super::outputs::refuse_own_files;
 use super::{ExportArguments, Failure};
 use crate::backend::Precision;
 use crate::checkpoint::write_atomically;
 use crate::config::{CustomModels, ExportFormat};
-use crate::train::export_onnx;
+use crate::train::{Run, export_onnx};
 
 /// Writes the model, or its weights, to a file.
 pub(super) fn run(arguments: &ExportArguments, models: &CustomModels) -> Result<(), Failure> {
@@ -16,7 +16,7 @@ pub(super) fn run(arguments: &ExportArguments, models: &CustomModels) -> Result<
         Some(output) => output.clone(),
         None => default_output(&run, arguments.format),
     };
-    run.refuse_own_files("--output", &output)?;
+    refuse_own_files(&run.folder, "--output", &output)?;
     let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
     let contents = match arguments.format {
         ExportFormat::Onnx => export_onnx(&run.config, &checkpoint)?,

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
-use super::run::Run;
 use super::table::{Align, Table, thousands};
 use super::{Failure, InspectArguments, show};
 use crate::backend::cpu::Cpu;
@@ -13,7 +12,7 @@ use crate::config::{CustomModels, ModelConfig};
 use crate::data::{DataError, Description, Split};
 use crate::layers::{Build, LayerSummary};
 use crate::models::Structure;
-use crate::train::{EvaluateRecord, Record, TrainRecord, read_metrics};
+use crate::train::{EvaluateRecord, Record, Run, TrainRecord, read_metrics};
 
 /// Most evaluations that are listed.
 const LISTED: usize = 10;

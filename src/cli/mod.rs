@@ -5,9 +5,9 @@ mod doctor;
 mod evaluate;
 mod export;
 mod inspect;
+mod outputs;
 mod predict;
 mod predictions;
-mod run;
 mod table;
 mod train;
 

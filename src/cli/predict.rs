@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::Path;
 
+use super::outputs::refuse_own_files;
 use super::predictions::{write_json, write_predictions};
-use super::run::Run;
 use super::{Failure, PredictArguments, show};
 use crate::checkpoint::write_atomically;
 use crate::config::CustomModels;
 use crate::data::to_npy;
 use crate::models::Model;
+use crate::train::Run;
 
 /// Applies the model to the rows of a file and writes what it says of each.
 pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result<(), Failure> {
@@ -61,7 +62,7 @@ fn refuse_to_overwrite(run: &Run, arguments: &PredictArguments) -> Result<(), Fa
     };
     for (flag, path) in [("--output", output), ("--encoded", encoded)] {
         let Some(path) = path else { continue };
-        run.refuse_own_files(flag, path)?;
+        refuse_own_files(&run.folder, flag, path)?;
         match (fs::canonicalize(&arguments.input), fs::canonicalize(path)) {
             (Ok(from), Ok(to)) if from == to && from.is_file() => {
                 return refusal(flag, path, "is the input");

@@ -296,6 +296,17 @@ impl Columns {
     }
 }
 
+impl<N: Into<String>, S: Into<ColumnSpec>> FromIterator<(N, S)> for Columns {
+    fn from_iter<I: IntoIterator<Item = (N, S)>>(columns: I) -> Self {
+        let columns = columns.into_iter();
+        Self(
+            columns
+                .map(|(name, spec)| (name.into(), spec.into()))
+                .collect(),
+        )
+    }
+}
+
 impl Serialize for Columns {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, spec)| (name, spec)))

@@ -82,8 +82,9 @@ impl DataSection {
             return Err(invalid(&["data", "shape"], text));
         }
         self.shape = self.shape.or(input);
-        let scale = self.scale.unwrap_or(1.0);
-        if !scale.is_finite() || scale == 0.0 {
+        if let Some(scale) = self.scale
+            && (!scale.is_finite() || scale == 0.0)
+        {
             return Err(invalid(
                 &["data", "scale"],
                 "expected a finite number other than 0",
@@ -121,16 +122,11 @@ impl DataSection {
         }
         let normalize = data_rows::normalize(self.mean.take(), self.std.take())?;
         let part = data_rows::part(self.skip, self.take, self.shard)?;
-        let augment = self.augment.take();
-        if let Some(augment) = &augment {
+        if let Some(augment) = &self.augment {
             data_rows::check_augment(augment)?;
         }
-        let shape = self.shape.clone();
-        let shuffle = self.shuffle.unwrap_or(true);
-        let remainder = match self.drop_remainder {
-            Some(true) => Remainder::Drop,
-            _ => Remainder::Keep,
-        };
+        let (scale, shuffle, augment) = (self.scale, self.shuffle, self.augment.take());
+        let (shape, drop_remainder) = (self.shape.clone(), self.drop_remainder);
         let source = match self.format {
             Format::Csv => Source::Columns(self.columns(ColumnFormat::Csv)?),
             Format::JsonLines => Source::Columns(self.columns(ColumnFormat::JsonLines)?),
@@ -143,15 +139,20 @@ impl DataSection {
             Format::Numpy => Source::Arrays(self.numpy()?),
             Format::Images => Source::Images(self.images()?),
         };
+        let default = DataConfig::new(source);
         Ok(DataConfig {
-            source,
             shape,
-            scale,
+            scale: scale.unwrap_or(default.scale),
             normalize,
             part,
-            shuffle,
-            remainder,
+            shuffle: shuffle.unwrap_or(default.shuffle),
+            remainder: match drop_remainder {
+                Some(true) => Remainder::Drop,
+                Some(false) => Remainder::Keep,
+                None => default.remainder,
+            },
             augment,
+            source: default.source,
         })
     }
 

@@ -67,17 +67,7 @@ pub(super) fn locate(document: &Document, problem: Problem) -> ConfigError {
         }
     }
     let at = at.map_or_else(|| document.file().to_owned(), |at| document.place(at));
-    if problem.missing {
-        return ConfigError::Missing {
-            at,
-            problem: problem.text,
-        };
-    }
-    ConfigError::Value {
-        at,
-        key: problem.key.join("."),
-        problem: problem.text,
-    }
+    problem.at(at)
 }
 
 fn walk<'a>(root: &'a Node, path: &[usize]) -> Vec<Stop<'a>> {

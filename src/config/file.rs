@@ -38,6 +38,23 @@ pub(super) struct Problem {
     pub(super) missing: bool,
 }
 
+impl Problem {
+    /// The error for it, where it was found.
+    pub(super) fn at(self, at: String) -> ConfigError {
+        match self.missing {
+            true => ConfigError::Missing {
+                at,
+                problem: self.text,
+            },
+            false => ConfigError::Value {
+                at,
+                key: self.key.join("."),
+                problem: self.text,
+            },
+        }
+    }
+}
+
 /// Reads the run file `text` that lies at `path`, which may name `models`.
 pub(super) fn read(
     path: &Path,
@@ -53,6 +70,17 @@ pub(super) fn read(
     file.name.get_or_insert_with(|| default_name(path));
     file.check(custom)
         .map_err(|problem| locate(&document, problem))
+}
+
+/// Checks what a program has put together as though a run file had said it.
+pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
+    let custom = match &config.model.architecture {
+        Architecture::Custom(custom) => Some(custom.clone()),
+        Architecture::Layers(_) | Architecture::Estimator(_) => None,
+    };
+    let checked = RunFile::from(config.clone()).check(custom);
+    checked.map_err(|problem| problem.at(format!("run '{}'", config.name)))?;
+    Ok(())
 }
 
 /// What `model.custom` means, where it is there.
@@ -102,13 +130,11 @@ impl RunFile {
                 return Err(missing(&[], text));
             }
         };
-        let config = RunConfig {
-            name,
-            data: self.data.check(input)?,
+        let mut config = RunConfig {
             columns: self.columns,
-            model,
-            train,
+            ..RunConfig::new(name, self.data.check(input)?, model, train)
         };
+        config.train.loss_reduction = Some(config.named_reduction());
         columns_section::check(&config)?;
         control::check(&config)?;
         Ok(config)
@@ -134,10 +160,7 @@ fn check_estimator(
         );
         return Err(invalid(&["estimator"], text));
     }
-    Ok(ModelConfig {
-        loss: estimator.loss(),
-        architecture: Architecture::Estimator(estimator),
-    })
+    Ok(estimator.into())
 }
 
 pub(super) fn invalid(key: &[&str], text: impl Into<String>) -> Problem {
@@ -171,7 +194,8 @@ pub(super) fn at_least_one(value: u64, key: &[&str]) -> Result<u64, Problem> {
 }
 
 impl From<RunConfig> for RunFile {
-    fn from(config: RunConfig) -> Self {
+    fn from(mut config: RunConfig) -> Self {
+        config.train.loss_reduction = Some(config.named_reduction());
         Self {
             name: Some(config.name),
             data: config.data.into(),

@@ -14,6 +14,7 @@ mod document;
 mod error;
 mod explain;
 mod file;
+mod load;
 mod model_section;
 mod paths;
 mod train_section;
@@ -30,19 +31,17 @@ pub use error::ConfigError;
 pub use model_section::{Custom, CustomModels};
 
 use crate::backend::{Backend, DeviceChoice, MatmulChoice, Precision};
-use crate::columns::{Columns, Encoding, Selection};
+use crate::columns::Columns;
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
-use crate::data::stream::Remainder;
-use crate::data::{
-    self, Augmentation, DataConfig, DataError, Description, Sampler, Split, Table, Task,
-};
+use crate::data::{Augmentation, DataConfig, Description, Sampler, Table, Task};
 use crate::estimators::EstimatorSpec;
 use crate::layers::{Build, LayerError};
 use crate::models::{
     BuildAnywhere, BuildModel, BuildOn, Judge, Judging, Layers, LossReduction, LossSpec, Model,
 };
 use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
+use crate::params::BUCKET_MIB;
 use file::RunFile;
 
 /// Everything that defines a run, all defaults filled in.
@@ -129,8 +128,8 @@ pub struct TrainConfig {
     pub graphs: bool,
     /// What multiplies matrices on GPUs.
     pub matmul: MatmulChoice,
-    /// How rows' losses become one number.
-    pub loss_reduction: LossReduction,
+    /// How rows' losses become one number; unless it is said, an Estimator's are summed, others averaged.
+    pub loss_reduction: Option<LossReduction>,
     /// The update rule; `None` where an Estimator has its own.
     pub optimizer: Option<OptimizerSpec>,
     /// How the learning rate changes over the steps.
@@ -173,7 +172,48 @@ pub struct TrainConfig {
     pub warm_start: Option<WarmStart>,
 }
 
+/// Rows of a micro-batch unless it is said otherwise.
+const MICRO_BATCH: usize = 32;
+
 impl TrainConfig {
+    /// As a run file has it that says nothing else: every default stands here. Whatever is not an Estimator
+    /// needs an `optimizer`, too.
+    pub fn new(global_batch: usize, length: Length) -> Self {
+        Self {
+            global_batch,
+            micro_batch: MICRO_BATCH.min(global_batch),
+            length,
+            seed: 0,
+            ranks: 1,
+            device: DeviceChoice::default(),
+            reduce: None,
+            precision: Precision::default(),
+            graphs: true,
+            matmul: MatmulChoice::default(),
+            loss_reduction: None,
+            optimizer: None,
+            schedule: ScheduleSpec::default(),
+            clip: None,
+            scale_rate_with_ranks: false,
+            sharded: false,
+            bucket_mib: BUCKET_MIB as f64,
+            collective: CollectiveChoice::default(),
+            nccl_algo: NcclAlgorithm::default(),
+            log_every: 10,
+            tensorboard: false,
+            evaluate_every: Cadence::Epoch,
+            evaluate_throttle: None,
+            checkpoint_every: Cadence::Epoch,
+            checkpoint_at_start: false,
+            keep: Keep::Newest(3),
+            best: None,
+            early_stopping: None,
+            plateau: None,
+            export: None,
+            warm_start: None,
+        }
+    }
+
     /// How gradients are added on the device as it is chosen.
     pub fn reduce(&self) -> ReduceMode {
         self.reduce.unwrap_or(match self.device {
@@ -200,7 +240,58 @@ impl TrainConfig {
     }
 }
 
+impl<E: Into<EstimatorSpec>> From<E> for ModelConfig {
+    fn from(estimator: E) -> Self {
+        let estimator = estimator.into();
+        Self {
+            loss: estimator.loss(),
+            architecture: Architecture::Estimator(estimator),
+        }
+    }
+}
+
 impl RunConfig {
+    /// A run without `[columns]`: what a program has in place of a run file. [`Self::check`] says whether it
+    /// can be.
+    ///
+    /// ```
+    /// use ringstep::config::{Length, RunConfig, TrainConfig};
+    /// use ringstep::data::{ColumnFormat, ColumnSource, DataConfig};
+    /// use ringstep::estimators::DnnClassifier;
+    ///
+    /// let source = ColumnSource::new(ColumnFormat::Csv, "iris/train.csv", "species");
+    /// let model = DnnClassifier {
+    ///     n_classes: 3,
+    ///     hidden_units: vec![10, 10],
+    ///     ..DnnClassifier::default()
+    /// };
+    /// let train = TrainConfig::new(32, Length::Epochs(100));
+    /// let config = RunConfig::new("iris", DataConfig::new(source), model, train);
+    /// assert!(config.check().is_ok());
+    /// ```
+    pub fn new(
+        name: impl Into<String>,
+        data: DataConfig,
+        model: impl Into<ModelConfig>,
+        train: TrainConfig,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            data,
+            columns: None,
+            model: model.into(),
+            train,
+        }
+    }
+
+    /// Refuses what a run file could not say either.
+    ///
+    /// # Errors
+    /// For the first thing that is wrong, with its key.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        file::check(self)
+    }
+
     /// As [`Self::load_with`], of a program without models of its own.
     ///
     /// # Errors
@@ -243,95 +334,6 @@ impl RunConfig {
         self
     }
 
-    /// Reads one part of the run's data; the columns and classes are those of `trained`, where that is
-    /// given.
-    ///
-    /// # Errors
-    /// For the first thing that is wrong, with its file and line or row.
-    pub fn load_data(
-        &self,
-        split: Split,
-        trained: Option<&Description>,
-    ) -> Result<Table, DataError> {
-        let used = self.used_columns();
-        let none = Columns::default();
-        let columns = self.columns.as_ref();
-        let columns = columns.or(self.reads_nothing().then_some(&none));
-        let selection = columns.map(|columns| Selection {
-            columns,
-            used: &used,
-        });
-        let table = data::load(&self.data, self.task(), selection, split, trained)?;
-        let path = self.data.features(split);
-        self.check_indices(&table, &path)?;
-        if split == Split::Train {
-            self.check_steps(&table, &path)?;
-        }
-        Ok(table)
-    }
-
-    /// Refuses rows that no step could be made of.
-    fn check_steps(&self, table: &Table, path: &Path) -> Result<(), DataError> {
-        let global_batch = self.train.global_batch;
-        let problem = if self.data.remainder == Remainder::Drop && table.rows < global_batch {
-            format!(
-                "drop_remainder in [data] leaves no step of {} rows, for global_batch is {global_batch}; make \
-                 it smaller, or leave drop_remainder out",
-                table.rows
-            )
-        } else if self.data.augment.is_some() && self.augmentation(table).is_none() {
-            format!(
-                "augment in [data] varies images, rows of [height, width, channels], but rows are {}; say \
-                 their shape by shape in [data]",
-                table.shape
-            )
-        } else {
-            return Ok(());
-        };
-        Err(DataError::Format {
-            path: path.to_owned(),
-            problem,
-        })
-    }
-
-    /// Reads the features of rows to predict from; see [`data::load_features`].
-    ///
-    /// # Errors
-    /// As [`Self::load_data`].
-    pub fn load_features(&self, path: &Path, trained: &Description) -> Result<Table, DataError> {
-        let table = data::load_features(&self.data, path, trained)?;
-        self.check_indices(&table, path)?;
-        Ok(table)
-    }
-
-    /// Reads the same rows as an exported model takes them, with numbers as they stand in the data; see
-    /// [`crate::train::export_onnx`].
-    ///
-    /// # Errors
-    /// As [`Self::load_data`].
-    pub fn load_inputs(&self, path: &Path, trained: &Description) -> Result<Table, DataError> {
-        let data = DataConfig {
-            scale: 1.0,
-            normalize: None,
-            ..self.data.clone()
-        };
-        let trained = Description {
-            encoding: trained.encoding.as_ref().map(Encoding::raw),
-            ..trained.clone()
-        };
-        data::load_features(&data, path, &trained)
-    }
-
-    /// Refuses features that the model cannot look up.
-    fn check_indices(&self, table: &Table, path: &Path) -> Result<(), DataError> {
-        let indices = match &self.model.architecture {
-            Architecture::Layers(layers) => BuildModel::indices(layers),
-            Architecture::Estimator(estimator) => BuildModel::indices(estimator),
-            Architecture::Custom(custom) => BuildAnywhere::indices(custom.model()),
-        };
-        indices.map_or(Ok(()), |count| table.check_indices(count, path))
-    }
-
     /// Names of the columns of `[columns]` that the model reads, in the order of a row.
     pub fn used_columns(&self) -> Vec<String> {
         let named = match &self.model.architecture {
@@ -365,13 +367,22 @@ impl RunConfig {
 
     /// What a step's sum of losses is divided by. TensorFlow's Estimators sum over the numbers of a label too.
     pub fn loss_reduction(&self) -> LossReduction {
-        match (&self.model.architecture, self.train.loss_reduction) {
+        match (&self.model.architecture, self.named_reduction()) {
             (Architecture::Estimator(estimator), LossReduction::Sum) => match estimator.judge() {
                 Judge::Numbers(numbers) => LossReduction::SumOfNumbers(numbers),
                 Judge::Binary | Judge::Classes(_) => LossReduction::Sum,
             },
             (_, reduction) => reduction,
         }
+    }
+
+    /// The same as a run file names it: Estimators sum what everybody else averages, unless it is said.
+    fn named_reduction(&self) -> LossReduction {
+        let default = match &self.model.architecture {
+            Architecture::Estimator(_) => LossReduction::Sum,
+            Architecture::Layers(_) | Architecture::Custom(_) => LossReduction::default(),
+        };
+        self.train.loss_reduction.unwrap_or(default)
     }
 
     /// How the rows of an evaluation are judged one by one; `None` where sums over all of them do.

@@ -12,10 +12,6 @@ use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::models::LossReduction;
 use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
-use crate::params::BUCKET_MIB;
-
-/// Rows of a micro-batch unless the run file says otherwise.
-const MICRO_BATCH: usize = 32;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,15 +102,9 @@ impl TrainSection {
                 )?)
             }
         };
-        // TensorFlow's Estimators sum what everybody else averages.
-        let loss_reduction = match is_estimator {
-            true => LossReduction::Sum,
-            false => LossReduction::default(),
-        };
+        let default = TrainConfig::new(self.global_batch, length);
         at_least_one(self.global_batch as u64, &["train", "global_batch"])?;
-        let micro_batch = self
-            .micro_batch
-            .unwrap_or(MICRO_BATCH.min(self.global_batch));
+        let micro_batch = self.micro_batch.unwrap_or(default.micro_batch);
         at_least_one(micro_batch as u64, &["train", "micro_batch"])?;
         if micro_batch > self.global_batch {
             return Err(invalid(
@@ -126,22 +116,23 @@ impl TrainSection {
                 ),
             ));
         }
-        let sharded = match self.zero.unwrap_or(0) {
-            0 => false,
-            1 => true,
-            other => {
+        let sharded = match self.zero {
+            None => default.sharded,
+            Some(0) => false,
+            Some(1) => true,
+            Some(other) => {
                 let text = format!("expected 0 (off) or 1 (ZeRO-1), found {other}");
                 return Err(invalid(&["train", "zero"], text));
             }
         };
-        let bucket_mib = self.bucket_mib.unwrap_or(BUCKET_MIB as f64);
+        let bucket_mib = self.bucket_mib.unwrap_or(default.bucket_mib);
         if !bucket_mib.is_finite() || bucket_mib <= 0.0 {
             return Err(invalid(
                 &["train", "bucket_mib"],
                 "expected a number above 0",
             ));
         }
-        let schedule = self.schedule.unwrap_or_default();
+        let schedule = self.schedule.unwrap_or(default.schedule);
         if let Err(problem) = schedule.check() {
             return Err(invalid(&["train", "schedule"], problem.to_string()));
         }
@@ -154,29 +145,39 @@ impl TrainSection {
             global_batch: self.global_batch,
             micro_batch,
             length,
-            seed: self.seed.unwrap_or(0),
-            ranks: at_least_one(self.ranks.unwrap_or(1) as u64, &["train", "ranks"])? as usize,
-            device: self.device.unwrap_or_default(),
+            seed: self.seed.unwrap_or(default.seed),
+            ranks: match self.ranks {
+                Some(ranks) => at_least_one(ranks as u64, &["train", "ranks"])? as usize,
+                None => default.ranks,
+            },
+            device: self.device.unwrap_or(default.device),
             reduce: self.reduce,
-            precision: self.precision.unwrap_or_default(),
-            graphs: self.graphs.unwrap_or(true),
-            matmul: self.matmul.unwrap_or_default(),
-            loss_reduction: self.loss_reduction.unwrap_or(loss_reduction),
+            precision: self.precision.unwrap_or(default.precision),
+            graphs: self.graphs.unwrap_or(default.graphs),
+            matmul: self.matmul.unwrap_or(default.matmul),
+            loss_reduction: self.loss_reduction,
             optimizer,
             schedule,
             clip: self.clip,
-            scale_rate_with_ranks: self.scale_rate_with_ranks.unwrap_or(false),
+            scale_rate_with_ranks: self
+                .scale_rate_with_ranks
+                .unwrap_or(default.scale_rate_with_ranks),
             sharded,
             bucket_mib,
-            collective: self.collective.unwrap_or_default(),
-            nccl_algo: self.nccl_algo.unwrap_or_default(),
-            log_every: at_least_one(self.log_every.unwrap_or(10), &["train", "log_every"])?,
-            tensorboard: self.tensorboard.unwrap_or(false),
-            evaluate_every: self.evaluate_every.unwrap_or(Cadence::Epoch),
-            checkpoint_every: self.checkpoint_every.unwrap_or(Cadence::Epoch),
+            collective: self.collective.unwrap_or(default.collective),
+            nccl_algo: self.nccl_algo.unwrap_or(default.nccl_algo),
+            log_every: match self.log_every {
+                Some(steps) => at_least_one(steps, &["train", "log_every"])?,
+                None => default.log_every,
+            },
+            tensorboard: self.tensorboard.unwrap_or(default.tensorboard),
+            evaluate_every: self.evaluate_every.unwrap_or(default.evaluate_every),
+            checkpoint_every: self.checkpoint_every.unwrap_or(default.checkpoint_every),
             evaluate_throttle: self.evaluate_throttle,
-            checkpoint_at_start: self.checkpoint_at_start.unwrap_or(false),
-            keep: self.keep.unwrap_or(Keep::Newest(3)),
+            checkpoint_at_start: self
+                .checkpoint_at_start
+                .unwrap_or(default.checkpoint_at_start),
+            keep: self.keep.unwrap_or(default.keep),
             best: self.best,
             early_stopping: self.early_stopping,
             plateau: self.plateau,
@@ -237,7 +238,7 @@ impl From<TrainConfig> for TrainSection {
             precision: Some(train.precision),
             graphs: Some(train.graphs),
             matmul: Some(train.matmul),
-            loss_reduction: Some(train.loss_reduction),
+            loss_reduction: train.loss_reduction,
             scale_rate_with_ranks: Some(train.scale_rate_with_ranks),
             zero: Some(train.sharded.into()),
             bucket_mib: Some(train.bucket_mib),

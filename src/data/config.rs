@@ -1,6 +1,6 @@
 //! Where a run's data lies and how it is read: the meaning of the run file's `[data]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::stream::Remainder;
 use super::{Augment, Normalize, Part};
@@ -162,6 +162,41 @@ pub struct ImageSource {
     pub skip_damaged: bool,
 }
 
+impl ColumnSource {
+    /// Files of a path or a pattern to train on, and the column to predict; the others are learned from.
+    /// Relative paths count from the current directory.
+    pub fn new(format: ColumnFormat, train: impl AsRef<Path>, label: impl Into<String>) -> Self {
+        Self {
+            format,
+            train: vec![absolute(train.as_ref())],
+            test: Vec::new(),
+            features: None,
+            label: label.into(),
+            weight: None,
+            classes: None,
+            na_value: None,
+        }
+    }
+
+    /// Evaluates on the files of a path or a pattern.
+    pub fn with_test(mut self, test: impl AsRef<Path>) -> Self {
+        self.test = vec![absolute(test.as_ref())];
+        self
+    }
+}
+
+/// The path from the root, so that it means the same to who reads it in the run's folder; an empty one, which
+/// has no such, is refused later.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+impl From<ColumnSource> for Source {
+    fn from(source: ColumnSource) -> Self {
+        Self::Columns(source)
+    }
+}
+
 impl Source {
     /// What its files are.
     pub fn format(&self) -> Format {
@@ -183,9 +218,9 @@ impl Source {
 
 impl DataConfig {
     /// All of `source` as it is, in random order.
-    pub fn new(source: Source) -> Self {
+    pub fn new(source: impl Into<Source>) -> Self {
         Self {
-            source,
+            source: source.into(),
             shape: None,
             scale: 1.0,
             normalize: None,

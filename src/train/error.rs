@@ -5,6 +5,7 @@ use crate::backend::BackendError;
 use crate::checkpoint::{CheckpointError, FileError};
 use crate::comm::nccl::LoadError;
 use crate::comm::{CommError, Disagreement};
+use crate::config::ConfigError;
 use crate::data::DataError;
 use crate::layers::LayerError;
 use crate::optim::StepError;
@@ -12,6 +13,9 @@ use crate::optim::StepError;
 /// Why training stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A device failed.
     #[error(transparent)]
     Backend(#[from] BackendError),

@@ -90,6 +90,7 @@ impl Session {
     /// # Errors
     /// Whatever stops a rank first.
     pub fn train(&self) -> Result<Outcome, TrainError> {
+        self.config.check()?;
         let mut session = self.clone();
         session.config = session.config.resolve();
         session.train_resolved()

@@ -95,7 +95,7 @@ fn defaults_are_filled_in() {
     assert_eq!((train.device, train.reduce), (DeviceChoice::Auto, None));
     assert_eq!(train.precision, Precision::F32);
     assert_eq!(train.matmul, MatmulChoice::Auto);
-    assert_eq!(train.loss_reduction, LossReduction::Mean);
+    assert_eq!(train.loss_reduction, Some(LossReduction::Mean));
     assert_eq!(train.bucket_bytes(), 25 << 20);
     assert_eq!((train.sharded, train.scale_rate_with_ranks), (false, false));
     assert_eq!(

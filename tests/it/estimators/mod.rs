@@ -3,5 +3,6 @@
 
 mod keys;
 mod parity;
+mod program;
 mod ranks;
 mod rows;

@@ -264,7 +264,7 @@ fn train(
     let optimizers = config.optimizers();
     let rate = optimizers[0].learning_rate();
     let options = TrainerOptions {
-        loss_reduction: config.train.loss_reduction,
+        loss_reduction: config.loss_reduction(),
         optimizers: optimizers.clone(),
         ..TrainerOptions::new(config.train.micro_batch, 1, optimizers[0].clone())
     };
