@@ -118,6 +118,7 @@ fn next(arguments: &TrainArguments, session: &Session, was_stopped: bool) -> Str
         Source::Columns(columns) => columns.test.first(),
         Source::Arrays(arrays) => arrays.test.as_ref().map(|test| &test.features),
         Source::Images(images) => images.test.as_ref(),
+        Source::Program => None,
     };
     let rows = quoted(&rows.map_or("rows.csv".into(), |path| path.to_string_lossy()));
     let assignments = assignments(arguments, longer);

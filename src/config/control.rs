@@ -302,7 +302,7 @@ fn all() -> String {
 }
 
 /// What must be there for what is asked for.
-pub(super) fn check(config: &RunConfig) -> Result<(), Problem> {
+pub(super) fn check(config: &RunConfig, has_test: bool) -> Result<(), Problem> {
     let train = &config.train;
     let export = train.export.as_ref();
     let exports = |when| export.is_some_and(|export| export.when.contains(&when));
@@ -332,7 +332,7 @@ pub(super) fn check(config: &RunConfig) -> Result<(), Problem> {
     ];
     for (key, metric) in judged {
         let problem = match metric.as_deref() {
-            Some(_) if !config.data.has_test() => {
+            Some(_) if !has_test => {
                 "it goes by the test rows; give them by test in [data], or leave it out"
             }
             Some("accuracy") if config.task() == Task::Regression => {

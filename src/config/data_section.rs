@@ -10,7 +10,7 @@ use super::paths::Paths;
 use crate::data::stream::Remainder;
 use crate::data::{
     ArrayFormat, ArrayPair, ArraySource, Augment, ColumnFormat, ColumnSource, DataConfig, Format,
-    ImageSource, Shard, Source,
+    ImageSource, Part, Shard, Source,
 };
 use crate::layers::Shape;
 
@@ -138,6 +138,19 @@ impl DataSection {
             Format::Idx => Source::Arrays(self.idx()?),
             Format::Numpy => Source::Arrays(self.numpy()?),
             Format::Images => Source::Images(self.images()?),
+            Format::Program => {
+                let is_scaled = scale.is_some_and(|scale| scale != 1.0);
+                let changes = [
+                    ("classes", self.classes.is_some()),
+                    ("scale", is_scaled || normalize.is_some()),
+                    ("skip", part != Part::default()),
+                ];
+                if let Some((key, _)) = changes.iter().find(|(_, is_there)| *is_there) {
+                    let text = "a program's rows are taken as they are; change them there";
+                    return Err(invalid(&["data", key], text));
+                }
+                Source::Program
+            }
         };
         let default = DataConfig::new(source);
         Ok(DataConfig {
@@ -197,11 +210,14 @@ impl DataSection {
                     .iter()
                     .filter(|(_, _, formats)| formats.contains(&self.format));
                 let has: Vec<_> = has.map(|(key, _, _)| key[1]).collect();
+                let has = match &has[..] {
+                    [] => "none such".to_owned(),
+                    has => has.join(", "),
+                };
                 let text = format!(
-                    "only {} has it; {} has {}",
+                    "only {} has it; {} has {has}",
                     others.join(", "),
-                    self.format,
-                    has.join(", ")
+                    self.format
                 );
                 return Err(invalid(key, text));
             }
@@ -432,6 +448,7 @@ impl From<Source> for DataSection {
                 skip_damaged: Some(images.skip_damaged),
                 ..empty
             },
+            Source::Program => empty,
         }
     }
 }

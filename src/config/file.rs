@@ -39,6 +39,11 @@ pub(super) struct Problem {
 }
 
 impl Problem {
+    /// The error for it, where a program has put `config` together.
+    pub(super) fn of(self, config: &RunConfig) -> ConfigError {
+        self.at(format!("run '{}'", config.name))
+    }
+
     /// The error for it, where it was found.
     pub(super) fn at(self, at: String) -> ConfigError {
         match self.missing {
@@ -79,7 +84,7 @@ pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
         Architecture::Layers(_) | Architecture::Estimator(_) => None,
     };
     let checked = RunFile::from(config.clone()).check(custom);
-    checked.map_err(|problem| problem.at(format!("run '{}'", config.name)))?;
+    checked.map_err(|problem| problem.of(config))?;
     Ok(())
 }
 
@@ -136,7 +141,7 @@ impl RunFile {
         };
         config.train.loss_reduction = Some(config.named_reduction());
         columns_section::check(&config)?;
-        control::check(&config)?;
+        control::check(&config, config.data.has_test())?;
         Ok(config)
     }
 }

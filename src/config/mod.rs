@@ -14,6 +14,7 @@ mod document;
 mod error;
 mod explain;
 mod file;
+mod given;
 mod load;
 mod model_section;
 mod paths;

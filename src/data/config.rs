@@ -59,6 +59,8 @@ pub enum Source {
     Arrays(ArraySource),
     /// Folders of images.
     Images(ImageSource),
+    /// No files: a program has the rows, and hands them over (`train::Session::with_data`).
+    Program,
 }
 
 choices! {
@@ -78,6 +80,8 @@ choices! {
         Numpy = "numpy",
         /// A folder for each class, with JPEG or PNG files.
         Images = "images",
+        /// Rows that the program has which trains the run.
+        Program = "program",
     }
 }
 
@@ -212,6 +216,7 @@ impl Source {
                 ArrayFormat::Numpy => Format::Numpy,
             },
             Self::Images(_) => Format::Images,
+            Self::Program => Format::Program,
         }
     }
 }
@@ -251,15 +256,17 @@ impl DataConfig {
                 (Split::Test, Some(test)) => test.clone(),
                 _ => images.train.clone(),
             },
+            Source::Program => Format::Program.name().into(),
         }
     }
 
-    /// Whether there is anything to evaluate on.
+    /// Whether there is anything to evaluate on, or may be where a program has the rows.
     pub fn has_test(&self) -> bool {
         match &self.source {
             Source::Columns(columns) => !columns.test.is_empty(),
             Source::Arrays(arrays) => arrays.test.is_some(),
             Source::Images(images) => images.test.is_some(),
+            Source::Program => true,
         }
     }
 }

@@ -45,6 +45,12 @@ pub enum DataError {
         /// Keys of `[data]` that would.
         keys: &'static str,
     },
+    /// The run file names no files.
+    #[error(
+        "[data] has format = \"program\": the program that trained the run has its rows; train and evaluate \
+         there, with Session::with_data and Run::evaluate"
+    )]
+    Program,
     /// No rows.
     #[error("{}: no rows in it", path.display())]
     Empty {
@@ -162,7 +168,7 @@ pub enum DataError {
 
 impl DataError {
     /// [`DataError::Format`] of the file at `path`.
-    pub(super) fn format(path: &Path, problem: impl Into<String>) -> Self {
+    pub(crate) fn format(path: &Path, problem: impl Into<String>) -> Self {
         Self::Format {
             path: path.to_owned(),
             problem: problem.into(),

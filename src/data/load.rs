@@ -87,6 +87,7 @@ pub fn load(
             let classes = known_classes(source.classes.as_deref(), trained);
             (images::read(folder, task, classes, spec)?, folder.clone())
         }
+        Source::Program => return Err(DataError::Program),
     };
     let table = match split {
         Split::Train => config.part.of(table, &path)?,
@@ -124,7 +125,7 @@ pub fn load_features(
         encoder: encoder.as_ref(),
         na_value: match &config.source {
             Source::Columns(source) => source.na_value.as_deref(),
-            Source::Arrays(_) | Source::Images(_) => None,
+            Source::Arrays(_) | Source::Images(_) | Source::Program => None,
         },
     };
     let columns = |format| named(format, &[path.to_owned()], &spec);
@@ -143,6 +144,11 @@ pub fn load_features(
         Format::TfRecord => columns(ColumnFormat::TfRecord {
             skip_damaged: false,
         })?,
+        Format::Program => {
+            let problem = "its ending says no format; predict from csv, jsonl, parquet, tfrecord, npy or npz, \
+                           or from a folder of images";
+            return Err(DataError::format(path, problem));
+        }
         Format::Idx | Format::Numpy | Format::Images if encoder.is_some() => {
             let problem = format!(
                 "{format} has no named columns, as the run's [columns] need; give csv, jsonl, parquet \

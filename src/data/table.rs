@@ -105,6 +105,67 @@ impl Table {
         })
     }
 
+    /// Refuses numbers that are not as many as the rows have, or that no file could have had; says what is
+    /// wrong.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let counts = [
+            ("features", self.features.len(), self.shape.elements()),
+            ("targets", self.targets.len(), self.target_kind.width()),
+            (
+                "weights",
+                self.weights.as_ref().map_or(self.rows, Vec::len),
+                1,
+            ),
+        ];
+        if self.rows == 0 {
+            return Err("has no rows".to_owned());
+        }
+        for (what, found, width) in counts {
+            if Some(found) != self.rows.checked_mul(width) {
+                let rows = self.rows;
+                return Err(format!(
+                    "{rows} rows of {width} {what} each, but {found} of them"
+                ));
+            }
+        }
+        let classes = match &self.target_kind {
+            Targets::Classes(names) => Some(names.len() as f32),
+            Targets::Numbers(_) => None,
+        };
+        let is_target = |value: f32| match classes {
+            Some(classes) => value >= 0.0 && value < classes && value.fract() == 0.0,
+            None => value.is_finite(),
+        };
+        let weights = self.weights.as_deref().unwrap_or_default();
+        let first_wrong = [
+            (
+                &self.features[..],
+                "feature",
+                self.features.iter().position(|x| !x.is_finite()),
+            ),
+            (
+                &self.targets[..],
+                "target",
+                self.targets.iter().position(|&x| !is_target(x)),
+            ),
+            (
+                weights,
+                "weight",
+                weights.iter().position(|x| !x.is_finite() || *x < 0.0),
+            ),
+        ];
+        for (values, what, wrong) in first_wrong {
+            if let Some(at) = wrong {
+                let row = at / (values.len() / self.rows) + 1;
+                return Err(format!(
+                    "row {row} has the {what} {}, which cannot be",
+                    values[at]
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// A table of `rows` rows that has no numbers yet.
     pub fn empty(shape: Shape, target_kind: Targets, rows: usize) -> Self {
         Self {

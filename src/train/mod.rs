@@ -50,7 +50,7 @@ pub use reduction::{Reduction, ReductionOptions};
 pub use resume::{Bits, ResumeError};
 pub use run::{ModelInference, Run};
 pub use run_folder::{CHECKPOINTS, Existing, RunFolder, RunFolderError};
-pub use session::{Begin, Ranks, Session};
+pub use session::{Begin, Ranks, Session, Tables};
 pub use trainer::{StepReport, Trainer};
 pub use trainer_options::TrainerOptions;
 pub use warm_start::WarmStartError;

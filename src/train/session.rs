@@ -40,6 +40,17 @@ pub struct Session {
     pub comm: Options,
     /// Where progress is shown.
     pub console: Console,
+    /// What is trained and evaluated on in place of what the configuration names.
+    pub tables: Option<Tables>,
+}
+
+/// Rows in memory, shared by the ranks of a process.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    /// What is trained on.
+    pub train: Arc<Table>,
+    /// What is evaluated on.
+    pub test: Option<Arc<Table>>,
 }
 
 /// How a run is begun.
@@ -82,7 +93,21 @@ impl Session {
             ranks,
             comm: Options::default(),
             console: Console::quiet(),
+            tables: None,
         }
+    }
+
+    /// Trains on `train` and evaluates on `test`, instead of reading what `[data]` names: what a program has,
+    /// or a [`Dataset`](crate::data::stream::Dataset) gives by `into_table`. The rows are taken as they are;
+    /// of `[data]`, `shuffle`, `drop_remainder` and `augment` go for them, too. Where there are no files at all,
+    /// its source is [`Source::Program`](crate::data::Source::Program). Every process of a run, and one that
+    /// resumes it, has to hand over the same rows.
+    pub fn with_data(mut self, train: Table, test: Option<Table>) -> Self {
+        self.tables = Some(Tables {
+            train: Arc::new(train),
+            test: test.map(Arc::new),
+        });
+        self
     }
 
     /// Trains the run's model.
@@ -146,15 +171,16 @@ impl Session {
     }
 
     fn load(&self) -> Result<RunData, TrainError> {
-        let config = &self.config;
-        let train = config.load_data(Split::Train, None)?;
-        let test = match config.data.has_test() {
-            true => {
-                let trained = train.description();
-                let test = config.load_data(Split::Test, Some(&trained))?;
-                Some(Arc::new(test))
+        let Tables { train, test } = match &self.tables {
+            Some(tables) => {
+                let Tables { train, test } = tables;
+                self.config.check_tables(train, test.as_deref())?;
+                if test.is_none() {
+                    self.config.check_without_test()?;
+                }
+                tables.clone()
             }
-            false => None,
+            None => self.read()?,
         };
         let digest = |table: &Table| format!("{} rows, {}", table.rows, table.digest());
         let test_digest = test.as_deref().map_or_else(|| "none".to_owned(), digest);
@@ -164,6 +190,23 @@ impl Session {
                 ("training data", digest(&train)),
                 ("test data", test_digest),
             ],
+            train,
+            test,
+        })
+    }
+
+    /// Reads what the configuration names.
+    fn read(&self) -> Result<Tables, TrainError> {
+        let train = self.config.load_data(Split::Train, None)?;
+        let test = match self.config.data.has_test() {
+            true => {
+                let trained = train.description();
+                let test = self.config.load_data(Split::Test, Some(&trained))?;
+                Some(Arc::new(test))
+            }
+            false => None,
+        };
+        Ok(Tables {
             train: Arc::new(train),
             test,
         })

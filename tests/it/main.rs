@@ -41,6 +41,7 @@ mod config;
 mod data;
 mod training;
 mod resume;
+mod session;
 mod losses;
 mod mishaps;
 mod optimizers;
