@@ -10,7 +10,7 @@ use super::evaluate::Evaluation;
 use super::events::Events;
 use super::exports::Exported;
 use super::{
-    EvaluateRecord, MatmulRecord, MetricsWriter, Progress, Record, RunFolder, StartRecord,
+    EvaluateRecord, Hooks, MatmulRecord, MetricsWriter, Progress, Record, RunFolder, StartRecord,
     StepReport, Tick, TrainError, TrainRecord, Trainer,
 };
 use crate::backend::{Backend, MatmulChoice, TimedMatmul};
@@ -43,6 +43,7 @@ pub(super) struct Log {
     /// TensorBoard's files, where they are asked for.
     pub(super) events: Option<Events>,
     pub(super) progress: Progress,
+    pub(super) hooks: Hooks,
 }
 
 impl Log {
@@ -50,7 +51,9 @@ impl Log {
         if let Some(events) = &mut self.events {
             events.write(record)?;
         }
-        self.metrics.write(record)
+        self.metrics.write(record)?;
+        self.hooks.record(record);
+        Ok(())
     }
 }
 
@@ -433,8 +436,12 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             }),
             needed: self.control.needed(),
         };
-        self.trainer
+        let saved = self
+            .trainer
             .save(&self.folder.checkpoints(), facts, &retention)?;
+        if let (Some(folder), Some(log)) = (saved, &self.log) {
+            log.hooks.checkpoint(&folder);
+        }
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! A run from its configuration to its last checkpoint.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::control::{Control, check_metrics};
@@ -11,8 +11,9 @@ use super::fit::{Fit, Log, Outcome};
 use super::gpus::Gpus;
 use super::resume::compare;
 use super::{
-    Bits, Console, Existing, MetricsWriter, Progress, Reducer, ResumeError, RunFolder, TrainError,
-    Trainer, TrainerOptions, connect_mpi, connect_threads, run_rank, run_threads,
+    Bits, Console, Existing, Hooks, MetricsWriter, Progress, Record, Reducer, ResumeError,
+    RunFolder, TrainError, Trainer, TrainerOptions, connect_mpi, connect_threads, run_rank,
+    run_threads,
 };
 use crate::backend::cpu::Cpu;
 use crate::backend::{Backend, BackendError, DeviceChoice, MatmulChoice, Precision};
@@ -42,6 +43,8 @@ pub struct Session {
     pub console: Console,
     /// What is trained and evaluated on in place of what the configuration names.
     pub tables: Option<Tables>,
+    /// What a program is told on the way.
+    pub hooks: Hooks,
 }
 
 /// Rows in memory, shared by the ranks of a process.
@@ -94,7 +97,22 @@ impl Session {
             comm: Options::default(),
             console: Console::quiet(),
             tables: None,
+            hooks: Hooks::default(),
         }
+    }
+
+    /// Calls `hook` for each record that was written to `metrics.jsonl`, on rank 0 and between steps: training
+    /// waits for it, and a panic in it ends the run.
+    pub fn on_record(mut self, hook: impl Fn(&Record) + Send + Sync + 'static) -> Self {
+        self.hooks.on_record(hook);
+        self
+    }
+
+    /// Calls `hook` with the folder of each checkpoint that is whole, as [`Self::on_record`] does. Later ones may
+    /// remove it.
+    pub fn on_checkpoint(mut self, hook: impl Fn(&Path) + Send + Sync + 'static) -> Self {
+        self.hooks.on_checkpoint(hook);
+        self
     }
 
     /// Trains on `train` and evaluates on `test`, instead of reading what `[data]` names: what a program has,
@@ -382,6 +400,7 @@ impl Session {
             metrics,
             events,
             progress: Progress::new(&self.console, step..end),
+            hooks: self.hooks.clone(),
         })
     }
 

@@ -1,8 +1,10 @@
-//! What a program has of a session that the command line has not: its own rows.
+//! What a program has of a session that the command line has not: its own rows, and calls on the way.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
+use ringstep::checkpoint::Checkpoint;
 use ringstep::config::{
     Cadence, CustomModels, EarlyStopping, Length, RunConfig, Threshold, TrainConfig,
 };
@@ -136,4 +138,37 @@ fn rows_that_no_file_could_have_are_refused() {
         "{scaled}"
     );
     assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
+}
+
+#[test]
+fn a_program_is_told_once_of_what_is_written_when_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let told: Arc<Mutex<(Vec<String>, Vec<PathBuf>)>> = Arc::default();
+    let (records, checkpoints) = (Arc::clone(&told), Arc::clone(&told));
+    let metrics = folder.path().join("metrics.jsonl");
+    let session = session(folder.path(), 20, NEW, 3)
+        .on_record(move |record| {
+            let record = serde_json::to_string(record).unwrap();
+            let written = fs::read_to_string(&metrics).unwrap();
+            assert_eq!(written.lines().next_back(), Some(record.as_str()));
+            records.lock().unwrap().0.push(record);
+        })
+        .on_checkpoint(move |folder| {
+            Checkpoint::open(folder).unwrap();
+            checkpoints.lock().unwrap().1.push(folder.to_owned());
+        });
+    session.train().unwrap();
+    let (records, checkpoints) = &*told.lock().unwrap();
+    let written = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    assert_eq!(records.join("\n") + "\n", written);
+    // The beginning, steps 5, 10, 15 and 20, evaluations after 8, 16 and 20.
+    assert_eq!(records.len(), 8, "{written}");
+    let steps = [6, 12, 18, 20];
+    let folders = steps.map(|step| folder.path().join(format!("checkpoints/step-{step}")));
+    assert_eq!(checkpoints, &folders);
+
+    let folder = tempfile::tempdir().unwrap();
+    let failing = self::session(folder.path(), 20, NEW, 3).on_checkpoint(|_| panic!("enough"));
+    let error = failing.train().unwrap_err().to_string();
+    assert_eq!(error, "rank 0 panicked: enough");
 }
