@@ -1,7 +1,7 @@
 //! `ringstep predict`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, absolute};
 
 use super::outputs::refuse_own_files;
 use super::predictions::{write_json, write_predictions};
@@ -70,8 +70,10 @@ fn refuse_to_overwrite(run: &Run, arguments: &PredictArguments) -> Result<(), Fa
             _ => {}
         }
     }
-    match encoded {
-        Some(path) if encoded == output => refusal("--encoded", path, "takes the predictions"),
+    match (encoded, output) {
+        (Some(encoded), Some(output)) if absolute(encoded)? == absolute(output)? => {
+            refusal("--encoded", encoded, "takes the predictions")
+        }
         _ => Ok(()),
     }
 }

@@ -333,7 +333,8 @@ pub(super) fn check(config: &RunConfig, has_test: bool) -> Result<(), Problem> {
     for (key, metric) in judged {
         let problem = match metric.as_deref() {
             Some(_) if !has_test => {
-                "it goes by the test rows; give them by test in [data], or leave it out"
+                "it goes by the test rows; give them by test in [data] or, in a program, to \
+                 Session::with_data, or leave it out"
             }
             Some("accuracy") if config.task() == Task::Regression => {
                 "numbers have no accuracy; use \"loss\""

@@ -10,7 +10,7 @@ use super::paths::Paths;
 use crate::data::stream::Remainder;
 use crate::data::{
     ArrayFormat, ArrayPair, ArraySource, Augment, ColumnFormat, ColumnSource, DataConfig, Format,
-    ImageSource, Part, Shard, Source,
+    ImageSource, Shard, Source,
 };
 use crate::layers::Shape;
 
@@ -139,11 +139,13 @@ impl DataSection {
             Format::Numpy => Source::Arrays(self.numpy()?),
             Format::Images => Source::Images(self.images()?),
             Format::Program => {
-                let is_scaled = scale.is_some_and(|scale| scale != 1.0);
                 let changes = [
                     ("classes", self.classes.is_some()),
-                    ("scale", is_scaled || normalize.is_some()),
-                    ("skip", part != Part::default()),
+                    ("scale", scale.is_some_and(|scale| scale != 1.0)),
+                    ("mean", normalize.is_some()),
+                    ("skip", part.skip > 0),
+                    ("take", part.take.is_some()),
+                    ("shard", part.shard.is_some()),
                 ];
                 if let Some((key, _)) = changes.iter().find(|(_, is_there)| *is_there) {
                     let text = "a program's rows are taken as they are; change them there";

@@ -83,8 +83,15 @@ pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
         Architecture::Custom(custom) => Some(custom.clone()),
         Architecture::Layers(_) | Architecture::Estimator(_) => None,
     };
-    let checked = RunFile::from(config.clone()).check(custom);
-    checked.map_err(|problem| problem.of(config))?;
+    let file = RunFile::from(config.clone());
+    let text = toml::to_string(&file).map_err(|error| {
+        let text = format!("cannot stand in a run file: {error}");
+        invalid(&["run"], text).of(config)
+    })?;
+    let path = format!("run '{}'", config.name);
+    let document = Document::parse(Path::new(&path), &text, &[])?;
+    paths::refuse_relative(&document).map_err(|problem| problem.of(config))?;
+    file.check(custom).map_err(|problem| problem.of(config))?;
     Ok(())
 }
 

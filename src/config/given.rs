@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{ConfigError, RunConfig, control};
-use crate::data::{DataError, Table};
+use crate::data::{DataError, Description, Table};
 
 impl RunConfig {
     /// Refuses tables that reading files would not give for this run.
@@ -12,22 +12,27 @@ impl RunConfig {
         train: &Table,
         test: Option<&Table>,
     ) -> Result<(), DataError> {
-        let (training, tested) = (Path::new("training data"), Path::new("test data"));
+        let training = Path::new("training data");
         self.check_given(train, training)?;
         self.check_steps(train, training)?;
         let Some(test) = test else {
             return Ok(());
         };
-        self.check_given(test, tested)?;
-        let meaning = |table: &Table| {
-            let mut meaning = table.description();
-            meaning.rows = 0;
-            meaning
+        self.check_test(test, &train.description())
+    }
+
+    /// Refuses a table that a model trained on rows as `trained` describes them cannot be tested on.
+    pub(crate) fn check_test(&self, test: &Table, trained: &Description) -> Result<(), DataError> {
+        let path = Path::new("test data");
+        self.check_given(test, path)?;
+        let test = Description {
+            rows: trained.rows,
+            ..test.description()
         };
-        if meaning(test) != meaning(train) {
+        if test != *trained {
             let problem = "shape, columns, targets or encoding are not those of the training data; make \
                            both alike";
-            return Err(DataError::format(tested, problem));
+            return Err(DataError::format(path, problem));
         }
         Ok(())
     }

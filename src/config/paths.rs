@@ -86,13 +86,7 @@ impl<'de> Deserialize<'de> for Paths {
 pub(super) fn resolve(document: &mut Document, path: &Path) -> Result<(), ConfigError> {
     let file = absolute(path)?;
     let folder = file.parent().unwrap_or(&file);
-    let owned = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect();
-    let mut places: Vec<Vec<String>> = KEYS.iter().map(|keys| owned(keys)).collect();
-    if let Some(Value::Table(entries)) = document.root.get("columns").map(|node| &node.value) {
-        let file = |entry: &Entry| vec!["columns".to_owned(), entry.key.clone(), COLUMN.to_owned()];
-        places.extend(entries.iter().map(file));
-    }
-    for place in places {
+    for place in places(document) {
         let mut keys = place.iter();
         let Some(node) = keys.try_fold(&document.root, |node, key| node.get(key)) else {
             continue;
@@ -104,6 +98,42 @@ pub(super) fn resolve(document: &mut Document, path: &Path) -> Result<(), Config
         }
     }
     Ok(())
+}
+
+/// Refuses relative paths, of which nobody could say from where they count.
+pub(super) fn refuse_relative(document: &Document) -> Result<(), Problem> {
+    for place in places(document) {
+        let mut keys = place.iter();
+        let Some(node) = keys.try_fold(&document.root, |node, key| node.get(key)) else {
+            continue;
+        };
+        let paths = match &node.value {
+            Value::Array(items) => &items[..],
+            _ => std::slice::from_ref(node),
+        };
+        for path in paths {
+            if let Value::String(path) = &path.value
+                && Path::new(path).is_relative()
+                && !path.is_empty()
+            {
+                let key: Vec<_> = place.iter().map(String::as_str).collect();
+                let text = format!("'{path}' is relative; a program gives absolute paths");
+                return Err(invalid(&key, text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where paths may stand in this file.
+fn places(document: &Document) -> Vec<Vec<String>> {
+    let owned = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect();
+    let mut places: Vec<Vec<String>> = KEYS.iter().map(|keys| owned(keys)).collect();
+    if let Some(Value::Table(entries)) = document.root.get("columns").map(|node| &node.value) {
+        let file = |entry: &Entry| vec!["columns".to_owned(), entry.key.clone(), COLUMN.to_owned()];
+        places.extend(entries.iter().map(file));
+    }
+    places
 }
 
 /// The node with every string in it, or in its array, as an absolute path.

@@ -43,7 +43,7 @@ impl<'a> Keyed<'a> {
 
     /// Adds the row that stands at `place` of the file at `path`.
     pub(super) fn push(&mut self, path: &Path, place: Place, row: &Row) -> Result<(), DataError> {
-        if self.columns.is_empty() {
+        if self.first.is_empty() {
             self.first = row.keys().cloned().collect();
             self.columns = self.columns(path, row)?;
         }

@@ -231,7 +231,9 @@ impl Prefetch {
     ) -> std::io::Result<Self> {
         let share = Share::empty(&table, &sampler);
         let numbers = share.width + share.target_width + 1;
-        let bytes = sampler.global_batch.div_ceil(world) * numbers * size_of::<f32>();
+        let sets: usize = sampler.tables.iter().map(|table| table.capacity).sum();
+        let numbers = sampler.global_batch.div_ceil(world) * numbers + sets;
+        let bytes = numbers * size_of::<f32>();
         let ahead = (AHEAD_BYTES / bytes).clamp(LEAST_AHEAD, MOST_AHEAD);
         let (filled, shares) = sync_channel(ahead);
         let (used, empty) = sync_channel(ahead + 1);

@@ -120,6 +120,14 @@ impl Table {
         if self.rows == 0 {
             return Err("has no rows".to_owned());
         }
+        if let Some(encoding) = &self.encoding
+            && encoding.width() != self.shape.elements()
+        {
+            let (encoded, width) = (encoding.width(), self.shape.elements());
+            return Err(format!(
+                "rows of {width} numbers, but an encoding of {encoded}"
+            ));
+        }
         for (what, found, width) in counts {
             if Some(found) != self.rows.checked_mul(width) {
                 let rows = self.rows;
@@ -154,6 +162,9 @@ impl Table {
                 weights.iter().position(|x| !x.is_finite() || *x < 0.0),
             ),
         ];
+        if !weights.is_empty() && weights.iter().all(|&weight| weight == 0.0) {
+            return Err("has no row of a weight above 0".to_owned());
+        }
         for (values, what, wrong) in first_wrong {
             if let Some(at) = wrong {
                 let row = at / (values.len() / self.rows) + 1;

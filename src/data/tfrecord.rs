@@ -30,7 +30,7 @@ pub(super) fn read(
     let mut table = Keyed::new(spec);
     for path in paths {
         let mut reader = open(path)?;
-        let mut skipped = Vec::new();
+        let (mut skipped, mut first) = (0, None);
         let mut record = Vec::new();
         let mut records = 0;
         loop {
@@ -42,15 +42,17 @@ pub(super) fn read(
             records += 1;
             match read {
                 Ok(row) => table.push(path, Place::Record(records), &row)?,
-                Err(Damage::Data(problem)) if skip_damaged => skipped.push((records, problem)),
+                Err(Damage::Data(problem)) if skip_damaged => {
+                    skipped += 1;
+                    first.get_or_insert((records, problem));
+                }
                 Err(damage) => return Err(damage.of(path, records)),
             }
         }
-        if let Some((first, problem)) = skipped.first() {
+        if let Some((first, problem)) = first {
             tracing::warn!(
-                "{}: skipped {} of {records} records; the first, record {first}: {problem}",
-                path.display(),
-                skipped.len()
+                "{}: skipped {skipped} of {records} records; the first, record {first}: {problem}",
+                path.display()
             );
         }
     }

@@ -395,6 +395,11 @@ impl EstimatorSpec {
                      label_dimension = {found} in [estimator]"
                 )));
             }
+            (Label::Classes(_), Targets::Numbers(_)) => {
+                return Err(problem(
+                    "labels are numbers, not classes; name classes, or take a regressor".to_owned(),
+                ));
+            }
             (Label::Classes(2), _) => 1,
             (Label::Classes(count) | Label::Numbers(count), _) => count,
         };

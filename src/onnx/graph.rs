@@ -357,7 +357,9 @@ impl<'a> Graph<'a> {
         bytes: Vec<u8>,
     ) -> String {
         let mut present = self.proto.initializer.iter();
-        if !present.any(|tensor| tensor.name == name) {
+        if let Some(tensor) = present.find(|tensor| tensor.name == name) {
+            debug_assert_eq!(tensor.raw_data, bytes, "two constants called '{name}'");
+        } else {
             self.taken.insert(name.to_owned());
             self.proto.initializer.push(TensorProto {
                 dims: signed(shape).collect(),

@@ -42,7 +42,11 @@ impl Graph<'_> {
         let (count, len) = (boundaries.len(), x.shape()[0]);
         let axes = self.integers(&[1]);
         let numbers = self.map("Unsqueeze", x, &[&axes], &[], &[1, len]);
-        let boundaries = self.constant(&format!("{boundaries:?}"), &[count, 1], boundaries);
+        let boundaries = self.constant(
+            &format!("boundaries {boundaries:?}"),
+            &[count, 1],
+            boundaries,
+        );
         let shape = [count, len];
         let is_passed = self.map("GreaterOrEqual", &numbers, &[&boundaries], &[], &shape);
         let passed = self.numbers_of(&is_passed);
@@ -51,7 +55,7 @@ impl Graph<'_> {
             return buckets;
         }
         let firsts: Vec<f32> = (0..len).map(|place| (place * (count + 1)) as f32).collect();
-        let firsts = self.constant(&format!("{firsts:?}"), &[len], &firsts);
+        let firsts = self.constant(&format!("first buckets {firsts:?}"), &[len], &firsts);
         self.apply("Add", &buckets, &[&firsts])
     }
 }

@@ -76,13 +76,14 @@ impl Run {
     /// threads, at least 1, and summed in their order whatever the number.
     ///
     /// # Errors
-    /// As [`Self::inference`].
+    /// As [`Self::inference`], and if the rows are not like those that were trained on.
     pub fn evaluate(
         &self,
         checkpoint: &Checkpoint,
         table: &Table,
         ranks: usize,
     ) -> Result<BTreeMap<String, f64>, TrainError> {
+        self.config.check_test(table, &checkpoint.facts().data)?;
         let micro_batches = table.rows.div_ceil(self.config.train.micro_batch);
         let ranks = ranks.clamp(1, micro_batches.max(1));
         let judge = self.config.judging().map(|judging| judging.judge);

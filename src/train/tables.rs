@@ -93,6 +93,10 @@ impl<B: Backend> Table<B> {
         };
         for (index, state) in record.states().enumerate() {
             let initial = part.optimizer.initial(index);
+            // As it was allocated.
+            if initial == 0.0 {
+                continue;
+            }
             table.edit(backend, state, |_, values| values.fill(initial));
         }
         Ok(table)

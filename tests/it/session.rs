@@ -79,6 +79,13 @@ fn rows_of_a_stream_are_trained_on_and_gone_on_with_on_other_ranks() {
         metrics["accuracy"],
         reference.outcome.metrics["test_accuracy"]
     );
+    let mut other = table(90..110);
+    other.target_kind = Targets::Classes(vec!["above".to_owned(), "below".to_owned()]);
+    let error = run.evaluate(&checkpoint, &other, 2).unwrap_err();
+    assert!(
+        error.to_string().starts_with("test data: shape, columns"),
+        "{error}"
+    );
     let error = run.config.load_data(Split::Train, None).unwrap_err();
     assert!(error.to_string().contains("Session::with_data"), "{error}");
     let rows = folder.path().join("rows.csv");
@@ -117,6 +124,9 @@ fn rows_that_no_file_could_have_are_refused() {
         feature,
         "training data: row 5 has the feature NaN, which cannot be"
     );
+
+    let light = changed(|table| table.weights = Some(vec![0.0; table.rows]));
+    assert_eq!(light, "training data: has no row of a weight above 0");
 
     let mut other = good.clone();
     other.target_kind = Targets::Classes(vec!["above".to_owned(), "below".to_owned()]);

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use ringstep::config::{Length, RunConfig, TrainConfig};
-use ringstep::data::{ColumnFormat, ColumnSource, DataConfig};
+use ringstep::data::{ColumnFormat, ColumnSource, DataConfig, Source};
 use ringstep::estimators::LinearRegressor;
+use ringstep::models::LossReduction;
 use ringstep::train::{Begin, Existing, Ranks, Session};
 
 #[expect(
@@ -76,6 +77,29 @@ fn a_program_is_refused_what_a_run_file_could_not_say() {
         large,
         "run 'mpg': train.micro_batch: 32 is more than global_batch = 20; a global batch is cut into \
          micro-batches"
+    );
+    let seed = u64::MAX;
+    let seed = refused(TrainConfig {
+        seed,
+        ..train.clone()
+    });
+    assert!(seed.contains("is out of range"), "{seed}");
+    let numbers = Some(LossReduction::SumOfNumbers(2));
+    let numbers = refused(TrainConfig {
+        loss_reduction: numbers,
+        ..train.clone()
+    });
+    assert!(numbers.contains("cannot stand in a run file"), "{numbers}");
+    let begin = Begin::New(Existing::Keep);
+    let mut config = regression(folder.path(), train.clone());
+    if let Source::Columns(source) = &mut config.data.source {
+        source.train = vec!["train.csv".into()];
+    }
+    let session = Session::new(config, folder.path(), begin, Ranks::Threads(1));
+    let relative = session.train().unwrap_err().to_string();
+    assert!(
+        relative.contains("data.train: 'train.csv' is relative"),
+        "{relative}"
     );
     let never = refused(TrainConfig::new(20, Length::Epochs(0)));
     assert_eq!(never, "run 'mpg': train.epochs: must be at least 1");

@@ -49,7 +49,7 @@ const RUN: &str = r#"
     level = { kind = "numeric", default = 7, normalize = "standardize" }
     pair = { kind = "numeric", shape = 2 }
     level_bucket = { kind = "bucketized", source = "level", boundaries = [10, 40] }
-    pair_bucket = { kind = "bucketized", source = "pair", boundaries = [0.5, 1, 2.5] }
+    pair_bucket = { kind = "bucketized", source = "pair", boundaries = [0, 3] }
     city = { kind = "hash", buckets = 20 }
     word = { kind = "vocabulary", source = "city" }
     cross = { kind = "crossed", keys = ["city", "level_bucket"], buckets = 50 }
