@@ -1,14 +1,14 @@
 //! `ringstep predict`.
 
 use std::fs;
-use std::path::{Path, absolute};
+use std::path::Path;
 
 use super::outputs::refuse_own_files;
 use super::predictions::{write_json, write_predictions};
 use super::{Failure, PredictArguments, show};
 use crate::checkpoint::write_atomically;
 use crate::config::CustomModels;
-use crate::data::to_npy;
+use crate::data::{files, to_npy};
 use crate::models::Model;
 use crate::train::Run;
 
@@ -60,20 +60,35 @@ fn refuse_to_overwrite(run: &Run, arguments: &PredictArguments) -> Result<(), Fa
         let path = path.display();
         Err(format!("{flag} {path} {problem}; name another file, or it would be lost").into())
     };
+    // One that cannot be found is told of where it is read.
+    let inputs = files::find(std::slice::from_ref(&arguments.input)).unwrap_or_default();
     for (flag, path) in [("--output", output), ("--encoded", encoded)] {
         let Some(path) = path else { continue };
         refuse_own_files(&run.folder, flag, path)?;
-        match (fs::canonicalize(&arguments.input), fs::canonicalize(path)) {
-            (Ok(from), Ok(to)) if from == to && from.is_file() => {
+        let Ok(to) = fs::canonicalize(path) else {
+            continue;
+        };
+        for input in &inputs {
+            let input = fs::canonicalize(input);
+            if input.is_ok_and(|from| from == to) {
                 return refusal(flag, path, "is the input");
             }
-            _ => {}
         }
     }
     match (encoded, output) {
-        (Some(encoded), Some(output)) if absolute(encoded)? == absolute(output)? => {
+        (Some(encoded), Some(output)) if is_same(encoded, output) => {
             refusal("--encoded", encoded, "takes the predictions")
         }
         _ => Ok(()),
     }
+}
+
+/// Whether both name one file, which need not be there.
+fn is_same(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")));
+        Some((folder.ok()?, path.file_name()?.to_owned()))
+    };
+    place(a).is_some() && place(a) == place(b)
 }

@@ -19,7 +19,7 @@ pub(super) const AGAIN: &str = "copy or write the file again";
 
 /// The files that paths and patterns (`*`, `?`, `[a-z]`, `**`) name: in the order given, those of a
 /// pattern sorted.
-pub(super) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
+pub(crate) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
     let mut files = Vec::new();
     for pattern in patterns {
         let before = files.len();

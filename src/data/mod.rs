@@ -5,7 +5,7 @@ mod augment;
 mod config;
 mod csv;
 mod error;
-mod files;
+pub(crate) mod files;
 mod idx;
 mod images;
 mod jsonl;

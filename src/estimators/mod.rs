@@ -328,6 +328,21 @@ impl EstimatorSpec {
                            dnn_feature_columns";
             return Err(("linear_feature_columns", problem.to_owned()));
         }
+        let is_baseline = matches!(
+            self,
+            Self::BaselineClassifier(_) | Self::BaselineRegressor(_)
+        );
+        let linear = parts.linear.as_ref();
+        let nothing = "names no columns; leave it out";
+        if !is_baseline && linear.is_some_and(|linear| matches!(linear.columns, Which::These([]))) {
+            let argument = named("linear_feature_columns", "feature_columns");
+            return Err((argument, nothing.to_owned()));
+        }
+        let dnn = parts.dnn.as_ref();
+        if dnn.is_some_and(|dnn| matches!(dnn.columns, Which::These([]))) {
+            let argument = named("dnn_feature_columns", "feature_columns");
+            return Err((argument, nothing.to_owned()));
+        }
         if let (Some(linear), Some(columns)) = (&parts.linear, columns)
             && let Which::These(names) = linear.columns
         {

@@ -148,6 +148,9 @@ fn the_rows_that_are_predicted_are_kept() {
     let predict = ["predict", "runs/two", "--input", "test.csv", "--output"];
     let error = failure(folder, &[&predict[..], &["./test.csv"]].concat());
     assert!(error.contains("is the input"), "{error}");
+    let pattern = ["predict", "runs/two", "--input", "tes?.csv", "--output"];
+    let error = failure(folder, &[&pattern[..], &["test.csv"]].concat());
+    assert!(error.contains("is the input"), "{error}");
     assert_eq!(fs::read(folder.join("test.csv")).unwrap(), before);
     failure(folder, &[&predict[..], &["runs"]].concat());
     let left = fs::read_dir(folder).unwrap();

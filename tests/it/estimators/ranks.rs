@@ -157,6 +157,14 @@ fn what_cannot_be_is_refused_with_a_remedy() {
     let twice = "estimator.feature_columns=[\"length\", \"brand\", \"length\"]";
     let twice = refusal(&text, &[twice]);
     assert!(twice.contains("'length' is named twice"), "{twice}");
+    let nothing = "estimator.feature_columns=[]";
+    for kind in ["linear_classifier", "dnn_regressor"] {
+        let nothing = refusal(&run_file(kind), &[nothing]);
+        assert!(
+            nothing.contains("names no columns; leave it out"),
+            "{nothing}"
+        );
+    }
     let text = run_file("dnn_classifier");
     let plain = refusal(&text, &["estimator.feature_columns=[\"brand\"]"]);
     assert!(

@@ -132,6 +132,10 @@ fn rows_without_columns_are_as_they_stand_in_the_data() {
             "--encoded runs/two/config.toml belongs to the run",
         ),
         ("y.csv", "--encoded y.csv takes the predictions"),
+        (
+            "runs/../y.csv",
+            "--encoded runs/../y.csv takes the predictions",
+        ),
     ] {
         let error = failure(
             folder,
