@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A large CSV file by this machine: one core reads 336,776 rows of 19 columns (scripts/datasets.sh flights), encodes
-# eight of them and takes a step on them. Prints MB of file a second of processor time and the most memory that
-# was held, best of five, and fails below 200 MB/s or above twice the file.
+# eight of them and takes a step on them. Prints MB of file a second of processor time, best of five, without what a
+# run on its first 1,000 rows takes, and the most memory that was held; fails below 200 MB/s or above twice the file.
 set -euo pipefail
 case ${1:-} in
 -h | --help)
@@ -51,20 +51,30 @@ import sys
 
 program, folder, data = sys.argv[1:]
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-command = [program, "train", "run.toml", "--ranks", "1", "--overwrite", "--quiet"]
 program = os.path.abspath(program)
-size = os.path.getsize(data)
-best, held = 0.0, 0
-for _ in range(5):
+few = f"{folder}/few.csv"
+with open(data, "rb") as rows, open(few, "wb") as file:
+    file.writelines(rows.readline() for _ in range(1001))
+
+
+def run(path):
+    """Seconds of processor time, and bytes of memory."""
     child = os.fork()
     if child == 0:
         os.chdir(folder)
-        os.execv(program, command)
+        start = f"{program} train run.toml --ranks 1 --overwrite --quiet --set".split()
+        os.execv(program, [*start, f'data.train="{path}"'])
     _, status, usage = os.wait4(child, 0)
     if status != 0:
         sys.exit(f"the run failed: {status}")
-    best = max(best, size / 1e6 / (usage.ru_utime + usage.ru_stime))
-    held = max(held, usage.ru_maxrss * 1024)
-print(f"{size / 1e6:.1f} MB of CSV: {best:.0f} MB/s on one core, {held / 1e6:.0f} MB of memory at most")
-sys.exit(best < 200 or held > 2 * size)
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+
+
+size, data = os.path.getsize(data), os.path.abspath(data)
+rounds = [(run(few), run(data)) for _ in range(5)]
+seconds = min(all_of_it[0] for _, all_of_it in rounds) - min(a_part[0] for a_part, _ in rounds)
+rate = (size - os.path.getsize(few)) / 1e6 / seconds
+held = max(all_of_it[1] for _, all_of_it in rounds)
+print(f"{size / 1e6:.1f} MB of CSV: {rate:.0f} MB/s on one core, {held / 1e6:.0f} MB of memory at most")
+sys.exit(rate < 200 or held > 2 * size)
 PYTHON
