@@ -1,5 +1,7 @@
 //! Rows of a table by index, and what becomes of columns that are categories.
 
+use std::ops::Range;
+
 use super::{Accumulate, Memory, View, ViewMut};
 
 /// Rows of a table by index.
@@ -72,6 +74,11 @@ pub struct Field {
 }
 
 impl Field {
+    /// Its elements in a record.
+    pub fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.width
+    }
+
     /// The number of records in a table of `table` elements, `rows` elements of which are asked for by
     /// `indices` of them.
     ///
@@ -79,7 +86,7 @@ impl Field {
     /// If the field reaches beyond its record, or there is not a row an index.
     pub(super) fn records(&self, table: usize, indices: usize, rows: usize) -> usize {
         assert!(
-            self.offset + self.width <= self.record,
+            self.range().end <= self.record,
             "a field within its record: {self:?}"
         );
         assert_eq!(rows, indices * self.width, "one row an index");

@@ -86,15 +86,25 @@ impl Encoding {
     /// The same columns with numbers as they stand in the data: numeric ones are not normalised, and what a
     /// bucketized one has is the number, not the interval that it is in. An exported model takes such rows.
     pub(crate) fn raw(&self) -> Self {
-        let mut raw = self.clone();
-        for column in &mut raw.columns {
-            match raw.fitted.get_mut(&column.name) {
-                Some(ColumnSpec::Numeric(spec)) => spec.normalize = Normalize::None,
-                Some(ColumnSpec::Bucketized(_)) => column.values = Values::Numbers,
-                _ => {}
+        let mut fitted = self.fitted.clone();
+        for column in &self.columns {
+            if let Some(ColumnSpec::Numeric(spec)) = fitted.get_mut(&column.name) {
+                spec.normalize = Normalize::None;
             }
         }
-        raw
+        let columns = self.raw_columns();
+        Self { columns, fitted }
+    }
+
+    /// Where the columns of such a row stand, and what they have there.
+    pub(crate) fn raw_columns(&self) -> Vec<Encoded> {
+        let mut columns = self.columns.clone();
+        for column in &mut columns {
+            if let Some(ColumnSpec::Bucketized(_)) = self.fitted.get(&column.name) {
+                column.values = Values::Numbers;
+            }
+        }
+        columns
     }
 
     /// The boundaries of a bucketized column.

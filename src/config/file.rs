@@ -73,12 +73,12 @@ pub(super) fn read(
         deserialize::read(&document.root).map_err(|error| explain(&document, error))?;
     let custom = custom(&document.root, models).map_err(|error| explain(&document, error))?;
     file.name.get_or_insert_with(|| default_name(path));
-    file.check(custom)
+    file.check(custom, None)
         .map_err(|problem| locate(&document, problem))
 }
 
 /// Checks what a program has put together as though a run file had said it.
-pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
+pub(super) fn check(config: &RunConfig, has_test: bool) -> Result<(), ConfigError> {
     let custom = match &config.model.architecture {
         Architecture::Custom(custom) => Some(custom.clone()),
         Architecture::Layers(_) | Architecture::Estimator(_) => None,
@@ -91,7 +91,8 @@ pub(super) fn check(config: &RunConfig) -> Result<(), ConfigError> {
     let path = format!("run '{}'", config.name);
     let document = Document::parse(Path::new(&path), &text, &[])?;
     paths::refuse_relative(&document).map_err(|problem| problem.of(config))?;
-    file.check(custom).map_err(|problem| problem.of(config))?;
+    file.check(custom, Some(has_test))
+        .map_err(|problem| problem.of(config))?;
     Ok(())
 }
 
@@ -121,7 +122,8 @@ fn default_name(path: &Path) -> String {
 }
 
 impl RunFile {
-    fn check(self, custom: Option<Custom>) -> Result<RunConfig, Problem> {
+    /// What it means. Whether there are test rows is as the data say, where that is not given.
+    fn check(self, custom: Option<Custom>, has_test: Option<bool>) -> Result<RunConfig, Problem> {
         let name = self.name.unwrap_or_else(|| "run".to_owned());
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\']) {
             return Err(invalid(
@@ -146,9 +148,11 @@ impl RunFile {
             columns: self.columns,
             ..RunConfig::new(name, self.data.check(input)?, model, train)
         };
+        // What is read has every default, as what is written: they are equal.
         config.train.loss_reduction = Some(config.named_reduction());
         columns_section::check(&config)?;
-        control::check(&config, config.data.has_test())?;
+        let has_test = has_test.unwrap_or_else(|| config.data.has_test());
+        control::check(&config, has_test)?;
         Ok(config)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{ConfigError, RunConfig, control};
+use super::RunConfig;
 use crate::data::{DataError, Description, Table};
 
 impl RunConfig {
@@ -48,10 +48,5 @@ impl RunConfig {
             return Err(DataError::format(path, problem));
         }
         self.check_indices(table, path)
-    }
-
-    /// Refuses what goes by the test rows where there are none.
-    pub(crate) fn check_without_test(&self) -> Result<(), ConfigError> {
-        control::check(self, false).map_err(|problem| problem.of(self))
     }
 }

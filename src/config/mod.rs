@@ -290,7 +290,12 @@ impl RunConfig {
     /// # Errors
     /// For the first thing that is wrong, with its key.
     pub fn check(&self) -> Result<(), ConfigError> {
-        file::check(self)
+        self.check_with(self.data.has_test())
+    }
+
+    /// The same where test rows are there, or not, whatever the data say.
+    pub(crate) fn check_with(&self, has_test: bool) -> Result<(), ConfigError> {
+        file::check(self, has_test)
     }
 
     /// As [`Self::load_with`], of a program without models of its own.

@@ -160,7 +160,7 @@ fn describe(graph: &mut Graph<'_>, data: &Description) {
     if let Some(encoding) = &data.encoding {
         // The slots are those of the rows that the graph takes, the rest is how they were found.
         let encoding = Encoding {
-            columns: encoding.raw().columns,
+            columns: encoding.raw_columns(),
             fitted: encoding.fitted.clone(),
         };
         graph.note("encoding", serde_json::json!(encoding).to_string());

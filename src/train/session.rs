@@ -133,7 +133,10 @@ impl Session {
     /// # Errors
     /// Whatever stops a rank first.
     pub fn train(&self) -> Result<Outcome, TrainError> {
-        self.config.check()?;
+        match &self.tables {
+            Some(tables) => self.config.check_with(tables.test.is_some())?,
+            None => self.config.check()?,
+        }
         let mut session = self.clone();
         session.config = session.config.resolve();
         session.train_resolved()
@@ -193,9 +196,6 @@ impl Session {
             Some(tables) => {
                 let Tables { train, test } = tables;
                 self.config.check_tables(train, test.as_deref())?;
-                if test.is_none() {
-                    self.config.check_without_test()?;
-                }
                 tables.clone()
             }
             None => self.read()?,

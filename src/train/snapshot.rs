@@ -122,7 +122,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         self.backend
             .upload(&host.state, B::view_mut(&mut self.state));
         for (table, values) in self.tables.iter_mut().zip(&host.tables) {
-            table.upload(&mut self.backend, table.record.values(), values);
+            let field = (table.record.values(), &values[..]);
+            table.upload(&mut self.backend, iter::once(field));
         }
     }
 
@@ -168,9 +169,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             }
         }
         for (table, arrays) in self.tables.iter_mut().zip(&host.tables) {
-            for (state, values) in table.record.states().zip(arrays) {
-                table.upload(&mut self.backend, state, values);
-            }
+            let arrays = arrays.iter().map(Vec::as_slice);
+            table.upload(&mut self.backend, table.record.states().zip(arrays));
         }
         Ok(())
     }

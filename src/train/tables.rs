@@ -91,21 +91,32 @@ impl<B: Backend> Table<B> {
             spec: spec.clone(),
             shape,
         };
-        for (index, state) in record.states().enumerate() {
-            let initial = part.optimizer.initial(index);
-            // As it was allocated.
-            if initial == 0.0 {
-                continue;
-            }
-            table.edit(backend, state, |_, values| values.fill(initial));
+        let states = record.states().enumerate();
+        let initial = states.map(|(index, state)| (state, part.optimizer.initial(index)));
+        // All others are zero already.
+        let initial: Vec<_> = initial.filter(|(_, initial)| *initial != 0.0).collect();
+        if !initial.is_empty() {
+            table.edit(backend, |_, record| {
+                for &(field, initial) in &initial {
+                    record[field.range()].fill(initial);
+                }
+            });
         }
         Ok(table)
     }
 
-    /// A field of all rows, `[rows, width]`, from the host.
-    pub(super) fn upload(&mut self, backend: &mut B, field: Field, values: &[f32]) {
-        self.edit(backend, field, |row, to| {
-            to.copy_from_slice(&values[row * field.width..][..field.width]);
+    /// Fields of all rows, `[rows, width]` each, from the host.
+    pub(super) fn upload<'a>(
+        &mut self,
+        backend: &mut B,
+        fields: impl Iterator<Item = (Field, &'a [f32])>,
+    ) {
+        let fields: Vec<_> = fields.collect();
+        self.edit(backend, |row, record| {
+            for (field, values) in &fields {
+                let values = &values[row * field.width..][..field.width];
+                record[field.range()].copy_from_slice(values);
+            }
         });
     }
 
@@ -125,23 +136,23 @@ impl<B: Backend> Table<B> {
             backend.download(B::slice(B::view(&self.records), chunk), records);
             for record in records.chunks_exact(self.record.len()) {
                 for (field, values) in &mut fields {
-                    values.extend_from_slice(&record[field.offset..][..field.width]);
+                    values.extend_from_slice(&record[field.range()]);
                 }
             }
         }
         fields.into_iter().map(|(_, values)| values).collect()
     }
 
-    /// Lets `body` write a field of each row.
-    fn edit(&mut self, backend: &mut B, field: Field, mut body: impl FnMut(usize, &mut [f32])) {
+    /// Lets `body` change the record of each row.
+    fn edit(&mut self, backend: &mut B, body: impl Fn(usize, &mut [f32])) {
         let mut host = self.host_chunk();
         let mut row = 0;
         for chunk in self.chunks() {
             let records = &mut host[..chunk.len()];
             let view = B::slice_mut(B::view_mut(&mut self.records), chunk);
             backend.download(B::shared(&view), records);
-            for record in records.chunks_exact_mut(field.record) {
-                body(row, &mut record[field.offset..][..field.width]);
+            for record in records.chunks_exact_mut(self.record.len()) {
+                body(row, record);
                 row += 1;
             }
             backend.upload(records, view);

@@ -428,7 +428,8 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             tensor
                 .init
                 .fill(self.options.seed, &tensor.name, &table.shape, &mut values);
-            table.upload(&mut self.backend, table.record.values(), &values);
+            let field = (table.record.values(), &values[..]);
+            table.upload(&mut self.backend, std::iter::once(field));
         }
         for state in self.model.states() {
             let values = B::slice_mut(B::view_mut(&mut self.state), state.range.clone());

@@ -1,7 +1,7 @@
 //! Rows of a table by index, and what becomes of columns that are categories.
 
 use super::kernels::Kernel;
-use super::launch::Grid;
+use super::launch::{Argument, Grid};
 use super::{Cuda, View, ViewMut};
 use crate::backend::{Accumulate, Bag, COLUMN, Combiner, Field, Lookup, Memory};
 
@@ -143,16 +143,8 @@ impl Lookup for Cuda {
             records > 0 || rows.len == 0,
             "take_rows: a table without rows"
         );
-        let fields = FieldFields::from(field);
-        let arguments = [
-            (&fields).into(),
-            (&indices.len).into(),
-            (&records).into(),
-            (&indices).into(),
-            (&table).into(),
-            (&rows).into(),
-        ];
-        self.launch(Kernel::TakeRows, Grid::elements(rows.len), &arguments);
+        let arrays = [(&indices).into(), (&table).into(), (&rows).into()];
+        self.move_rows(Kernel::TakeRows, field, (indices.len, records), arrays);
     }
 
     fn put_rows(
@@ -163,16 +155,8 @@ impl Lookup for Cuda {
         table: ViewMut<'_, f32>,
     ) {
         let records = field.records(table.len, indices.len, rows.len);
-        let fields = FieldFields::from(field);
-        let arguments = [
-            (&fields).into(),
-            (&indices.len).into(),
-            (&records).into(),
-            (&indices).into(),
-            (&rows).into(),
-            (&table).into(),
-        ];
-        self.launch(Kernel::PutRows, Grid::elements(rows.len), &arguments);
+        let arrays = [(&indices).into(), (&rows).into(), (&table).into()];
+        self.move_rows(Kernel::PutRows, field, (indices.len, records), arrays);
     }
 
     fn expand(
@@ -193,5 +177,27 @@ impl Lookup for Cuda {
             (&y).into(),
         ];
         self.launch(Kernel::Expand, Grid::elements(y.len), &arguments);
+    }
+}
+
+impl Cuda {
+    /// Launches a kernel that moves a field of `count` records between the arrays.
+    fn move_rows(
+        &mut self,
+        kernel: Kernel,
+        field: Field,
+        (count, records): (usize, usize),
+        [indices, from, to]: [Argument<'_>; 3],
+    ) {
+        let fields = FieldFields::from(field);
+        let arguments = [
+            (&fields).into(),
+            (&count).into(),
+            (&records).into(),
+            indices,
+            from,
+            to,
+        ];
+        self.launch(kernel, Grid::elements(count * field.width), &arguments);
     }
 }
