@@ -40,7 +40,7 @@ pub(super) fn check(config: &RunConfig) -> Result<(), Problem> {
     for name in &used {
         let wrong = |text: String| Err(invalid(&["columns", name], text));
         for read in columns.sources(name) {
-            if read == source.label {
+            if source.labels.iter().any(|label| label == read) {
                 return wrong(format!("'{read}' is the label"));
             }
             if Some(read) == source.weight.as_deref() {

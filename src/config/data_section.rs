@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::data_rows;
 use super::file::{Problem, invalid, required};
+use super::one_or_more::OneOrMore;
 use super::paths::Paths;
 use crate::data::stream::Remainder;
 use crate::data::{
@@ -25,7 +26,7 @@ pub(super) struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     features: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    label: Option<String>,
+    label: Option<OneOrMore<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     weight: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,6 +67,7 @@ pub(super) struct DataSection {
 
 const TRAIN: Key = &["data", "train"];
 const TEST: Key = &["data", "test"];
+const LABEL: Key = &["data", "label"];
 
 /// A key of `[data]` that only some formats have.
 type Key = &'static [&'static str; 2];
@@ -180,7 +182,7 @@ impl DataSection {
             (&["data", "train"], self.train.is_some(), rows),
             (&["data", "test"], self.test.is_some(), rows),
             (&["data", "features"], self.features.is_some(), columns),
-            (&["data", "label"], self.label.is_some(), columns),
+            (LABEL, self.label.is_some(), columns),
             (&["data", "weight"], self.weight.is_some(), columns),
             (&["data", "na_value"], self.na_value.is_some(), &[Csv]),
             (
@@ -239,8 +241,8 @@ impl DataSection {
         ];
         for (key, paths) in paths {
             let problem = match paths {
-                Some(Paths(paths)) if paths.is_empty() => "names no files",
-                Some(Paths(paths)) if paths.iter().any(|path| path.as_os_str().is_empty()) => {
+                Some(OneOrMore(paths)) if paths.is_empty() => "names no files",
+                Some(OneOrMore(paths)) if paths.iter().any(|path| path.as_os_str().is_empty()) => {
                     "expected the path of a file, found ''; leave the key out where there is no file"
                 }
                 _ => continue,
@@ -252,9 +254,22 @@ impl DataSection {
 
     fn columns(self, format: ColumnFormat) -> Result<ColumnSource, Problem> {
         let train = required(self.train, TRAIN, "the files to train on")?;
-        let label = required(self.label, &["data", "label"], "the column to predict")?;
+        let OneOrMore(labels) = required(self.label, LABEL, "the column to predict")?;
+        if labels.is_empty() {
+            return Err(invalid(LABEL, "names no columns; name the one to predict"));
+        }
+        check_names(&labels, &[(self.weight.as_slice(), "the weight")])
+            .map_err(|problem| invalid(LABEL, problem))?;
         if let Some(features) = &self.features {
-            check_features(features, &label, self.weight.as_deref())
+            if features.is_empty() {
+                let text = "names no columns; leave it out to learn from all but the label";
+                return Err(invalid(&["data", "features"], text));
+            }
+            let others = [
+                (&labels[..], "the label"),
+                (self.weight.as_slice(), "the weight"),
+            ];
+            check_names(features, &others)
                 .map_err(|problem| invalid(&["data", "features"], problem))?;
         }
         Ok(ColumnSource {
@@ -262,7 +277,7 @@ impl DataSection {
             train: train.0,
             test: self.test.map_or_else(Vec::new, |paths| paths.0),
             features: self.features,
-            label,
+            labels,
             weight: self.weight,
             classes: self.classes,
             na_value: self.na_value,
@@ -343,17 +358,14 @@ impl DataSection {
     }
 }
 
-/// Columns to learn from are named once, and are not what is learned.
-fn check_features(features: &[String], label: &str, weight: Option<&str>) -> Result<(), String> {
-    if features.is_empty() {
-        return Err("names no columns; leave it out to learn from all but the label".to_owned());
-    }
-    for (index, name) in features.iter().enumerate() {
-        let role = match name {
-            _ if features[..index].contains(name) => "named twice",
-            _ if name == label => "the label",
-            _ if Some(name.as_str()) == weight => "the weight",
-            _ => continue,
+/// Refuses columns that are named twice, or that have one of the `others`' roles.
+fn check_names(names: &[String], others: &[(&[String], &str)]) -> Result<(), String> {
+    for (index, name) in names.iter().enumerate() {
+        let other = others.iter().find(|(names, _)| names.contains(name));
+        let role = match other {
+            _ if names[..index].contains(name) => "named twice",
+            Some((_, role)) => role,
+            None => continue,
         };
         return Err(format!("'{name}' is {role}"));
     }
@@ -408,10 +420,10 @@ impl From<Source> for DataSection {
         };
         match source {
             Source::Columns(columns) => Self {
-                train: Some(Paths(columns.train)),
-                test: (!columns.test.is_empty()).then_some(Paths(columns.test)),
+                train: Some(OneOrMore(columns.train)),
+                test: (!columns.test.is_empty()).then_some(OneOrMore(columns.test)),
                 features: columns.features,
-                label: Some(columns.label),
+                label: Some(OneOrMore(columns.labels)),
                 weight: columns.weight,
                 classes: columns.classes,
                 na_value: columns.na_value,

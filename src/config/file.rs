@@ -13,6 +13,7 @@ use super::model_section::{Custom, CustomModels, ModelSection};
 use super::train_section::TrainSection;
 use super::{Architecture, ConfigError, ModelConfig, RunConfig, control, paths};
 use crate::columns::Columns;
+use crate::data::{Source, Task};
 use crate::estimators::EstimatorSpec;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -150,10 +151,26 @@ impl RunFile {
         };
         // What is read has every default, as what is written: they are equal.
         config.train.loss_reduction = Some(config.named_reduction());
+        check_labels(&config)?;
         columns_section::check(&config)?;
         let has_test = has_test.unwrap_or_else(|| config.data.has_test());
         control::check(&config, has_test)?;
         Ok(config)
+    }
+}
+
+/// A class is in one column.
+fn check_labels(config: &RunConfig) -> Result<(), Problem> {
+    match (&config.data.source, config.task()) {
+        (Source::Columns(source), Task::Classification { .. }) if source.labels.len() > 1 => {
+            let count = source.labels.len();
+            let text = format!(
+                "{count} columns, but a class is in one; name that, or for numbers take a regressor or a \
+                 loss such as squared_error"
+            );
+            Err(invalid(&["data", "label"], text))
+        }
+        _ => Ok(()),
     }
 }
 

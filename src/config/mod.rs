@@ -17,6 +17,7 @@ mod file;
 mod given;
 mod load;
 mod model_section;
+mod one_or_more;
 mod paths;
 mod train_section;
 

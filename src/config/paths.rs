@@ -1,14 +1,11 @@
 //! Paths in a run file, and from where they count.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-
-use serde::de::{self, Deserialize, Deserializer, SeqAccess};
-use serde::{Serialize, Serializer};
 
 use super::ConfigError;
 use super::document::{Document, Entry, Node, Value};
 use super::file::{Problem, invalid};
+use super::one_or_more::OneOrMore;
 
 /// Keys that hold paths.
 const KEYS: [&[&str]; 8] = [
@@ -25,9 +22,8 @@ const KEYS: [&[&str]; 8] = [
 /// The key of an entry of `[columns]` that holds one.
 const COLUMN: &str = "file";
 
-/// One path, written as a string, or several, as an array of strings.
-#[derive(Debug, Clone)]
-pub(super) struct Paths(pub(super) Vec<PathBuf>);
+/// Paths of files, or patterns that name them.
+pub(super) type Paths = OneOrMore<PathBuf>;
 
 impl Paths {
     /// The path, where there is one.
@@ -36,49 +32,6 @@ impl Paths {
             1 => Ok(self.0.swap_remove(0)),
             count => Err(invalid(key, format!("{count} paths; this format has one"))),
         }
-    }
-}
-
-impl From<PathBuf> for Paths {
-    fn from(path: PathBuf) -> Self {
-        Self(vec![path])
-    }
-}
-
-impl Serialize for Paths {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.0[..] {
-            [path] => path.serialize(serializer),
-            paths => paths.serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Paths {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Paths;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a path or an array of paths")
-            }
-
-            fn visit_str<E: de::Error>(self, path: &str) -> Result<Paths, E> {
-                Ok(Paths(vec![path.into()]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Paths, A::Error> {
-                let mut paths = Vec::new();
-                while let Some(path) = items.next_element()? {
-                    paths.push(path);
-                }
-                Ok(Paths(paths))
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
     }
 }
 

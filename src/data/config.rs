@@ -119,10 +119,10 @@ pub struct ColumnSource {
     pub train: Vec<PathBuf>,
     /// Rows to evaluate on; may be empty.
     pub test: Vec<PathBuf>,
-    /// Names of the columns to learn from; `None` takes all that are neither label nor weight.
+    /// Names of the columns to learn from; `None` takes all that are neither labels nor weight.
     pub features: Option<Vec<String>>,
-    /// Name of the column to predict.
-    pub label: String,
+    /// Names of the columns to predict: one of classes, any of numbers, which follow each other in a target.
+    pub labels: Vec<String>,
     /// Name of the column that weighs rows.
     pub weight: Option<String>,
     /// Names of the classes in index order; `None` takes those found in `train`, sorted.
@@ -175,7 +175,7 @@ impl ColumnSource {
             train: vec![absolute(train.as_ref())],
             test: Vec::new(),
             features: None,
-            label: label.into(),
+            labels: vec![label.into()],
             weight: None,
             classes: None,
             na_value: None,

@@ -71,7 +71,7 @@ fn rows(
                 .feature(place, &[field(index)])
                 .map_err(|problem| fail(index, problem))?;
         }
-        if let Some(index) = places.label {
+        for &index in &places.labels {
             builder
                 .label(&field(index))
                 .map_err(|problem| fail(index, problem))?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::rows::{Builder, Places, Spec, missing};
 use super::scalar::Scalar;
-use super::{DataError, Place, Table};
+use super::{DataError, Place, Table, Task};
 
 /// One row: of each column a value, or a list of them.
 pub(super) type Row = BTreeMap<String, Vec<Scalar>>;
@@ -17,6 +17,8 @@ pub(super) struct Keyed<'a> {
     spec: &'a Spec<'a>,
     builder: Builder<'a>,
     columns: Vec<Column>,
+    /// Values of each label in the first row.
+    labels: Vec<usize>,
     /// Names of the first row's.
     first: Vec<String>,
 }
@@ -37,6 +39,7 @@ impl<'a> Keyed<'a> {
             spec,
             builder: Builder::new(spec),
             columns: Vec::new(),
+            labels: Vec::new(),
             first: Vec::new(),
         }
     }
@@ -46,6 +49,7 @@ impl<'a> Keyed<'a> {
         if self.first.is_empty() {
             self.first = row.keys().cloned().collect();
             self.columns = self.columns(path, row)?;
+            self.labels = self.labels(path, place, row)?;
         }
         let field = |column: &str, problem: String| DataError::Field {
             path: path.to_owned(),
@@ -53,9 +57,13 @@ impl<'a> Keyed<'a> {
             column: column.to_owned(),
             problem,
         };
-        let values = |column: &str| {
-            let values = row.get(column);
-            values.ok_or_else(|| field(column, "missing; the first row has it".to_owned()))
+        let values = |column: &str, width: usize| match row.get(column) {
+            Some(values) if values.len() == width => Ok(values),
+            Some(values) => {
+                let problem = format!("{} values, but the first row has {width}", values.len());
+                Err(field(column, problem))
+            }
+            None => Err(field(column, "missing; the first row has it".to_owned())),
         };
         for (place, column) in self.columns.iter_mut().enumerate() {
             let Column {
@@ -63,34 +71,30 @@ impl<'a> Keyed<'a> {
                 width,
                 is_found,
             } = column;
-            let values = match width {
-                Some(_) => values(name)?,
+            let values = match *width {
+                Some(width) => values(name, width)?,
                 None => row.get(name).map_or(&[][..], |values| {
                     *is_found = true;
                     values
                 }),
             };
-            if let Some(width) = width.filter(|&width| width != values.len()) {
-                let problem = format!("{} values, but the first row has {width}", values.len());
-                return Err(field(name, problem));
-            }
             self.builder
                 .feature(place, values)
                 .map_err(|problem| field(name, problem))?;
         }
-        let single = |column: &'a str| match &values(column)?[..] {
-            [value] => Ok(value),
-            values => Err(field(column, format!("{} values, not one", values.len()))),
-        };
-        if let Some(label) = self.spec.label {
-            self.builder
-                .label(single(label)?)
-                .map_err(|problem| field(label, problem))?;
+        for (label, &width) in self.spec.labels.iter().zip(&self.labels) {
+            for value in values(label, width)? {
+                self.builder
+                    .label(value)
+                    .map_err(|problem| field(label, problem))?;
+            }
         }
         if let Some(weight) = self.spec.weight {
-            self.builder
-                .weight(single(weight)?)
-                .map_err(|problem| field(weight, problem))?;
+            for value in values(weight, 1)? {
+                self.builder
+                    .weight(value)
+                    .map_err(|problem| field(weight, problem))?;
+            }
         }
         if self.spec.features.is_none() {
             self.refuse_new(path, place, row)?;
@@ -118,6 +122,33 @@ impl<'a> Keyed<'a> {
             is_found: true,
         };
         Ok(places.features.iter().map(column).collect())
+    }
+
+    /// How many values each label has in the first row; a class and a weight have one.
+    fn labels(&self, path: &Path, place: Place, row: &Row) -> Result<Vec<usize>, DataError> {
+        let width = |role, column: &str, is_one: bool| {
+            let values = row.get(column).map(Vec::len);
+            let problem = match values {
+                Some(0) => "no value; leave the row out".to_owned(),
+                Some(count @ 2..) if is_one => format!("{count} values, where one belongs"),
+                Some(count) => return Ok(count),
+                None => return Err(missing(path, role, column, &self.first, self.spec)),
+            };
+            Err(DataError::Field {
+                path: path.to_owned(),
+                place,
+                column: column.to_owned(),
+                problem,
+            })
+        };
+        if let Some(weight) = self.spec.weight {
+            width("weight", weight, true)?;
+        }
+        let is_class = matches!(self.spec.task, Task::Classification { .. });
+        let labels = self.spec.labels.iter();
+        labels
+            .map(|label| width("label", label, is_class))
+            .collect()
     }
 
     /// Where all columns are learned from, none may appear later.

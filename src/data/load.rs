@@ -50,7 +50,7 @@ pub fn load(
                     .or(trained.map(|trained| &trained.columns))
                     .or(source.features.as_ref())
                     .map(Vec::as_slice),
-                label: Some(&source.label),
+                labels: &source.labels,
                 weight: source.weight.as_deref(),
                 task,
                 classes: known_classes(source.classes.as_deref(), trained),
@@ -117,7 +117,7 @@ pub fn load_features(
             (None, []) => None,
             (None, names) => Some(names),
         },
-        label: None,
+        labels: &[],
         weight: None,
         task: Task::Regression,
         classes: None,

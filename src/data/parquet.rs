@@ -123,10 +123,10 @@ fn leaves(
 /// Reads the columns of one row group side by side.
 struct GroupReader<'a> {
     path: &'a Path,
-    /// Features, then the label, then the weight.
+    /// Features, then labels, then the weight.
     columns: Vec<Column>,
     features: usize,
-    has_label: bool,
+    labels: usize,
     /// Rows of the file before this group.
     first_row: u64,
 }
@@ -141,7 +141,7 @@ impl<'a> GroupReader<'a> {
         let all = places
             .features
             .iter()
-            .chain(&places.label)
+            .chain(&places.labels)
             .chain(&places.weight);
         let columns = all.map(|&index| {
             let name = names[index].clone();
@@ -166,7 +166,7 @@ impl<'a> GroupReader<'a> {
             path,
             columns: columns.collect::<Result<_, DataError>>()?,
             features: places.features.len(),
-            has_label: places.label.is_some(),
+            labels: places.labels.len(),
             first_row,
         })
     }
@@ -190,7 +190,7 @@ impl<'a> GroupReader<'a> {
                     let value = &column.scalars[row];
                     let added = match index {
                         _ if index < self.features => builder.feature(index, from_ref(value)),
-                        _ if index == self.features && self.has_label => builder.label(value),
+                        _ if index < self.features + self.labels => builder.label(value),
                         _ => builder.weight(value),
                     };
                     added.map_err(|problem| fail(column.name.clone(), problem))?;

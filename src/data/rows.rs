@@ -13,7 +13,8 @@ use crate::named::{hint_at, listed};
 pub(super) struct Spec<'a> {
     /// What goes into the model; `None` takes all that are nothing else.
     pub(super) features: Option<&'a [String]>,
-    pub(super) label: Option<&'a str>,
+    /// What is predicted; empty where the rows need not say it.
+    pub(super) labels: &'a [String],
     pub(super) weight: Option<&'a str>,
     pub(super) task: Task,
     /// Names of the classes in index order; `None` takes those found, sorted.
@@ -29,7 +30,7 @@ pub(super) struct Spec<'a> {
 impl Spec<'_> {
     /// Whether a column is neither label nor weight.
     pub(super) fn is_feature(&self, name: &str) -> bool {
-        self.label != Some(name) && self.weight != Some(name)
+        !self.labels.iter().any(|label| label == name) && self.weight != Some(name)
     }
 }
 
@@ -37,7 +38,7 @@ impl Spec<'_> {
 #[derive(Debug)]
 pub(super) struct Places {
     pub(super) features: Vec<usize>,
-    pub(super) label: Option<usize>,
+    pub(super) labels: Vec<usize>,
     pub(super) weight: Option<usize>,
 }
 
@@ -48,13 +49,13 @@ impl Places {
             let place = names.iter().position(|name| name == column);
             place.ok_or_else(|| missing(path, role, column, names, spec))
         };
-        let label = spec.label.map(|name| find("label", name)).transpose()?;
         let weight = spec.weight.map(|name| find("weight", name)).transpose()?;
-        let features: Vec<_> = match spec.features {
-            Some(features) => features
-                .iter()
-                .map(|name| find("feature", name))
-                .collect::<Result<_, _>>()?,
+        let all = |role, columns: &[String]| -> Result<Vec<_>, _> {
+            columns.iter().map(|name| find(role, name)).collect()
+        };
+        let labels = all("label", spec.labels)?;
+        let features = match spec.features {
+            Some(features) => all("feature", features)?,
             None => (0..names.len())
                 .filter(|&index| spec.is_feature(&names[index]))
                 .collect(),
@@ -64,7 +65,7 @@ impl Places {
         }
         Ok(Self {
             features,
-            label,
+            labels,
             weight,
         })
     }
@@ -78,8 +79,8 @@ pub(super) fn missing(
     names: &[String],
     spec: &Spec<'_>,
 ) -> DataError {
-    let named = spec.features.into_iter().flatten().map(String::as_str);
-    let named: Vec<_> = named.chain(spec.label).chain(spec.weight).collect();
+    let named = spec.features.into_iter().flatten().chain(spec.labels);
+    let named: Vec<_> = named.map(String::as_str).chain(spec.weight).collect();
     let is_free = |name: &&String| !named.contains(&name.as_str());
     let mut hint = hint_at(column, names.iter().filter(is_free), names);
     if names.iter().any(|name| name.parse::<f64>().is_ok()) {
@@ -133,7 +134,7 @@ pub(super) fn same_columns(
     Err(DataError::format(path, problem))
 }
 
-/// A table that grows row by row: of each row the features, the label and the weight, in any order.
+/// A table that grows row by row: of each row the features, the labels and the weight, in any order.
 #[derive(Debug)]
 pub(super) struct Builder<'a> {
     spec: &'a Spec<'a>,
@@ -144,11 +145,7 @@ pub(super) struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     pub(super) fn new(spec: &'a Spec<'a>) -> Self {
-        let mut table = Table::empty(
-            Shape::default(),
-            Targets::Numbers(usize::from(spec.label.is_some())),
-            0,
-        );
+        let mut table = Table::empty(Shape::default(), Targets::Numbers(0), 0);
         table.weights = spec.weight.map(|_| Vec::new());
         Self {
             spec,
@@ -177,6 +174,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// Adds a label, or a number of one.
     pub(super) fn label(&mut self, value: &impl Value) -> Result<(), String> {
         let target = match self.spec.task {
             Task::Classification { .. } => {
@@ -233,9 +231,12 @@ impl<'a> Builder<'a> {
             let problem = format!("every weight in column '{column}' is 0: no row counts");
             return Err(DataError::format(path, problem));
         }
-        if let (Some(_), Task::Classification { .. }) = (self.spec.label, self.spec.task) {
-            table.target_kind = Targets::Classes(self.labels.finish(&mut table.targets));
-        }
+        table.target_kind = match self.spec.task {
+            Task::Classification { .. } if !table.targets.is_empty() => {
+                Targets::Classes(self.labels.finish(&mut table.targets))
+            }
+            _ => Targets::Numbers(table.targets.len() / table.rows),
+        };
         table.shape = Shape(vec![table.features.len() / table.rows]);
         table.names = names;
         if let Some(encoder) = self.encoder {

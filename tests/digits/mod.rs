@@ -119,7 +119,7 @@ impl Digits {
             train: vec![digits.join("train.csv")],
             test: Vec::new(),
             features: None,
-            label: "digit".to_owned(),
+            labels: vec!["digit".to_owned()],
             weight: None,
             classes: None,
             na_value: None,

@@ -31,7 +31,7 @@ impl Files {
             train: vec![folder.path().join("train.csv")],
             test: vec![folder.path().join("test.csv")],
             features: None,
-            label: "y".to_owned(),
+            labels: vec!["y".to_owned()],
             weight: None,
             classes: None,
             na_value: None,
@@ -81,7 +81,7 @@ fn digits_are_read_as_written() {
     let mut files = Files::csv("", "");
     files.source().train = vec![folder.join("train.csv")];
     files.source().test = vec![folder.join("test.csv")];
-    files.source().label = "digit".to_owned();
+    files.source().labels = vec!["digit".to_owned()];
     files.config.shape = Some([8, 8, 1].into());
     files.config.scale = 0.0625;
     let train = files.train(CLASSES).unwrap();
@@ -218,12 +218,12 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
          classifier or a loss of cross entropy"
     );
     let mut files = Files::csv("pixel,digit\n1,2\n", "");
-    files.source().label = "digt".to_owned();
+    files.source().labels = vec!["digt".to_owned()];
     assert_eq!(
         files.train(CLASSES).unwrap_err(),
         "train.csv: no label column 'digt'; did you mean 'digit'?"
     );
-    files.source().label = "digit".to_owned();
+    files.source().labels = vec!["digit".to_owned()];
     files.source().weight = Some("digits".to_owned());
     assert_eq!(
         files.train(CLASSES).unwrap_err(),

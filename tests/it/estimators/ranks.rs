@@ -7,7 +7,6 @@ use std::path::Path;
 use ringstep::config::{Override, RunConfig};
 use ringstep::train::{Begin, Bits, Existing, Ranks, Session};
 
-use crate::sources::numpy::{floats, npy};
 use crate::training::{Trained, finish};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -211,32 +210,25 @@ fn a_side_of_rate_0_stands_still_and_the_other_learns() {
 #[test]
 fn a_label_of_two_numbers_is_trained_as_two_labels_are() {
     let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
-    let x: Vec<f32> = (0..48).map(|i| (i * 7 % 11) as f32 * 0.1).collect();
-    let y: Vec<f32> = x
-        .chunks(3)
-        .flat_map(|x| [x[0] - x[1], 2.0 * x[2]])
-        .collect();
-    fs::write(path("x.npy"), npy("<f4", "(16, 3)", &floats(&x))).unwrap();
-    let losses = |name: &str, y: &[f32]| {
-        let width = y.len() / 16;
-        let labels = format!("{name}.npy");
-        fs::write(
-            path(&labels),
-            npy("<f4", &format!("(16, {width})"), &floats(y)),
-        )
-        .unwrap();
-        let text = format!(
-            "[data]\nformat = \"numpy\"\ntrain = \"x.npy\"\ntrain_labels = \"{labels}\"\n\
-             [estimator]\nkind = \"linear_regressor\"\nlabel_dimension = {width}\n\
-             optimizer = {{ kind = \"sgd\", learning_rate = 0.02 }}\n\
-             [train]\ndevice = \"cpu\"\nglobal_batch = 8\nsteps = 6\nlog_every = 1\n"
-        );
-        train(&text, &path(name), 2, NEW, &[]).losses
+    let row = |i: usize| {
+        let x = |j: usize| ((3 * i + j) * 7 % 11) as f32 * 0.1;
+        let (a, b) = (x(0) - x(1), 2.0 * x(2));
+        format!("{},{},{},{a},{b}\n", x(0), x(1), x(2))
     };
-    let each = |index: usize| -> Vec<f32> { y.iter().skip(index).step_by(2).copied().collect() };
-    let both = losses("both", &y);
-    let (first, second) = (losses("first", &each(0)), losses("second", &each(1)));
+    let rows: String = (0..16).map(row).collect();
+    fs::write(folder.path().join("rows.csv"), format!("x,y,z,a,b\n{rows}")).unwrap();
+    let losses = |name: &str, labels: &[&str]| {
+        let text = format!(
+            "[data]\nformat = \"csv\"\ntrain = \"rows.csv\"\nfeatures = [\"x\", \"y\", \"z\"]\n\
+             label = {labels:?}\n[estimator]\nkind = \"linear_regressor\"\nlabel_dimension = {}\n\
+             optimizer = {{ kind = \"sgd\", learning_rate = 0.02 }}\n\
+             [train]\ndevice = \"cpu\"\nglobal_batch = 8\nsteps = 6\nlog_every = 1\n",
+            labels.len()
+        );
+        train(&text, &folder.path().join(name), 2, NEW, &[]).losses
+    };
+    let both = losses("both", &["a", "b"]);
+    let (first, second) = (losses("first", &["a"]), losses("second", &["b"]));
     for ((both, first), second) in both.iter().zip(&first).zip(&second) {
         let sum = first + second;
         assert!((both - sum).abs() < 1e-5 * sum, "{both} {first} {second}");

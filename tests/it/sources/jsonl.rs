@@ -122,7 +122,7 @@ fn mistakes_have_file_line_and_column() {
     );
     assert_eq!(
         error("{\"a\": 1, \"y\": [0, 1]}"),
-        "a.jsonl:1: column 'y': 2 values, not one"
+        "a.jsonl:1: column 'y': 2 values, where one belongs"
     );
     assert_eq!(
         error("{\"a\": 1, \"y\": null}"),

@@ -12,7 +12,7 @@ use super::{Folder, classes};
 const PAIR: &str = "format = \"numpy\"\ntrain = \"x.npy\"\ntrain_labels = \"y.npy\"";
 
 /// A file as numpy writes it.
-pub(crate) fn npy(kind: &str, shape: &str, elements: &[u8]) -> Vec<u8> {
+fn npy(kind: &str, shape: &str, elements: &[u8]) -> Vec<u8> {
     let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}");
     with_header(&header, elements)
 }
@@ -26,7 +26,7 @@ fn with_header(header: &str, elements: &[u8]) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn floats(values: &[f32]) -> Vec<u8> {
+fn floats(values: &[f32]) -> Vec<u8> {
     values
         .iter()
         .flat_map(|value| value.to_le_bytes())
