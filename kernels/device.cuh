@@ -185,6 +185,15 @@ __device__ __forceinline__ void copies_arrive() {
 #endif
 }
 
+// Makes one group of the `copy_async` that this thread started since the last: none, maybe. From 8.0 on.
+__device__ __forceinline__ void close_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for all of this thread's groups of copies but the last `RUNNING`. From 8.0 on.
+template <int RUNNING>
+__device__ __forceinline__ void copies_are_done() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(RUNNING) : "memory");
+}
+
 // What operands of products are rounded to: `backend::Precision`. Bits of the others stand in shared
 // memory, and are multiplied by tensor cores, DEPTH terms at a time; these need 8.0, or for f16 7.5.
 struct F32 {};

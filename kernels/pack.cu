@@ -1,4 +1,4 @@
-// Rounds the operands of a product to 16 bits, in the order in which hopper.cu wants them.
+// Rounds the operands of a product to 16 bits, in the order in which hopper.cu and packed.cu want them.
 //
 // CPU twin: src/backend/cpu/matmul, where operands are packed. Reads 4 bytes and writes 2 per element.
 #include "device.cuh"

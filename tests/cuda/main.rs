@@ -22,7 +22,7 @@ mod faults;
 mod fences;
 mod fixed_point;
 mod graphs;
-mod hopper;
+mod packed;
 mod lookup;
 mod loss;
 mod matmul;

@@ -9,6 +9,7 @@ use cudarc::driver::sys;
 use super::compile::{Source, load};
 use super::device::{Capability, Device, describe};
 use super::hopper::{self, HOPPER};
+use super::packed;
 use crate::backend::{BackendError, Precision};
 
 /// A kernel file and what is in it.
@@ -25,9 +26,11 @@ pub(super) enum Variants {
     One,
     /// For each precision: it makes products.
     Precisions,
-    /// Once, for compute capability 9.0 alone.
-    Hopper,
+    /// Once, where tensor cores take both precisions of 16 bits: from compute capability 8.0 on.
+    Half,
     /// For each precision of 16 bits, there too.
+    HalfPrecisions,
+    /// The same for compute capability 9.0 alone.
     HopperPrecisions,
 }
 
@@ -38,9 +41,12 @@ impl Variants {
         match self {
             Self::One => vec![None],
             Self::Precisions => precisions.collect(),
-            _ if capability != HOPPER => Vec::new(),
-            Self::Hopper => vec![None],
-            Self::HopperPrecisions => vec![Some(Precision::Bf16), Some(Precision::F16)],
+            Self::HopperPrecisions if capability != HOPPER => Vec::new(),
+            _ if capability.lacks(Precision::Bf16).is_some() => Vec::new(),
+            Self::Half => vec![None],
+            Self::HalfPrecisions | Self::HopperPrecisions => {
+                vec![Some(Precision::Bf16), Some(Precision::F16)]
+            }
         }
     }
 }
@@ -80,8 +86,11 @@ macro_rules! variants {
     (precision) => {
         Variants::Precisions
     };
-    (hopper) => {
-        Variants::Hopper
+    (half) => {
+        Variants::Half
+    };
+    (half_precision) => {
+        Variants::HalfPrecisions
     };
     (hopper_precision) => {
         Variants::HopperPrecisions
@@ -187,7 +196,8 @@ kernels! {
         NormalizeRows = "normalize_rows",
         NormalizeRowsBackward = "normalize_rows_backward",
     }
-    "pack.cu" by hopper => { PackBf16 = "pack_bf16", PackF16 = "pack_f16" }
+    "pack.cu" by half => { PackBf16 = "pack_bf16", PackF16 = "pack_f16" }
+    "packed.cu" by half_precision => { MatmulPacked = "matmul_packed_128x128" }
     "peak.cu" by precision => { MultiplyAdd = "multiply_add" }
     "pooling.cu" => {
         MaxPool = "max_pool",
@@ -243,6 +253,7 @@ impl Kernel {
     pub(super) fn dynamic_shared_bytes(self) -> u32 {
         match self {
             Self::MatmulGrouped => hopper::RING_BYTES,
+            Self::MatmulPacked => packed::RING_BYTES,
             _ => 0,
         }
     }
@@ -276,7 +287,7 @@ impl Functions {
         let File {
             source, variants, ..
         } = &FILES[number];
-        let is_one = matches!(variants, Variants::One | Variants::Hopper);
+        let is_one = matches!(variants, Variants::One | Variants::Half);
         let precision = (!is_one).then_some(precision);
         let module = &self.modules[precision.unwrap_or_default() as usize][number];
         let module = module.get_or_init(|| match load(device, source, precision) {

@@ -65,8 +65,8 @@ impl Cuda {
             write,
             activation,
         };
-        if self.takes_packed(k) {
-            return self.multiply_packed(shape, (a, b), output);
+        if let Some(multiplier) = self.takes_packed(k) {
+            return self.multiply_packed(multiplier, shape, (a, b), output);
         }
         let slices = Slices::of(k, self.precision);
         let plan = Plan::of(m, n, slices.count, self.precision);

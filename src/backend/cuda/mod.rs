@@ -48,6 +48,7 @@ use self::cublaslt::Products;
 use self::device::{Device, SCRATCH_BYTES};
 use self::kernels::Kernel;
 use self::launch::Grid;
+use self::packed::Multiplier;
 use super::{BackendError, Element, Fence, Memory, Precision, Region};
 
 /// A handle on one GPU: its memory and its queue of work.
@@ -57,8 +58,8 @@ pub struct Cuda {
     library: Option<Arc<Products>>,
     device: Arc<Device>,
     precision: Precision,
-    /// Whether products may take the way of `hopper`.
-    takes_wgmma: bool,
+    /// What multiplies packed operands, where products may be made so.
+    packed: Option<Multiplier>,
 }
 
 impl Cuda {
@@ -72,7 +73,8 @@ impl Cuda {
         let is_known = compile::check(device.capability)?;
         Ok(Self {
             precision: Precision::F32,
-            takes_wgmma: is_known && hopper::is_possible(device.capability),
+            packed: Multiplier::of(device.capability)
+                .filter(|multiplier| is_known || *multiplier != Multiplier::Wgmma),
             library: None,
             device,
         })
@@ -99,13 +101,22 @@ impl Cuda {
         }
     }
 
-    /// The same GPU with all products by instructions that other GPUs have too. Without it, those of many
-    /// terms, rounded to 16 bits, are computed by wgmma where there is compute capability 9.0, which gives
-    /// other bits.
+    /// The same GPU with all products by instructions that newer GPUs have too. Without it, those of many
+    /// terms, rounded to 16 bits, are computed by wgmma where there is compute capability 9.0.
     #[must_use]
     pub fn without_wgmma(self) -> Self {
         Self {
-            takes_wgmma: false,
+            packed: self.packed.map(|_| Multiplier::MmaSync),
+            ..self
+        }
+    }
+
+    /// The same GPU with operands rounded by every tile that reads them. Without it, those of many terms that
+    /// are rounded to 16 bits are packed before; sums are then added in another order.
+    #[must_use]
+    pub fn without_packing(self) -> Self {
+        Self {
+            packed: None,
             ..self
         }
     }
@@ -326,8 +337,11 @@ impl Memory for Cuda {
             let processors = self.device.processors;
             format!(" cuBLASLt {version} on {processors} multiprocessors")
         });
-        let wgmma = if self.takes_wgmma { " wgmma" } else { "" };
-        format!("cuda {} {compiler}{wgmma}{library}", self.device.capability)
+        let packed = self.packed.map_or("no packing", Multiplier::name);
+        format!(
+            "cuda {} {compiler} {packed}{library}",
+            self.device.capability
+        )
     }
 }
 

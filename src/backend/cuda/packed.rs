@@ -1,17 +1,81 @@
-//! Operands of a product that are rounded to 16 bits once, in memory of their own, and not by every tile
-//! that reads them.
+//! Products of many terms whose operands are rounded to 16 bits once, in memory of their own, and not by
+//! every tile that reads them.
 
 use std::sync::PoisonError;
 
 use cudarc::driver::result;
 use cudarc::driver::sys::CUdeviceptr;
 
-use super::device::{Device, allocate};
+use super::device::{Capability, Device, allocate};
+use super::hopper;
 use super::kernels::Kernel;
 use super::launch::Grid;
-use super::product::is_wide;
+use super::product::{
+    Output, PROCESSORS, Plan, Product, Slices, TABLE_ELEMENTS, Target, Tile, is_wide,
+};
 use super::{Cuda, View};
 use crate::backend::{Form, MatmulShape, Precision};
+
+/// What multiplies packed operands. It decides bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Multiplier {
+    /// What compute capability 9.0 alone has, of `hopper`.
+    Wgmma,
+    /// What 8.0 and all newer have.
+    MmaSync,
+}
+
+impl Multiplier {
+    /// The best that this GPU and its driver have.
+    pub(super) fn of(capability: Capability) -> Option<Self> {
+        match capability.lacks(Precision::Bf16) {
+            None if hopper::is_possible(capability) => Some(Self::Wgmma),
+            None => Some(Self::MmaSync),
+            Some(_) => None,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Wgmma => "wgmma",
+            Self::MmaSync => "mma.sync",
+        }
+    }
+}
+
+/// Fewest terms of a product that is computed this way. It decides bits, so it knows neither rows nor columns.
+///
+/// The estimate, for an H100: packing moves `6 k (m + n)` bytes through memory, at 3 TB/s. Multiplying takes
+/// `m n k / 90e12` seconds where tiles read `f32` from the L2 cache (180 TFLOP/s), and `m n k / 300e12` from
+/// packed operands. So packing pays where `m n / (m + n)` is more than 260, whatever `k` is: from 520 rows and
+/// columns on. The launch more, 3 microseconds, pays from `m n k = 4e8` on, which is 740 cubed. Where sums have
+/// 1024 terms, rows and columns are mostly of that order; where they have fewer, products are often small. What
+/// loses is many terms with few rows: up to twice the time, where reading B takes all of it.
+const FEWEST_TERMS: usize = 1024;
+
+/// Terms of a slice, where there are not too many: or somewhat less, so that slices have as many each.
+const SLICE: usize = 512;
+
+/// Most slices.
+const MOST_SLICES: usize = 16;
+
+/// What a slice's terms are a multiple of: `hopper.cu` stages so many at a time, `packed.cu` half of them.
+pub(super) const STEP: u32 = 64;
+
+/// Rows and columns of the tile that a block of `packed.cu` computes, and its threads.
+const MULTIPLIED: u32 = 128;
+const MULTIPLIERS: u32 = 256;
+
+/// Shared memory of such a block: stages of half a step's terms.
+pub(super) const RING_BYTES: u32 = 4 * (2 * MULTIPLIED * STEP / 2 * 2);
+
+// What a block can have on every GPU since 8.0.
+const _: () = assert!(RING_BYTES <= 99 << 10);
+
+/// How the terms of every sum are cut. It decides bits, as [`Slices`] does elsewhere.
+fn slices(terms: usize) -> Slices {
+    Slices::cut(terms, SLICE, MOST_SLICES, STEP as usize)
+}
 
 /// Edges and terms that a block packs.
 const TILE: usize = 64;
@@ -19,8 +83,9 @@ const TILE: usize = 64;
 /// Threads of that block.
 const THREADS: u32 = 256;
 
-/// A packed operand: rows of A, or columns of B.
-#[derive(Debug, Clone, Copy)]
+/// A packed operand, rows of A or columns of B: `Packed` of `packed.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
 pub(super) struct Packed {
     /// `[edges, row]` numbers of 16 bits; aligned to 128 bytes.
     pub(super) pointer: CUdeviceptr,
@@ -30,9 +95,72 @@ pub(super) struct Packed {
 }
 
 impl Cuda {
+    /// What computes products of so many terms this way, where they are.
+    pub(super) fn takes_packed(&self, terms: usize) -> Option<Multiplier> {
+        let is_half = matches!(self.precision, Precision::Bf16 | Precision::F16);
+        self.packed.filter(|_| is_half && terms >= FEWEST_TERMS)
+    }
+
+    /// `output = a · b`, as [`Cuda::takes_packed`] says.
+    pub(super) fn multiply_packed(
+        &self,
+        multiplier: Multiplier,
+        shape: MatmulShape,
+        (a, b): (View<'_, f32>, View<'_, f32>),
+        output: Output<'_>,
+    ) {
+        let MatmulShape { m, n, k, .. } = shape;
+        if m == 0 || n == 0 {
+            return;
+        }
+        let Some(operands) = self.pack(shape, a, b) else {
+            return;
+        };
+        let slices = slices(k);
+        let tiles = Tile::Large.count(m, n);
+        let plan = Plan {
+            tile: Tile::Large,
+            is_split: 2 * tiles <= PROCESSORS && slices.count * m * n <= TABLE_ELEMENTS,
+        };
+        // At most `MOST_SLICES`.
+        let tables = if plan.is_split {
+            slices.count as u32
+        } else {
+            1
+        };
+        let tiles = u32::try_from(tiles).expect("a product has fewer than 2^32 tiles");
+        self.write_sums(plan, slices, output, |target| {
+            let product = Product::new([m, n, k], slices, [false; 2], &target);
+            let blocks = [tiles, tables];
+            match multiplier {
+                Multiplier::Wgmma => self.multiply_grouped(&product, operands, &target, blocks),
+                Multiplier::MmaSync => self.multiply_staged(&product, operands, &target, blocks),
+            }
+        });
+    }
+
+    /// Queues the kernel that multiplies packed operands by `mma.sync`: tiles, or as many tables of them.
+    fn multiply_staged(
+        &self,
+        product: &Product,
+        [a, b]: [Packed; 2],
+        target: &Target<'_>,
+        [tiles, tables]: [u32; 2],
+    ) {
+        let arguments = [
+            product.into(),
+            (&a).into(),
+            (&b).into(),
+            (&target.bias).into(),
+            (&target.c).into(),
+        ];
+        let grid = Grid::new([tiles, tables, 1], [MULTIPLIERS, 1, 1]);
+        self.launch(Kernel::MatmulPacked, grid, &arguments);
+    }
+
     /// Queues the kernel that packs both operands of a product. They stay until the next call. `None`, and
     /// a failure kept, where there is no memory for them.
-    pub(super) fn pack(
+    fn pack(
         &self,
         MatmulShape { form, m, n, k }: MatmulShape,
         a: View<'_, f32>,
@@ -144,5 +272,31 @@ impl Device {
             }
         }
         Some(room.pointer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_multiply_packed_operands_by_what_they_have() {
+        let of = |major, minor| Multiplier::of(Capability { major, minor });
+        assert_eq!(of(7, 5), None);
+        for (major, minor) in [(8, 0), (8, 9), (10, 0), (12, 0)] {
+            assert_eq!(of(major, minor), Some(Multiplier::MmaSync));
+        }
+    }
+
+    #[test]
+    fn slices_are_whole_stages_and_neither_short_nor_many() {
+        for terms in [1024, 1025, 4096, 8191, 12_544, 1 << 20] {
+            let slices = slices(terms);
+            assert!(slices.terms.is_multiple_of(STEP as usize));
+            assert!(slices.terms > SLICE / 2 && slices.count <= MOST_SLICES);
+            assert!(slices.terms * (slices.count - 1) < terms);
+            assert!(slices.terms * slices.count >= terms);
+        }
+        assert_eq!(slices(4096).count, 8);
     }
 }

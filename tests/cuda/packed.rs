@@ -1,5 +1,6 @@
-//! Products of 1024 terms and more, rounded to 16 bits, by TMA and wgmma where there is compute capability
-//! 9.0: against sums in `f64`, against the CPU and against the instructions of other GPUs.
+//! Products of 1024 terms and more, rounded to 16 bits, of operands that are packed before: by TMA and wgmma
+//! where there is compute capability 9.0, and by cp.async and mma.sync, against sums in `f64`, against the CPU
+//! and against products of operands that are not packed.
 
 use ringstep::backend::cpu::Cpu;
 use ringstep::backend::cuda::{Capability, Cuda};
@@ -14,8 +15,15 @@ const HALVES: [Precision; 2] = [Precision::Bf16, Precision::F16];
 /// Fewest terms of a product that is made this way.
 const FEWEST_TERMS: usize = 1024;
 
-fn is_hopper(cuda: &Cuda) -> bool {
-    cuda.capability() == Capability { major: 9, minor: 0 }
+/// Whether operands are packed here.
+fn is_packing(cuda: &Cuda) -> bool {
+    cuda.capability() >= Capability { major: 8, minor: 0 }
+}
+
+/// By each of the two kernels that multiply packed operands.
+fn both(precision: Precision) -> [Cuda; 2] {
+    let cuda = gpu(precision);
+    [cuda.clone(), cuda.without_wgmma()]
 }
 
 #[test]
@@ -28,21 +36,25 @@ fn any_extents_in_every_form() {
         [300, 7, 1151],
     ];
     for precision in HALVES {
-        let mut cuda = gpu(precision);
-        for form in FORMS {
-            for [m, n, k] in extents {
-                check(precision, &mut cuda, MatmulShape { form, m, n, k });
+        for mut cuda in both(precision) {
+            for form in FORMS {
+                for [m, n, k] in extents {
+                    check(precision, &mut cuda, MatmulShape { form, m, n, k });
+                }
             }
         }
     }
 }
 
 #[test]
-fn products_are_those_of_the_cpu_and_of_other_instructions() {
-    for precision in HALVES {
+fn products_are_those_of_the_cpu_and_of_operands_that_are_not_packed() {
+    for (precision, cuda) in HALVES
+        .into_iter()
+        .flat_map(|it| both(it).map(|cuda| (it, cuda)))
+    {
         // Operands of the second form and further are packed and multiplied by a graph.
-        let mut cuda = gpu(precision).with_graphs();
-        let mut other = cuda.clone().without_wgmma();
+        let mut cuda = cuda.with_graphs();
+        let mut other = cuda.clone().without_packing();
         let mut cpu = Cpu::new().with_precision(precision);
         for form in FORMS {
             for k in [FEWEST_TERMS - 1, FEWEST_TERMS, 2100] {
@@ -57,8 +69,8 @@ fn products_are_those_of_the_cpu_and_of_other_instructions() {
                 cpu.matmul(shape, &a, &b, &mut on_cpu, Accumulate::Add);
                 assert_close(&on_cpu, &c, F32_ERROR);
                 // Sums are added in another order, which shows who has made them.
-                let takes_wgmma = is_hopper(&cuda) && k >= FEWEST_TERMS;
-                assert_eq!(c != by_other, takes_wgmma, "{k} terms in {precision}");
+                let is_packed = is_packing(&cuda) && k >= FEWEST_TERMS;
+                assert_eq!(c != by_other, is_packed, "{k} terms in {precision}");
             }
         }
         assert!(cuda.graph_counts().launches > 0);
@@ -68,10 +80,11 @@ fn products_are_those_of_the_cpu_and_of_other_instructions() {
 #[test]
 fn a_bias_and_every_activation() {
     for precision in HALVES {
-        let mut cuda = gpu(precision);
-        for [m, n] in [[5, 12], [9, 7]] {
-            let shape = MatmulShape::nn(m, n, FEWEST_TERMS);
-            check_activations(precision, &mut cuda, shape);
+        for mut cuda in both(precision) {
+            for [m, n] in [[5, 12], [9, 7]] {
+                let shape = MatmulShape::nn(m, n, FEWEST_TERMS);
+                check_activations(precision, &mut cuda, shape);
+            }
         }
     }
 }
@@ -79,9 +92,10 @@ fn a_bias_and_every_activation() {
 #[test]
 fn what_is_not_finite_reaches_every_element_it_takes_part_in() {
     for precision in HALVES {
-        let mut cuda = gpu(precision);
-        for form in FORMS {
-            check_what_is_not_finite(&mut cuda, form, 1027);
+        for mut cuda in both(precision) {
+            for form in FORMS {
+                check_what_is_not_finite(&mut cuda, form, 1027);
+            }
         }
     }
 }
@@ -100,14 +114,20 @@ fn extents_of_zero() {
 /// addresses.
 #[test]
 fn bits_depend_on_row_column_and_terms_alone() {
+    for (cuda, blocks) in both(Precision::Bf16).into_iter().zip([132, 67]) {
+        check_bits(cuda, blocks * 128 + 129);
+    }
+}
+
+/// `rows` are more than the slices' tables are made for.
+fn check_bits(mut cuda: Cuda, rows: usize) {
     let transposed = |x: &[f32], columns: usize| -> Vec<f32> {
         let column = |j| x.iter().skip(j).step_by(columns);
         (0..columns).flat_map(column).copied().collect()
     };
-    let mut cuda = gpu(Precision::Bf16);
-    // Tiles for more than a wave of blocks, each of which sums all slices of several; the slices of few
-    // rows have blocks of their own.
-    let (n, k, rows) = (9, 1090, 132 * 128 + 129);
+    // A block sums all slices of a tile, by wgmma of several where tiles are more than a wave of blocks; the
+    // slices of few rows have blocks of their own.
+    let (n, k) = (9, 1090);
     let many = MatmulShape::nn(rows, n, k);
     let (a, b) = operands(21, many);
     let bias = normals(23, n);
@@ -149,24 +169,28 @@ fn bits_depend_on_row_column_and_terms_alone() {
 }
 
 #[test]
-fn newer_gpus_take_other_instructions() {
-    let output = alone("hopper::on_a_newer_gpu", &[("FAKE_CUDA_CC", "10.0")]);
+fn gpus_without_wgmma_take_what_all_of_them_have() {
+    let output = alone("packed::on_another_gpu", &[("FAKE_CUDA_CC", "8.0")]);
     assert!(output.status.success(), "{output:?}");
 }
 
 #[test]
 #[ignore = "a process that another test starts"]
-fn on_a_newer_gpu() {
-    let mut cuda = gpu(Precision::Bf16);
-    assert!(!is_hopper(&cuda) || !cuda.name().starts_with("Emulated"));
-    let mut other = cuda.clone().without_wgmma();
+fn on_another_gpu() {
+    let mut cuda = gpu(Precision::F16);
+    if !cuda.name().starts_with("Emulated") {
+        return; // There is one GPU, which is what it is.
+    }
+    let capability = cuda.capability().to_string();
+    assert_eq!(std::env::var("FAKE_CUDA_CC"), Ok(capability));
     let shape = MatmulShape::nt(20, 30, FEWEST_TERMS);
-    check(Precision::Bf16, &mut cuda, shape);
+    check(Precision::F16, &mut cuda, shape);
     let (a, b) = operands(3, shape);
     let start = [0.0; 20 * 30];
-    let product = |cuda: &mut Cuda| multiply(cuda, shape, (&a, &b), &start, Accumulate::Set);
-    let same = product(&mut cuda) == product(&mut other);
-    assert!(same || is_hopper(&cuda));
+    let product = |mut cuda: Cuda| multiply(&mut cuda, shape, (&a, &b), &start, Accumulate::Set);
+    let c = product(cuda.clone());
+    assert_eq!(c, product(cuda.clone().without_wgmma()));
+    assert_ne!(c, product(cuda.without_packing()));
 }
 
 /// Allocations of `on_a_gpu_whose_memory_ends`: scratch, three operands for each of two products, and packed
@@ -176,7 +200,7 @@ const ALLOCATIONS: usize = 1 + 2 * 3 + 1;
 #[test]
 fn packed_operands_are_allocated_once_and_missed_by_name_by_faults() {
     let fault = format!("cuMemAlloc:{}", ALLOCATIONS + 1);
-    let test = "hopper::on_a_gpu_whose_memory_ends";
+    let test = "packed::on_a_gpu_whose_memory_ends";
     let output = alone(test, &[("FAKE_CUDA_FAIL", &fault)]);
     assert!(output.status.success(), "{output:?}");
 }
