@@ -103,6 +103,45 @@ fn epilogues_are_those_of_the_cpu() {
 }
 
 #[test]
+fn products_of_halves_are_those_of_f64_of_rounded_operands() {
+    for precision in [Precision::Bf16, Precision::F16] {
+        let mut cuda = library().with_precision(precision).unwrap();
+        let round = |x: f32| match precision {
+            Precision::Bf16 => half::bf16::from_f32(x).to_f32(),
+            _ => half::f16::from_f32(x).to_f32(),
+        };
+        for form in FORMS {
+            for [m, n, k] in EXTENTS {
+                let shape = MatmulShape { form, m, n, k };
+                let (a, b) = operands(7, shape);
+                let bias = normals(9, n);
+                let rounded = [&a, &b].map(|values| values.iter().copied().map(round).collect());
+                let [rounded_a, rounded_b]: [Vec<f32>; 2] = rounded;
+                let start: Vec<f32> = bias.iter().copied().cycle().take(m * n).collect();
+                let expected = reference(shape, (&rounded_a, &rounded_b), &start);
+                let (a, b) = (upload(&mut cuda, &a), upload(&mut cuda, &b));
+                let bias = upload(&mut cuda, &bias);
+                let halves = cuda.halves(shape, Cuda::view(&a), Cuda::view(&b)).unwrap();
+                for activation in [Activation::Linear, Activation::Relu, Activation::Tanh] {
+                    let mut c = upload(&mut cuda, &vec![f32::NAN; m * n]);
+                    let (bias, c_view) = (Some(Cuda::view(&bias)), Cuda::view_mut(&mut c));
+                    assert!(cuda.multiply_halves(&halves, bias, activation, c_view));
+                    let finish = |&x: &f32| match activation {
+                        Activation::Relu => x.max(0.0),
+                        Activation::Tanh => x.tanh(),
+                        _ => x,
+                    };
+                    let expected: Vec<f32> = expected.iter().map(finish).collect();
+                    // Sums alone are rounded here, which is why the error is that of `f32`.
+                    assert_close(&expected, &download(&mut cuda, &c), F32_ERROR);
+                }
+            }
+        }
+        cuda.synchronize().unwrap();
+    }
+}
+
+#[test]
 fn each_call_adds_the_bias_that_it_is_given() {
     let mut cuda = library();
     let shape = MatmulShape::nn(3, 4, 1);

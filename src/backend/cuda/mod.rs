@@ -37,7 +37,7 @@ use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
 pub use buffer::Buffer;
 pub use compile::{Compilation, compile_every_kernel};
-pub use cublaslt::{Library as Cublaslt, find as cublaslt};
+pub use cublaslt::{Halves, Library as Cublaslt, find as cublaslt};
 pub use device::Capability;
 pub use queue::GraphCounts;
 pub use survey::{Found, compiler, driver, kernel_cache};

@@ -94,6 +94,16 @@ pub(super) struct Packed {
     pub(super) row: usize,
 }
 
+/// The row of a packed operand of so many terms.
+pub(super) fn row(terms: usize) -> usize {
+    terms.next_multiple_of(TILE)
+}
+
+/// How many numbers both packed operands of a product are.
+pub(super) fn len(MatmulShape { m, n, k, .. }: MatmulShape) -> usize {
+    (m + n) * row(k)
+}
+
 impl Cuda {
     /// What computes products of so many terms this way, where they are.
     pub(super) fn takes_packed(&self, terms: usize) -> Option<Multiplier> {
@@ -162,24 +172,35 @@ impl Cuda {
     /// a failure kept, where there is no memory for them.
     fn pack(
         &self,
-        MatmulShape { form, m, n, k }: MatmulShape,
+        shape: MatmulShape,
         a: View<'_, f32>,
         b: View<'_, f32>,
     ) -> Option<[Packed; 2]> {
+        let pointer = self.device.room(len(shape) * size_of::<u16>())?;
+        Some(self.pack_into(pointer, shape, a, b))
+    }
+
+    /// The same into memory that is as long as [`len`] says, and aligned to 128 bytes.
+    pub(super) fn pack_into(
+        &self,
+        pointer: CUdeviceptr,
+        MatmulShape { form, m, n, k }: MatmulShape,
+        a: View<'_, f32>,
+        b: View<'_, f32>,
+    ) -> [Packed; 2] {
         let kernel = match self.precision {
             Precision::Bf16 => Kernel::PackBf16,
             Precision::F16 => Kernel::PackF16,
             Precision::F32 | Precision::Tf32 => unreachable!("these have more than 16 bits"),
         };
-        let row = k.next_multiple_of(TILE);
-        let bytes = |edges: usize| edges * row * size_of::<u16>();
-        let pointer = self.device.room(bytes(m) + bytes(n))?;
+        let row = row(k);
         let packed = |pointer, edges| Packed {
             pointer,
             edges,
             row,
         };
-        let packed = [packed(pointer, m), packed(pointer + bytes(m) as u64, n)];
+        let a_bytes = m * row * size_of::<u16>();
+        let packed = [packed(pointer, m), packed(pointer + a_bytes as u64, n)];
         let (a_straight, b_straight) = match form {
             Form::NN => (false, true),
             Form::NT => (false, false),
@@ -190,7 +211,7 @@ impl Cuda {
         let tiles = u32::try_from(a.tiles + b.tiles).expect("operands have fewer than 2^32 tiles");
         let grid = Grid::new([tiles, 1, 1], [THREADS, 1, 1]);
         self.launch(kernel, grid, &[(&a).into(), (&b).into()]);
-        Some(packed)
+        packed
     }
 }
 

@@ -1,17 +1,17 @@
 //! `ringstep bench matmul`.
 
+mod report;
+
 use std::time::Instant;
 
-use serde::Serialize;
-
+use self::report::{Measured, Report, Rival};
 use super::{MatmulArguments, median};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::{self, Cuda};
 use crate::backend::{
     Accumulate, Activation, BackendError, DeviceChoice, Form, Matmul, MatmulChoice, MatmulShape,
-    Precision,
+    Memory, Precision,
 };
-use crate::cli::table::{Align, Table};
 use crate::cli::{Failure, show};
 
 /// Measurements of each product, of which the median counts.
@@ -34,10 +34,11 @@ pub(super) fn run(arguments: &MatmulArguments) -> Result<(), Failure> {
         DeviceChoice::Cuda(number) => {
             let mut cuda = Cuda::new(number.unwrap_or(0))?.with_precision(precision)?;
             let found = cuda::cublaslt().map(ToString::to_string);
-            let mut library = match &found {
+            let library = match &found {
                 Ok(_) => Some(cuda.clone().with_matmul(MatmulChoice::Cublaslt)?),
                 Err(_) => None,
             };
+            let mut rivals = library.map_or(Vec::new(), |library| rivals(library, precision));
             let squares = match precision {
                 Precision::F32 => &SQUARES[..3],
                 _ => &SQUARES,
@@ -51,7 +52,7 @@ pub(super) fn run(arguments: &MatmulArguments) -> Result<(), Failure> {
                 precision,
                 peak,
                 library: Some(found.unwrap_or_else(|problem| problem)),
-                products: measure(&mut cuda, library.as_mut(), peak, products, arguments)?,
+                products: measure(&mut cuda, &mut rivals, peak, products, arguments)?,
             }
         }
         _ => {
@@ -65,7 +66,7 @@ pub(super) fn run(arguments: &MatmulArguments) -> Result<(), Failure> {
                 precision,
                 peak,
                 library: None,
-                products: measure(&mut cpu, None, peak, products, arguments)?,
+                products: measure(&mut cpu, &mut [], peak, products, arguments)?,
             }
         }
     };
@@ -73,6 +74,30 @@ pub(super) fn run(arguments: &MatmulArguments) -> Result<(), Failure> {
         true => show(serde_json::to_string_pretty(&report)? + "\n"),
         false => show(report.table()),
     }
+}
+
+/// What own kernels are compared with: its name, and its seconds for a product, of which it takes at least
+/// as many as it is told; `None` where it does not compute it.
+type Contender = (
+    String,
+    Box<dyn FnMut(&Operands, f64) -> Result<Option<f64>, BackendError>>,
+);
+
+/// cuBLASLt as training calls it, with the `f32` that layers store, and, where the precision has 16 bits, with
+/// operands that have had these for long: what it does in programs that store nothing wider.
+fn rivals(library: Cuda, precision: Precision) -> Vec<Contender> {
+    let (mut of_f32, mut of_halves) = (library.clone(), library);
+    let mut rivals: Vec<Contender> = vec![(
+        "cuBLASLt".to_owned(),
+        Box::new(move |operands, least| operands.seconds(&mut of_f32, least).map(Some)),
+    )];
+    if matches!(precision, Precision::Bf16 | Precision::F16) {
+        rivals.push((
+            format!("cuBLASLt of {precision}"),
+            Box::new(move |operands, least| operands.seconds_of_halves(&mut of_halves, least)),
+        ));
+    }
+    rivals
 }
 
 /// What is multiplied, and what becomes of the sums: plain, or with a bias and a function.
@@ -181,106 +206,6 @@ fn square(extent: usize) -> Product {
     }
 }
 
-/// What came out.
-#[derive(Debug, Serialize)]
-struct Report {
-    device: String,
-    /// What operands are rounded to.
-    precision: Precision,
-    /// GFLOP/s of multiply-adds that touch no memory.
-    peak: f64,
-    /// cuBLASLt, or why it is not measured; nothing on CPUs.
-    library: Option<String>,
-    products: Vec<Measured>,
-}
-
-#[derive(Debug, Serialize)]
-struct Measured {
-    product: String,
-    form: String,
-    m: usize,
-    n: usize,
-    k: usize,
-    /// Of one product by own kernels, the median.
-    seconds: f64,
-    gigaflops: f64,
-    /// Part of the peak.
-    share: f64,
-    /// The same of cuBLASLt.
-    library: Option<OfLibrary>,
-}
-
-#[derive(Debug, Serialize)]
-struct OfLibrary {
-    seconds: f64,
-    gigaflops: f64,
-    share: f64,
-    /// How fast own kernels are for it: its seconds by theirs.
-    ratio: f64,
-}
-
-impl Report {
-    fn table(&self) -> String {
-        let columns = [
-            ("product", Align::Left),
-            ("form", Align::Left),
-            ("m", Align::Right),
-            ("n", Align::Right),
-            ("k", Align::Right),
-            ("us", Align::Right),
-            ("GFLOP/s", Align::Right),
-            ("of peak", Align::Right),
-            ("cuBLASLt us", Align::Right),
-            ("GFLOP/s", Align::Right),
-            ("of peak", Align::Right),
-            ("own/cuBLASLt", Align::Right),
-        ];
-        let is_compared = self.products.iter().any(|row| row.library.is_some());
-        let shown = if is_compared { columns.len() } else { 8 };
-        let percent = |part: f64| format!("{:.0} %", part * 100.0);
-        let mut table = Table::with_columns(columns.into_iter().take(shown));
-        for measured in &self.products {
-            let mut row = vec![
-                measured.product.clone(),
-                measured.form.clone(),
-                measured.m.to_string(),
-                measured.n.to_string(),
-                measured.k.to_string(),
-                format!("{:.1}", measured.seconds * 1e6),
-                format!("{:.1}", measured.gigaflops),
-                percent(measured.share),
-            ];
-            if let Some(library) = &measured.library {
-                row.extend([
-                    format!("{:.1}", library.seconds * 1e6),
-                    format!("{:.1}", library.gigaflops),
-                    percent(library.share),
-                    percent(library.ratio),
-                ]);
-            }
-            table.row(row);
-        }
-        let Self {
-            device,
-            precision,
-            peak,
-            library,
-            ..
-        } = self;
-        let units = match (library, precision) {
-            (None, _) | (_, Precision::F32) => "f32 multiply-adds".to_owned(),
-            (Some(_), precision) => format!("{precision} mma.sync"),
-        };
-        let library = library
-            .as_ref()
-            .map_or(String::new(), |library| format!("\n{library}"));
-        format!(
-            "{device}; products in {precision}; peak of {units} as measured: {peak:.0} GFLOP/s\
-             {library}\n\n{table}"
-        )
-    }
-}
-
 /// GFLOP/s of the backend's multiply-adds.
 fn peak<B: Matmul>(
     backend: &mut B,
@@ -296,10 +221,10 @@ fn peak<B: Matmul>(
     Ok(operations / time(backend, arguments.seconds, &mut call)? / 1e9)
 }
 
-/// Measures every product by own kernels and by the library, where there is one.
+/// Measures every product by own kernels and by their rivals.
 fn measure<B: Matmul>(
     own: &mut B,
-    mut library: Option<&mut B>,
+    rivals: &mut [Contender],
     peak: f64,
     products: Vec<Product>,
     arguments: &MatmulArguments,
@@ -313,10 +238,17 @@ fn measure<B: Matmul>(
         let operands = Operands::of(&product);
         let seconds = operands.seconds(own, arguments.seconds)?;
         let gigaflops = |seconds: f64| 2.0 * (m * n * k) as f64 / seconds / 1e9;
-        let library = match &mut library {
-            Some(library) => Some(operands.seconds(*library, arguments.seconds)?),
-            None => None,
-        };
+        let mut measured = Vec::new();
+        for (name, run) in &mut *rivals {
+            let its = run(&operands, arguments.seconds)?;
+            measured.extend(its.map(|its| Rival {
+                name: name.clone(),
+                seconds: its,
+                gigaflops: gigaflops(its),
+                share: gigaflops(its) / peak,
+                ratio: its / seconds,
+            }));
+        }
         rows.push(Measured {
             form: format!("{form:?}"),
             m,
@@ -325,12 +257,7 @@ fn measure<B: Matmul>(
             seconds,
             gigaflops: gigaflops(seconds),
             share: gigaflops(seconds) / peak,
-            library: library.map(|its| OfLibrary {
-                seconds: its,
-                gigaflops: gigaflops(its),
-                share: gigaflops(its) / peak,
-                ratio: its / seconds,
-            }),
+            rivals: measured,
             product: product.name,
         });
     }
@@ -342,6 +269,14 @@ struct Operands<'a> {
     product: &'a Product,
     a: Vec<f32>,
     b: Vec<f32>,
+}
+
+/// They on a device, and what becomes of them.
+struct Arrays<B: Matmul> {
+    a: B::Buffer<f32>,
+    b: B::Buffer<f32>,
+    bias: B::Buffer<f32>,
+    c: B::Buffer<f32>,
 }
 
 /// Each element of the bias.
@@ -362,14 +297,7 @@ impl<'a> Operands<'a> {
         let Product {
             shape, epilogue, ..
         } = *self.product;
-        let MatmulShape { m, n, .. } = shape;
-        let mut a = backend.allocate("a factor", self.a.len())?;
-        let mut b = backend.allocate("a factor", self.b.len())?;
-        let mut bias = backend.allocate("a bias", n)?;
-        let mut c = backend.allocate("a product", m * n)?;
-        backend.upload(&self.a, B::view_mut(&mut a));
-        backend.upload(&self.b, B::view_mut(&mut b));
-        backend.fill(B::view_mut(&mut bias), BIAS);
+        let Arrays { a, b, bias, mut c } = self.arrays(backend)?;
         let mut multiply = |backend: &mut B| {
             let (a, b, c) = (B::view(&a), B::view(&b), B::view_mut(&mut c));
             match epilogue {
@@ -381,15 +309,50 @@ impl<'a> Operands<'a> {
             }
         };
         let seconds = time(backend, least, &mut multiply)?;
-        let mut last = [0.0];
-        backend.download(B::slice(B::view(&c), m * n - 1..m * n), &mut last);
-        self.check(last[0]);
+        self.check(backend, &c);
         Ok(seconds)
     }
 
+    /// The same by cuBLASLt of operands that are rounded before the time is taken; `None` where it has no
+    /// way to do it.
+    fn seconds_of_halves(&self, cuda: &mut Cuda, least: f64) -> Result<Option<f64>, BackendError> {
+        let Product {
+            shape, epilogue, ..
+        } = *self.product;
+        let Arrays { a, b, bias, mut c } = self.arrays(cuda)?;
+        let halves = cuda.halves(shape, Cuda::view(&a), Cuda::view(&b))?;
+        let mut is_computed = true;
+        let mut multiply = |cuda: &mut Cuda| {
+            let bias = epilogue.map(|_| Cuda::view(&bias));
+            let activation = epilogue.unwrap_or(Activation::Linear);
+            is_computed &= cuda.multiply_halves(&halves, bias, activation, Cuda::view_mut(&mut c));
+        };
+        let seconds = time(cuda, least, &mut multiply)?;
+        if !is_computed {
+            return Ok(None);
+        }
+        self.check(cuda, &c);
+        Ok(Some(seconds))
+    }
+
+    fn arrays<B: Matmul>(&self, backend: &mut B) -> Result<Arrays<B>, BackendError> {
+        let MatmulShape { m, n, .. } = self.product.shape;
+        let mut a = backend.allocate("a factor", self.a.len())?;
+        let mut b = backend.allocate("a factor", self.b.len())?;
+        let mut bias = backend.allocate("a bias", n)?;
+        let c = backend.allocate("a product", m * n)?;
+        backend.upload(&self.a, B::view_mut(&mut a));
+        backend.upload(&self.b, B::view_mut(&mut b));
+        backend.fill(B::view_mut(&mut bias), BIAS);
+        Ok(Arrays { a, b, bias, c })
+    }
+
     /// Stops where the last element of C is wrong.
-    fn check(&self, last: f32) {
+    fn check<B: Matmul>(&self, backend: &mut B, c: &B::Buffer<f32>) {
         let MatmulShape { form, m, n, k } = self.product.shape;
+        let mut last = [0.0];
+        backend.download(B::slice(B::view(c), m * n - 1..m * n), &mut last);
+        let [last] = last;
         let term = |index: usize| {
             let x = match form {
                 Form::TN => self.a[index * m + m - 1],

@@ -1,5 +1,6 @@
 //! Products by NVIDIA's cuBLASLt: which of them, and how they are handed over.
 
+mod halves;
 mod library;
 mod plan;
 mod timing;
@@ -7,13 +8,14 @@ mod timing;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use halves::Halves;
 pub use library::{Library, find};
 
 use cudarc::cublaslt::result::CublasError;
-use cudarc::driver::sys::CUstream;
+use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
 use self::library::{Handle, said};
-use self::plan::{ALIGNMENT, Addresses, Plan};
+use self::plan::{ALIGNMENT, Addresses, Operands, Plan};
 use super::device::{Device, SCRATCH_BYTES};
 use super::{Cuda, View, ViewMut};
 use crate::backend::{
@@ -39,7 +41,7 @@ pub(super) struct Planned {
 struct State {
     rule: Rule,
     /// `None` where the library has no algorithm.
-    plans: Vec<(MatmulCall, Precision, Option<Plan>)>,
+    plans: Vec<(MatmulCall, (Operands, Precision), Option<Plan>)>,
 }
 
 /// Which products the library computes.
@@ -99,7 +101,7 @@ impl Products {
     /// # Errors
     /// In the library's words.
     pub(super) fn run(&self, planned: &Planned, stream: CUstream) -> Result<(), String> {
-        let (call, precision, plan) = &self.state().plans[planned.plan];
+        let (call, (_, precision), plan) = &self.state().plans[planned.plan];
         let plan = plan.as_ref().expect("it was planned");
         // SAFETY: `multiply` has compared the lengths; the scratch belongs to what is queued next.
         unsafe { plan.run(&self.handle, &planned.addresses, stream) }
@@ -117,17 +119,16 @@ impl State {
         &mut self,
         handle: &Handle,
         call: MatmulCall,
-        precision: Precision,
+        operands: (Operands, Precision),
         addresses: &Addresses,
     ) -> Result<Option<(usize, Activation)>, String> {
-        let known =
-            |(of, rounded, _): &(MatmulCall, Precision, _)| *of == call && *rounded == precision;
+        let known = |(of, given, _): &(MatmulCall, _, _)| *of == call && *given == operands;
         let at = match self.plans.iter().position(known) {
             Some(at) => at,
             None => {
-                let plan = Plan::new(handle, call, precision, addresses)
-                    .map_err(|error| refused(call, precision, error))?;
-                self.plans.push((call, precision, plan));
+                let plan = Plan::new(handle, call, operands, addresses)
+                    .map_err(|error| refused(call, operands.1, error))?;
+                self.plans.push((call, operands, plan));
                 self.plans.len() - 1
             }
         };
@@ -196,16 +197,17 @@ impl Cuda {
     pub(super) fn multiply_by_library(
         &self,
         call: MatmulCall,
-        operands: (View<'_, f32>, View<'_, f32>),
+        (a, b): (View<'_, f32>, View<'_, f32>),
         bias: Option<View<'_, f32>>,
         c: &ViewMut<'_, f32>,
     ) -> bool {
         let Some(products) = &self.library else {
             return false;
         };
+        let stored = (Operands::Stored, [a.pointer, b.pointer]);
         products.takes(call)
             && self
-                .hand_over(products, call, operands, bias, c)
+                .hand_over(products, call, stored, bias, c)
                 .unwrap_or_else(|problem| {
                     self.device.fail_library(problem);
                     false
@@ -220,13 +222,13 @@ impl Cuda {
         &self,
         products: &Arc<Products>,
         call: MatmulCall,
-        (a, b): (View<'_, f32>, View<'_, f32>),
+        (operands, [a, b]): (Operands, [CUdeviceptr; 2]),
         bias: Option<View<'_, f32>>,
         c: &ViewMut<'_, f32>,
     ) -> Result<bool, String> {
         let addresses = Addresses {
-            a: a.pointer,
-            b: b.pointer,
+            a,
+            b,
             bias: View::or_null(bias).pointer,
             c: c.pointer,
             workspace: (self.device.scratch, SCRATCH_BYTES),
@@ -241,9 +243,12 @@ impl Cuda {
         }
         let device = &*self.device;
         device.bind();
-        let planned = products
-            .state()
-            .plan(&products.handle, call, self.precision, &addresses)?;
+        let planned = products.state().plan(
+            &products.handle,
+            call,
+            (operands, self.precision),
+            &addresses,
+        )?;
         let Some((plan, rest)) = planned else {
             return Ok(false);
         };

@@ -11,6 +11,7 @@ use cudarc::cublaslt::sys;
 use cudarc::driver::sys::{CUdeviceptr, CUstream};
 
 use super::library::Handle;
+use crate::backend::cuda::packed;
 use crate::backend::{Accumulate, Activation, Form, MatmulCall, Precision};
 
 /// Bytes of which every address is a multiple; what an algorithm may count on.
@@ -19,6 +20,15 @@ pub(super) const ALIGNMENT: usize = 16;
 /// `cublasOperation_t`: an operand as it is, and transposed.
 const AS_IT_IS: i32 = 0;
 const TRANSPOSED: i32 = 1;
+
+/// What the library is handed as A and B.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operands {
+    /// What training stores: `f32`, which the library may round.
+    Stored,
+    /// 16 bits of the precision, as [`packed::Packed`] has them, whatever the form.
+    Halves,
+}
 
 /// All that the library is told of a product but addresses, and the algorithm that it chose.
 pub(super) struct Plan {
@@ -50,29 +60,35 @@ impl Plan {
     pub(super) fn new(
         handle: &Handle,
         call: MatmulCall,
-        precision: Precision,
+        (operands, precision): (Operands, Precision),
         addresses: &Addresses,
     ) -> Result<Option<Self>, CublasError> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         let [m, n, k] = [call.shape.m, call.shape.n, call.shape.k].map(|extent| extent as u64);
-        let (epilogue, rest) = epilogue(call);
-        let product = Description::new(compute_type(precision))?;
-        let (b, a) = match call.shape.form {
-            Form::NN => (Layout::new(n, k)?, Layout::new(k, m)?),
+        let (epilogue, rest) = epilogue(call, operands);
+        let product = Description::new(compute_type(operands, precision))?;
+        let dense = |rows, columns| Layout::new(sys::cudaDataType::CUDA_R_32F, rows, columns, rows);
+        let (form, element, row) = match operands {
+            Operands::Stored => (call.shape.form, sys::cudaDataType::CUDA_R_32F, k),
+            Operands::Halves => (Form::NT, half(precision), packed::row(call.shape.k) as u64),
+        };
+        let (b, a) = match form {
+            Form::NN => (dense(n, k)?, dense(k, m)?),
             Form::NT => {
                 product.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, TRANSPOSED)?;
-                (Layout::new(k, n)?, Layout::new(k, m)?)
+                let rows = |count| Layout::new(element, k, count, row);
+                (rows(n)?, rows(m)?)
             }
             Form::TN => {
                 product.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, TRANSPOSED)?;
-                (Layout::new(n, k)?, Layout::new(m, k)?)
+                (dense(n, k)?, dense(m, k)?)
             }
         };
         product.set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue)?;
         if call.bias {
             product.set_bias(addresses.bias)?;
         }
-        let c = Layout::new(n, m)?;
+        let c = dense(n, m)?;
         let preference = Preference::new(addresses.workspace.1)?;
         // SAFETY: all of them exist.
         let found = unsafe {
@@ -140,22 +156,38 @@ impl Plan {
 // SAFETY: what the library was told lies in memory of its own, and a plan is used by one thread at a time.
 unsafe impl Send for Plan {}
 
-/// What the library does with operands of `f32` before it multiplies them.
-fn compute_type(precision: Precision) -> sys::cublasComputeType_t {
+/// What the library does with operands before it multiplies them.
+fn compute_type(operands: Operands, precision: Precision) -> sys::cublasComputeType_t {
     use sys::cublasComputeType_t as Type;
+    match (operands, precision) {
+        (Operands::Halves, _) | (_, Precision::F32) => Type::CUBLAS_COMPUTE_32F,
+        (_, Precision::Tf32) => Type::CUBLAS_COMPUTE_32F_FAST_TF32,
+        (_, Precision::Bf16) => Type::CUBLAS_COMPUTE_32F_FAST_16BF,
+        (_, Precision::F16) => Type::CUBLAS_COMPUTE_32F_FAST_16F,
+    }
+}
+
+/// What numbers of 16 bits are called.
+fn half(precision: Precision) -> sys::cudaDataType {
     match precision {
-        Precision::F32 => Type::CUBLAS_COMPUTE_32F,
-        Precision::Tf32 => Type::CUBLAS_COMPUTE_32F_FAST_TF32,
-        Precision::Bf16 => Type::CUBLAS_COMPUTE_32F_FAST_16BF,
-        Precision::F16 => Type::CUBLAS_COMPUTE_32F_FAST_16F,
+        Precision::F16 => sys::cudaDataType::CUDA_R_16F,
+        _ => sys::cudaDataType::CUDA_R_16BF,
     }
 }
 
 /// What the library does with sums before it writes them, and what is left to be done: of our functions it
-/// has the gelu by tanh. Its relu may be a maximum, which makes a NaN zero, so that nobody would see it.
-fn epilogue(call: MatmulCall) -> (sys::cublasLtEpilogue_t, Activation) {
+/// has the gelu by tanh. Its relu may be a maximum, which makes a NaN zero, so that nobody would see it: it is
+/// for products of halves, which nobody trains with.
+fn epilogue(call: MatmulCall, operands: Operands) -> (sys::cublasLtEpilogue_t, Activation) {
     use sys::cublasLtEpilogue_t as Epilogue;
     match (call.activation, call.bias) {
+        (Activation::Relu, bias) if operands == Operands::Halves => {
+            let epilogue = match bias {
+                false => Epilogue::CUBLASLT_EPILOGUE_RELU,
+                true => Epilogue::CUBLASLT_EPILOGUE_RELU_BIAS,
+            };
+            (epilogue, Activation::Linear)
+        }
         (Activation::GeluTanh, false) => (Epilogue::CUBLASLT_EPILOGUE_GELU, Activation::Linear),
         (Activation::GeluTanh, true) => (Epilogue::CUBLASLT_EPILOGUE_GELU_BIAS, Activation::Linear),
         (rest, false) => (Epilogue::CUBLASLT_EPILOGUE_DEFAULT, rest),
@@ -207,13 +239,18 @@ impl Drop for Description {
     }
 }
 
-/// A dense matrix stored by columns.
+/// A matrix stored by columns.
 struct Layout(sys::cublasLtMatrixLayout_t);
 
 impl Layout {
-    fn new(rows: u64, columns: u64) -> Result<Self, CublasError> {
-        let element = sys::cudaDataType::CUDA_R_32F;
-        result::create_matrix_layout(element, rows, columns, rows as i64).map(Self)
+    /// `leading`: elements from one column to the next.
+    fn new(
+        element: sys::cudaDataType,
+        rows: u64,
+        columns: u64,
+        leading: u64,
+    ) -> Result<Self, CublasError> {
+        result::create_matrix_layout(element, rows, columns, leading as i64).map(Self)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{CUevent, CUevent_flags};
 
+use super::plan::Operands;
 use super::{Products, Rule};
 use crate::backend::cuda::device::PRODUCT;
 use crate::backend::cuda::{Buffer, Cuda, View, ViewMut};
@@ -75,6 +76,7 @@ impl Cuda {
             unreachable!("four arrays were made");
         };
         let operands = (a.view(), b.view());
+        let stored = (Operands::Stored, [operands.0.pointer, operands.1.pointer]);
         let bias = call.bias.then(|| bias.view());
         // Nobody else has the array.
         let c = || {
@@ -95,10 +97,10 @@ impl Cuda {
             );
         })?;
         // Where it has no algorithm nothing is queued.
-        let by_library = match self.hand_over(products, call, operands, bias, &c()) {
+        let by_library = match self.hand_over(products, call, stored, bias, &c()) {
             Ok(true) => self.seconds(|| {
                 // It has its plan by now.
-                let _ = self.hand_over(products, call, operands, bias, &c());
+                let _ = self.hand_over(products, call, stored, bias, &c());
             }),
             Ok(false) => Ok(f64::INFINITY),
             Err(problem) => Err(self.device.library_failure(problem)),

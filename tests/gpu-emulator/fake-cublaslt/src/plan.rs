@@ -5,6 +5,33 @@ use crate::status::{invalid, unsupported, LtResult};
 /// `CUDA_R_32F`
 const R_32F: i32 = 0;
 
+/// What a matrix is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub(crate) enum Element {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Element {
+    /// From `cudaDataType`.
+    fn new(kind: i32) -> LtResult<Self> {
+        match kind {
+            R_32F => Ok(Self::F32),
+            2 => Ok(Self::F16),
+            14 => Ok(Self::Bf16),
+            other => Err(unsupported(format!("elements of type {other}"))),
+        }
+    }
+
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
 /// Bytes of workspace that every algorithm takes where it may: enough to see that nobody else uses them.
 const WORKSPACE: usize = 64 << 10;
 
@@ -84,6 +111,7 @@ impl Description {
 /// `cublasLtMatrixLayout_t`
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub(crate) struct Layout {
+    pub element: Element,
     pub rows: usize,
     pub columns: usize,
     leading: usize,
@@ -92,14 +120,13 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn new(kind: i32, rows: u64, columns: u64, leading: i64) -> LtResult<Self> {
-        if kind != R_32F {
-            return Err(unsupported(format!("elements of type {kind}")));
-        }
+        let element = Element::new(kind)?;
         let extent = |extent: u64| {
             let fits = usize::try_from(extent).ok().filter(|&extent| extent > 0);
             fits.ok_or_else(|| invalid(format!("an extent of {extent}")))
         };
         Ok(Self {
+            element,
             rows: extent(rows)?,
             columns: extent(columns)?,
             leading: usize::try_from(leading)
@@ -143,6 +170,11 @@ impl Layout {
             false => column * self.leading + row,
             true => row * self.leading + column,
         }
+    }
+
+    /// Bytes from the first element to behind the last.
+    pub(crate) fn bytes(self) -> usize {
+        self.span() * self.element.bytes()
     }
 
     /// Elements from the first to behind the last.
@@ -204,6 +236,15 @@ impl Problem {
     ) -> LtResult<(Self, u64)> {
         for (layout, name) in [(a, "A"), (b, "B"), (c, "C"), (d, "D")] {
             layout.check(name)?;
+        }
+        // Of what the library multiplies: operands of 16 bits are what they are, and sums are `f32`.
+        let is_rounded = description.rounding != Rounding::None;
+        let operands_fit = a.element == b.element && (a.element == Element::F32 || !is_rounded);
+        if !operands_fit || [c.element, d.element] != [Element::F32; 2] {
+            return Err(unsupported(format!(
+                "A of {:?}, B of {:?}, C of {:?} and D of {:?} with rounding {:?}",
+                a.element, b.element, c.element, d.element, description.rounding
+            )));
         }
         let problem = Self {
             rounding: description.rounding,
@@ -365,9 +406,29 @@ mod tests {
     }
 
     #[test]
+    fn operands_of_16_bits_are_taken_as_they_are() {
+        let halves = |rows, columns| Layout::new(14, rows, columns, rows as i64).unwrap();
+        let (a, b, d) = (halves(3, 5), halves(5, 4), layout(3, 4));
+        let plain = Description::new(68, R_32F).unwrap();
+        assert_eq!(Problem::new(&plain, [a, b, d, d]).unwrap().0.a.bytes(), 30);
+        let mixed = Layout::new(2, 5, 4, 5).unwrap();
+        let rounding = Description::new(75, R_32F).unwrap();
+        for (description, layouts) in [
+            (&plain, [a, mixed, d, d]),
+            (&plain, [a, b, d, halves(3, 4)]),
+            (&rounding, [a, b, d, d]),
+        ] {
+            assert_eq!(
+                refused(Problem::new(description, layouts)),
+                Status::NotSupported
+            );
+        }
+    }
+
+    #[test]
     fn attributes_and_types_that_are_not_known_are_refused() {
         assert_eq!(refused(Description::new(64, R_32F)), Status::NotSupported);
-        assert_eq!(refused(Layout::new(2, 1, 1, 1)), Status::NotSupported);
+        assert_eq!(refused(Layout::new(3, 1, 1, 1)), Status::NotSupported);
         assert_eq!(refused(Layout::new(R_32F, 0, 1, 1)), Status::InvalidValue);
         let mut description = Description::new(68, R_32F).unwrap();
         assert_eq!(refused(description.set(99, &[0; 4])), Status::InvalidValue);

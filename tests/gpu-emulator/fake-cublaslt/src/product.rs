@@ -3,7 +3,7 @@
 use ptx_interpreter::numeric::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, f32_to_tf32};
 
 use crate::driver::Driver;
-use crate::plan::{Layout, Problem, Rounding};
+use crate::plan::{Element, Layout, Problem, Rounding};
 
 /// A product and where its arrays lie.
 pub(crate) struct Product {
@@ -29,10 +29,10 @@ impl Product {
         let (m, n, k) = self.problem.extents();
         let bias_len = if self.problem.adds_bias() { m } else { 0 };
         for (name, address, bytes) in [
-            ("A", self.a, a.span() * 4),
-            ("B", self.b, b.span() * 4),
-            ("C", self.c, c.span() * 4),
-            ("D", self.d, d.span() * 4),
+            ("A", self.a, a.bytes()),
+            ("B", self.b, b.bytes()),
+            ("C", self.c, c.bytes()),
+            ("D", self.d, d.bytes()),
             ("bias", self.bias, bias_len * 4),
             ("workspace", self.workspace, self.workspace_bytes),
         ] {
@@ -53,8 +53,10 @@ impl Product {
         let rounding = self.problem.rounding;
         let [transposed_a, transposed_b] = self.problem.transposed;
         // Column by column of A, row by row of B: [k][m] and [k][n].
-        let left = packed(read(self.a, a.span()), a, !transposed_a, rounding);
-        let right = packed(read(self.b, b.span()), b, transposed_b, rounding);
+        // SAFETY: checked above.
+        let [left, right] = unsafe { [elements(self.a, a), elements(self.b, b)] };
+        let left = packed(&left, a, !transposed_a, rounding);
+        let right = packed(&right, b, transposed_b, rounding);
         let mut sums = vec![0.0f32; m * n];
         for term in 0..k {
             let column = &left[term * m..][..m];
@@ -82,6 +84,23 @@ impl Product {
             }
         }
         Ok(())
+    }
+}
+
+/// All that lies between a matrix's first element and its last.
+///
+/// # Safety
+/// It is memory that nobody writes meanwhile.
+unsafe fn elements(address: u64, layout: Layout) -> Vec<f32> {
+    // SAFETY: the caller's promise.
+    let halves = || unsafe { std::slice::from_raw_parts(address as *const u16, layout.span()) };
+    match layout.element {
+        // SAFETY: as above.
+        Element::F32 => {
+            unsafe { std::slice::from_raw_parts(address as *const f32, layout.span()) }.to_vec()
+        }
+        Element::F16 => halves().iter().map(|&bits| f16_to_f32(bits)).collect(),
+        Element::Bf16 => halves().iter().map(|&bits| bf16_to_f32(bits)).collect(),
     }
 }
 
