@@ -185,13 +185,19 @@ __device__ __forceinline__ void copies_arrive() {
 #endif
 }
 
-// Makes one group of the `copy_async` that this thread started since the last: none, maybe. From 8.0 on.
-__device__ __forceinline__ void close_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Makes one group of the `copy_async` that this thread started since the last: none, maybe.
+__device__ __forceinline__ void close_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
 
-// Waits for all of this thread's groups of copies but the last `RUNNING`. From 8.0 on.
+// Waits for all of this thread's groups of copies but the last `RUNNING`.
 template <int RUNNING>
 __device__ __forceinline__ void copies_are_done() {
+#if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_group %0;" ::"n"(RUNNING) : "memory");
+#endif
 }
 
 // What operands of products are rounded to: `backend::Precision`. Bits of the others stand in shared

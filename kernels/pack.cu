@@ -1,4 +1,4 @@
-// Rounds the operands of a product to 16 bits, in the order in which hopper.cu and packed.cu want them.
+// Rounds the operands of a product to PRECISION, Bf16 or F16, as hopper.cu and packed.cu want them.
 //
 // CPU twin: src/backend/cpu/matmul, where operands are packed. Reads 4 bytes and writes 2 per element.
 #include "device.cuh"
@@ -16,7 +16,6 @@ struct Operand {
 constexpr int TILE = 64, THREADS = 256;
 
 // Terms are neighbours on both sides.
-template <class P>
 __device__ __forceinline__ void pack_crossed(const Operand& operand, size_t first_edge, size_t first_term) {
     constexpr int RUNS = TILE / 4, ROUNDS = TILE * RUNS / THREADS;
     const size_t term = first_term + threadIdx.x % RUNS * 4;
@@ -42,13 +41,12 @@ __device__ __forceinline__ void pack_crossed(const Operand& operand, size_t firs
         const float(&run)[4] = runs[i].at;
         if (edge < operand.edges)
             *reinterpret_cast<uint2*>(operand.to + edge * operand.row + term) =
-                make_uint2(P::round(run[0], run[1]), P::round(run[2], run[3]));
+                make_uint2(PRECISION::round(run[0], run[1]), PRECISION::round(run[2], run[3]));
     }
 }
 
 // Edges are neighbours in `from`, terms in `to`: through shared memory, two terms in a word. A word more a
 // row spreads the columns that are written over the banks.
-template <class P>
 __device__ __forceinline__ void pack_straight(const Operand& operand, size_t first_edge, size_t first_term) {
     constexpr int PAIRS = TILE / 2, WARPS = THREADS / 32, ROUNDS = PAIRS / WARPS;
     __shared__ unsigned words[TILE][PAIRS + 1];
@@ -67,7 +65,7 @@ __device__ __forceinline__ void pack_straight(const Operand& operand, size_t fir
             }
 #pragma unroll
         for (int i = 0; i < ROUNDS; ++i)
-            words[half * 32 + lane][warp + i * WARPS] = P::round(pairs[i][0], pairs[i][1]);
+            words[half * 32 + lane][warp + i * WARPS] = PRECISION::round(pairs[i][0], pairs[i][1]);
     }
     __syncthreads();
 #pragma unroll
@@ -79,22 +77,14 @@ __device__ __forceinline__ void pack_straight(const Operand& operand, size_t fir
 }
 
 // Each block packs a tile of 64 edges and 64 terms; first those of A, then those of B.
-template <class P>
-__device__ __forceinline__ void pack(const Operand& a, const Operand& b) {
+extern "C" __global__ void __launch_bounds__(THREADS) pack(Operand a, Operand b) {
     const bool is_of_a = blockIdx.x < a.tiles;
     const Operand operand = is_of_a ? a : b;
     const Divided tile = divide(blockIdx.x - (is_of_a ? 0 : a.tiles), operand.row / TILE);
     const size_t first_edge = tile.quotient * TILE, first_term = tile.remainder * TILE;
     if (operand.straight) {
-        pack_straight<P>(operand, first_edge, first_term);
+        pack_straight(operand, first_edge, first_term);
     } else {
-        pack_crossed<P>(operand, first_edge, first_term);
+        pack_crossed(operand, first_edge, first_term);
     }
 }
-
-#define PACK(name, precision)                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS) name(Operand a, Operand b) { \
-        pack<precision>(a, b);                                                     \
-    }
-PACK(pack_bf16, Bf16)
-PACK(pack_f16, F16)

@@ -14,7 +14,17 @@ struct Preparation {
         g = g > limit ? limit : g;
         return g < -limit ? -limit : g;
     }
-    __device__ float parameter(float p) const { return decay * p; }
+    __device__ float parameter(float p, bool is_spared) const { return is_spared ? p : decay * p; }
+};
+
+// Elements of a block: of the block sums, and of tables of blocks. `BLOCK` of src/backend/update.rs.
+constexpr size_t BLOCK = 64;
+
+// What weight decay spares: for each block 1 or 0. No table, a null pointer, spares nothing.
+struct Spared {
+    const unsigned* blocks;
+
+    __device__ __forceinline__ bool operator()(size_t block) const { return blocks && blocks[block]; }
 };
 
 // A divisor that is never zero, so that where all is zero (padding) the quotient is zero.
@@ -23,7 +33,14 @@ __device__ __forceinline__ float positive(float divisor) {
     return divisor < SMALLEST_NORMAL ? SMALLEST_NORMAL : divisor;
 }
 
-// Applies `rule(at, g)` to each element: `at` holds its values in `all`, arrays that are read and
+// The block of element `i` of a group; that of the first for what lies outside of the arrays.
+__device__ __forceinline__ size_t block_of(const Quads& quads, size_t group, unsigned i) {
+    // Wraps below zero before the arrays.
+    const size_t element = 4 * group - quads.shift + i;
+    return element < quads.len ? element / BLOCK : 0;
+}
+
+// Applies `rule(at, g, block)` to each element: `at` holds its values in `all`, arrays that are read and
 // written, in their order.
 template <typename Rule, typename... Arrays>
 __device__ __forceinline__ void update(size_t len, const float* g, Rule rule, Arrays*... all) {
@@ -40,7 +57,7 @@ __device__ __forceinline__ void update(size_t len, const float* g, Rule rule, Ar
             float at[ARRAYS];
 #pragma unroll
             for (int array = 0; array < ARRAYS; ++array) at[array] = fours[array].at[i];
-            rule(at, gradient.at[i]);
+            rule(at, gradient.at[i], block_of(quads, group, i));
 #pragma unroll
             for (int array = 0; array < ARRAYS; ++array) fours[array].at[i] = at[array];
         }
@@ -56,25 +73,27 @@ struct SgdRule {
 };
 
 // p: = decay * p - rate * g
-extern "C" __global__ void sgd(SgdRule rule, size_t len, const float* g, float* p) {
+extern "C" __global__ void sgd(SgdRule rule, size_t len, Spared spared, const float* g, float* p) {
     update(
         len, g,
-        [=](float* at, float g) {
+        [=](float* at, float g, size_t block) {
             float& p = at[0];
-            p = rule.preparation.parameter(p) - rule.rate * rule.preparation.gradient(g);
+            p = rule.preparation.parameter(p, spared(block)) - rule.rate * rule.preparation.gradient(g);
         },
         p);
 }
 
 // v: = momentum * v - rate * g; p: = decay * p + v, or Nesterov's decay * p + momentum * v - rate * g.
-extern "C" __global__ void sgd_momentum(SgdRule rule, size_t len, const float* g, float* p, float* v) {
+extern "C" __global__ void sgd_momentum(SgdRule rule, size_t len, Spared spared, const float* g,
+                                        float* p, float* v) {
     update(
         len, g,
-        [=](float* at, float g) {
+        [=](float* at, float g, size_t block) {
             float &p = at[0], &v = at[1];
             const float change = rule.rate * rule.preparation.gradient(g);
             v = rule.momentum * v - change;
-            p = rule.preparation.parameter(p) + (rule.is_nesterov ? rule.momentum * v - change : v);
+            p = rule.preparation.parameter(p, spared(block)) +
+                (rule.is_nesterov ? rule.momentum * v - change : v);
         },
         p, v);
 }
@@ -85,17 +104,17 @@ struct AdamRule {
 };
 
 // p, m, v: =
-extern "C" __global__ void adam(AdamRule rule, size_t len, const float* g, float* p, float* m,
-                                float* v) {
+extern "C" __global__ void adam(AdamRule rule, size_t len, Spared spared, const float* g, float* p,
+                                float* m, float* v) {
     update(
         len, g,
-        [=](float* at, float g) {
+        [=](float* at, float g, size_t block) {
             float &p = at[0], &m = at[1], &v = at[2];
             g = rule.preparation.gradient(g);
             m += (g - m) * rule.mix_1;
             v += (g * g - v) * rule.mix_2;
             const float change = rule.rate * m / positive(sqrtf(v) + rule.epsilon);
-            p = rule.preparation.parameter(p) - change;
+            p = rule.preparation.parameter(p, spared(block)) - change;
         },
         p, m, v);
 }
@@ -106,15 +125,16 @@ struct AdagradRule {
 };
 
 // p, a: =
-extern "C" __global__ void adagrad(AdagradRule rule, size_t len, const float* g, float* p, float* a) {
+extern "C" __global__ void adagrad(AdagradRule rule, size_t len, Spared spared, const float* g,
+                                   float* p, float* a) {
     update(
         len, g,
-        [=](float* at, float g) {
+        [=](float* at, float g, size_t block) {
             float &p = at[0], &a = at[1];
             g = rule.preparation.gradient(g);
             a += g * g;
             const float change = rule.rate * g / positive(sqrtf(a) + rule.epsilon);
-            p = rule.preparation.parameter(p) - change;
+            p = rule.preparation.parameter(p, spared(block)) - change;
         },
         p, a);
 }
@@ -141,50 +161,52 @@ struct RmsPropRule {
 };
 
 // p, s: =
-extern "C" __global__ void rms_prop(RmsPropRule rule, size_t len, const float* g, float* p, float* s) {
+extern "C" __global__ void rms_prop(RmsPropRule rule, size_t len, Spared spared, const float* g,
+                                    float* p, float* s) {
     update(
         len, g,
-        [=](float* at, float g) {
+        [=](float* at, float g, size_t block) {
             float &p = at[0], &s = at[1];
-            p = rule.preparation.parameter(p) - rule.change(g, s);
+            p = rule.preparation.parameter(p, spared(block)) - rule.change(g, s);
         },
         p, s);
 }
 
 // p, s, v: =
-extern "C" __global__ void rms_prop_momentum(RmsPropRule rule, size_t len, const float* g, float* p,
-                                             float* s, float* v) {
+extern "C" __global__ void rms_prop_momentum(RmsPropRule rule, size_t len, Spared spared,
+                                             const float* g, float* p, float* s, float* v) {
     update(
         len, g,
-        [=](float* at, float g) {
+        [=](float* at, float g, size_t block) {
             float &p = at[0], &s = at[1], &v = at[2];
             v = rule.momentum * v + rule.change(g, s);
-            p = rule.preparation.parameter(p) - v;
+            p = rule.preparation.parameter(p, spared(block)) - v;
         },
         p, s, v);
 }
 
 // p, s, a: =
-extern "C" __global__ void rms_prop_centered(RmsPropRule rule, size_t len, const float* g, float* p,
-                                             float* s, float* a) {
+extern "C" __global__ void rms_prop_centered(RmsPropRule rule, size_t len, Spared spared,
+                                             const float* g, float* p, float* s, float* a) {
     update(
         len, g,
-        [=](float* at, float g) {
+        [=](float* at, float g, size_t block) {
             float &p = at[0], &s = at[1], &a = at[2];
-            p = rule.preparation.parameter(p) - rule.centered_change(g, s, a);
+            p = rule.preparation.parameter(p, spared(block)) - rule.centered_change(g, s, a);
         },
         p, s, a);
 }
 
 // p, s, a, v: =
-extern "C" __global__ void rms_prop_centered_momentum(RmsPropRule rule, size_t len, const float* g,
-                                                      float* p, float* s, float* a, float* v) {
+extern "C" __global__ void rms_prop_centered_momentum(RmsPropRule rule, size_t len, Spared spared,
+                                                      const float* g, float* p, float* s, float* a,
+                                                      float* v) {
     update(
         len, g,
-        [=](float* at, float g) {
+        [=](float* at, float g, size_t block) {
             float &p = at[0], &s = at[1], &a = at[2], &v = at[3];
             v = rule.momentum * v + rule.centered_change(g, s, a);
-            p = rule.preparation.parameter(p) - v;
+            p = rule.preparation.parameter(p, spared(block)) - v;
         },
         p, s, a, v);
 }
@@ -197,14 +219,14 @@ struct FtrlRule {
 };
 
 // p, n, z: =
-extern "C" __global__ void ftrl(FtrlRule rule, size_t len, const float* g, float* p, float* n,
-                                float* z) {
+extern "C" __global__ void ftrl(FtrlRule rule, size_t len, Spared spared, const float* g, float* p,
+                                float* n, float* z) {
     update(
         len, g,
-        [=](float* at, float g) {
+        [=](float* at, float g, size_t block) {
             float &p = at[0], &n = at[1], &z = at[2];
             g = rule.preparation.gradient(g);
-            const float decayed = rule.preparation.parameter(p);
+            const float decayed = rule.preparation.parameter(p, spared(block));
             const float before = rule.root(n);
             n += g * g;
             const float after = rule.root(n);
@@ -225,14 +247,15 @@ struct LionRule {
 __device__ __forceinline__ float sign(float x) { return x > 0.f ? 1.f : x < 0.f ? -1.f : x; }
 
 // p, m: =
-extern "C" __global__ void lion(LionRule rule, size_t len, const float* g, float* p, float* m) {
+extern "C" __global__ void lion(LionRule rule, size_t len, Spared spared, const float* g, float* p,
+                                float* m) {
     update(
         len, g,
-        [=](float* at, float g) {
+        [=](float* at, float g, size_t block) {
             float &p = at[0], &m = at[1];
             g = rule.preparation.gradient(g);
             const float direction = sign(rule.beta_1 * m + rule.mix_1 * g);
-            p = rule.preparation.parameter(p) - rule.rate * direction;
+            p = rule.preparation.parameter(p, spared(block)) - rule.rate * direction;
             m = rule.beta_2 * m + rule.mix_2 * g;
         },
         p, m);
@@ -240,18 +263,21 @@ extern "C" __global__ void lion(LionRule rule, size_t len, const float* g, float
 
 struct LarsRule {
     Preparation preparation;
-    float rate, momentum, weight_decay;
+    float momentum, weight_decay;
 };
 
-// p, v: =
-extern "C" __global__ void lars(LarsRule rule, size_t len, const float* g, float* p, float* v) {
+// p, v: =; `rates` has one number for each block.
+extern "C" __global__ void lars(LarsRule rule, size_t len, Spared spared, const float* rates,
+                                const float* g, float* p, float* v) {
     update(
         len, g,
-        [=](float* at, float g) {
+        [=](float* at, float g, size_t block) {
             float &p = at[0], &v = at[1];
-            const float decayed = rule.preparation.parameter(p);
-            const float direction = rule.preparation.gradient(g) + rule.weight_decay * decayed;
-            v = rule.momentum * v - rule.rate * direction;
+            const bool is_spared = spared(block);
+            const float decayed = rule.preparation.parameter(p, is_spared);
+            const float share = is_spared ? 0.f : rule.weight_decay;
+            const float direction = rule.preparation.gradient(g) + share * decayed;
+            v = rule.momentum * v - rates[block] * direction;
             p = decayed + v;
         },
         p, v);
@@ -261,15 +287,14 @@ struct LambRule {
     Preparation preparation;
     float mix_1, mix_2, correction_1, correction_2, epsilon, weight_decay;
 
-    __device__ float direction(float p, float m, float v) const {
+    __device__ float direction(float p, float m, float v, bool is_spared) const {
         const float divisor = positive(sqrtf(correction_2 * v) + epsilon);
-        return correction_1 * m / divisor + weight_decay * p;
+        return correction_1 * m / divisor + (is_spared ? 0.f : weight_decay) * p;
     }
 };
 
-// Elements of a block of the block sums, `BLOCK` of src/backend/update.rs, and threads that share one:
-// thread l adds elements l, l + 8, ... in order, then their sums are added in order.
-constexpr size_t BLOCK = 64;
+// Threads that share a block of the block sums: thread l adds elements l, l + 8, ... in order, then their
+// sums are added in order.
 constexpr unsigned BLOCK_THREADS = 8;
 
 __device__ __forceinline__ double sum_block(double mine) {
@@ -309,8 +334,9 @@ __device__ __forceinline__ void sum_blocks(size_t len, double* const (&outputs)[
 __device__ __forceinline__ double square(float x) { return static_cast<double>(x) * x; }
 
 // m, v: =; p_sums, u_sums[blocks]: = the sums of squares of p and of the direction.
-extern "C" __global__ void lamb_averages(LambRule rule, size_t len, const float* g, const float* p,
-                                         float* m, float* v, double* p_sums, double* u_sums) {
+extern "C" __global__ void lamb_averages(LambRule rule, size_t len, Spared spared, const float* g,
+                                         const float* p, float* m, float* v, double* p_sums,
+                                         double* u_sums) {
     sum_blocks(len, {p_sums, u_sums}, [=](size_t i, double* sums) {
         const float gradient = rule.preparation.gradient(g[i]), parameter = p[i];
         float average = m[i], squares = v[i];
@@ -319,22 +345,65 @@ extern "C" __global__ void lamb_averages(LambRule rule, size_t len, const float*
         m[i] = average;
         v[i] = squares;
         sums[0] += square(parameter);
-        sums[1] += square(rule.direction(parameter, average, squares));
+        sums[1] += square(rule.direction(parameter, average, squares, spared(i / BLOCK)));
     });
 }
 
-// p: = p - rate * direction.
-extern "C" __global__ void lamb_step(LambRule rule, float rate, size_t len, const float* m,
-                                     const float* v, float* p) {
+// p: = p - rate * direction; `rates` has one number for each block.
+extern "C" __global__ void lamb_step(LambRule rule, size_t len, Spared spared, const float* rates,
+                                     const float* m, const float* v, float* p) {
     const Quads quads(len, p, m, v);
     FOR_EACH(group, quads.count()) {
         const Four<float> averages = quads.load(group, m), squares = quads.load(group, v);
         Four<float> four = quads.load(group, p);
         for (int i = 0; i < 4; ++i) {
-            four.at[i] -= rate * rule.direction(four.at[i], averages.at[i], squares.at[i]);
+            const size_t block = block_of(quads, group, i);
+            four.at[i] -= rates[block] *
+                          rule.direction(four.at[i], averages.at[i], squares.at[i], spared(block));
         }
         quads.store(group, p, four);
     }
+}
+
+struct TrustRule {
+    double rate, trust, weight_decay, epsilon;
+};
+
+// `SUM_LANES` of src/backend/update.rs: threads of a block.
+constexpr unsigned SUM_LANES = 256;
+
+// The sum of sums[first, end), for all threads.
+__device__ __forceinline__ double sum_of_blocks(const double* sums, unsigned first, unsigned end) {
+    __shared__ double lanes[SUM_LANES];
+    double mine = 0.0;
+    for (size_t block = first + threadIdx.x; block < end; block += SUM_LANES) mine += sums[block];
+    lanes[threadIdx.x] = mine;
+    for (unsigned half = SUM_LANES / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) lanes[threadIdx.x] += lanes[threadIdx.x + half];
+    }
+    __syncthreads();
+    const double sum = lanes[0];
+    __syncthreads();
+    return sum;
+}
+
+// A block for each tensor, of which `tensors` has three numbers: its first block of elements, the one behind
+// its last, and whether weight decay spares it. rates[its blocks]: =.
+extern "C" __global__ void __launch_bounds__(SUM_LANES)
+    trust_rates(TrustRule rule, const unsigned* tensors, const double* p_sums, const double* u_sums,
+                float* rates) {
+    const unsigned* tensor = tensors + 3 * blockIdx.x;
+    const unsigned first = tensor[0], end = tensor[1], is_spared = tensor[2];
+    double rate = rule.rate;
+    if (!is_spared) {
+        const double weights = sqrt(sum_of_blocks(p_sums, first, end));
+        const double direction = sqrt(sum_of_blocks(u_sums, first, end));
+        if (weights != 0.0 && direction != 0.0)
+            rate *= rule.trust * weights / (direction + rule.weight_decay * weights + rule.epsilon);
+    }
+    for (size_t block = first + threadIdx.x; block < end; block += SUM_LANES)
+        rates[block] = static_cast<float>(rate);
 }
 
 // sums[blocks]: = the sums of squares of g as prepared.

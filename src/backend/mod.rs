@@ -33,7 +33,7 @@ pub use pooling::{Pool, PoolGeometry, Pooling};
 pub use precision::Precision;
 pub use update::{
     AdagradRule, AdamRule, BLOCK, FtrlRule, LambRule, LarsRule, LionRule, Preparation, RmsPropRule,
-    SgdRule, Update,
+    SUM_LANES, SgdRule, TrustRule, Update, Weights,
 };
 
 /// Every kernel family; what layers, models, optimizers and the trainer are generic over.

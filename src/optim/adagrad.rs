@@ -53,10 +53,9 @@ impl Rule for Adagrad {
         };
         let Parts {
             backend,
-            p,
-            g,
+            weights,
             state: [a],
         } = call.parts();
-        backend.adagrad(rule, p, g, a);
+        backend.adagrad(rule, weights, a);
     }
 }

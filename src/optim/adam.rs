@@ -112,10 +112,9 @@ impl Rule for Adam {
         };
         let Parts {
             backend,
-            p,
-            g,
+            weights,
             state: [m, v],
         } = call.parts();
-        backend.adam(rule, p, g, m, v);
+        backend.adam(rule, weights, m, v);
     }
 }

@@ -1,7 +1,7 @@
 //! Limits on gradients, with Keras's meaning.
 
 use super::norms::{BlockSums, norm};
-use super::segments::{Groups, runs};
+use super::segments::runs;
 use super::{BlockExchange, Segment, StepError};
 use crate::backend::{Backend, BackendError, Preparation, View};
 use crate::params::Layout;
@@ -81,8 +81,8 @@ impl<B: Backend> Clip<B> {
             }
             Kind::GlobalNorm { limit, sums } => (*limit, sums),
         };
-        for run in runs(segments, Groups::Alike) {
-            let blocks = sums.blocks(run.blocks());
+        for run in runs(segments) {
+            let blocks = sums.blocks(run.blocks.clone());
             let gradients = B::slice(gradients, run.arena);
             backend.block_sums_of_squares(Preparation::NONE, gradients, blocks);
         }

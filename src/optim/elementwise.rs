@@ -3,10 +3,9 @@
 
 use std::ops::Range;
 
-use super::segments::{Groups, Run, runs, state_len};
+use super::segments::{runs, spared, state_len};
 use super::{Optimizer, Segment, Step, StepError};
-use crate::backend::{Backend, BackendError, Preparation, View, ViewMut};
-use crate::params::Group;
+use crate::backend::{Backend, BackendError, Preparation, View, ViewMut, Weights};
 
 /// An update rule for one element with its settings.
 pub(super) trait Rule: Copy + Send + 'static {
@@ -33,8 +32,7 @@ pub(super) struct Call<'a, B: Backend> {
     /// Learning rate.
     pub(super) rate: f64,
     pub(super) preparation: Preparation,
-    pub(super) p: ViewMut<'a, B>,
-    pub(super) g: View<'a, B>,
+    pub(super) weights: Weights<'a, B>,
     state: &'a mut [B::Buffer<f32>],
     range: Range<usize>,
 }
@@ -42,8 +40,7 @@ pub(super) struct Call<'a, B: Backend> {
 /// The parts of a [`Call`].
 pub(super) struct Parts<'a, B: Backend, const N: usize> {
     pub(super) backend: &'a mut B,
-    pub(super) p: ViewMut<'a, B>,
-    pub(super) g: View<'a, B>,
+    pub(super) weights: Weights<'a, B>,
     pub(super) state: [ViewMut<'a, B>; N],
 }
 
@@ -57,8 +54,7 @@ impl<'a, B: Backend> Call<'a, B> {
         let range = self.range;
         Parts {
             backend: self.backend,
-            p: self.p,
-            g: self.g,
+            weights: self.weights,
             state: arrays
                 .each_mut()
                 .map(|array| B::slice_mut(B::view_mut(array), range.clone())),
@@ -70,6 +66,8 @@ impl<'a, B: Backend> Call<'a, B> {
 pub(super) struct Elementwise<B: Backend, R> {
     rule: R,
     state: Vec<B::Buffer<f32>>,
+    /// What weight decay spares, block by block, where there is any.
+    spared: Option<B::Buffer<u32>>,
 }
 
 impl<B: Backend, R: Rule> Elementwise<B, R> {
@@ -88,7 +86,15 @@ impl<B: Backend, R: Rule> Elementwise<B, R> {
                 backend.fill(elements, rule.initial() as f32);
             }
         }
-        Ok(Self { rule, state })
+        let spared = match rule.weight_decay() == 0.0 {
+            true => None,
+            false => Some(spared(backend, segments)?),
+        };
+        Ok(Self {
+            rule,
+            state,
+            spared,
+        })
     }
 }
 
@@ -106,21 +112,10 @@ pub(super) fn allocate<B: Backend>(
 
 impl<B: Backend, R: Rule> Optimizer<B> for Elementwise<B, R> {
     fn step(&mut self, mut step: Step<'_, B>) -> Result<(), StepError> {
-        let groups = match self.rule.weight_decay() == 0.0 {
-            true => Groups::Alike,
-            false => Groups::Apart,
-        };
-        for Run {
-            group,
-            arena,
-            state,
-            ..
-        } in runs(step.segments, groups)
-        {
-            let decay = match group {
-                Group::Decay => 1.0 - step.rate * self.rule.weight_decay(),
-                Group::NoDecay => 1.0,
-            };
+        let decay = 1.0 - step.rate * self.rule.weight_decay();
+        for run in runs(step.segments) {
+            let spared = self.spared.as_ref();
+            let parameters = B::reborrow(&mut step.parameters);
             self.rule.apply(Call {
                 backend: &mut *step.backend,
                 t: step.t as f64,
@@ -130,10 +125,13 @@ impl<B: Backend, R: Rule> Optimizer<B> for Elementwise<B, R> {
                     limit: step.gradient_limit,
                     decay: decay as f32,
                 },
-                p: B::slice_mut(B::reborrow(&mut step.parameters), arena.clone()),
-                g: B::slice(step.gradients, arena),
+                weights: Weights {
+                    p: B::slice_mut(parameters, run.arena.clone()),
+                    g: B::slice(step.gradients, run.arena.clone()),
+                    spared: spared.map(|spared| B::slice(B::view(spared), run.blocks.clone())),
+                },
                 state: &mut self.state,
-                range: state,
+                range: run.state,
             });
         }
         Ok(())

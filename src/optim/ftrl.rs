@@ -77,10 +77,9 @@ impl Rule for Ftrl {
         };
         let Parts {
             backend,
-            p,
-            g,
+            weights,
             state: [n, z],
         } = call.parts();
-        backend.ftrl(rule, p, g, n, z);
+        backend.ftrl(rule, weights, n, z);
     }
 }

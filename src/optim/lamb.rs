@@ -1,13 +1,13 @@
 //! LAMB (You et al., 2020): Adam whose step has, tensor by tensor, the length of the weights.
 
-use std::ops::Range;
-
 use super::elementwise::allocate;
-use super::norms::{BlockSums, by_tensor, norm, tensor_blocks};
-use super::segments::{Groups, runs};
+use super::norms::TrustRates;
+use super::segments::runs;
 use super::{Optimizer, Segment, Step, StepError};
-use crate::backend::{Backend, BackendError, LambRule, Preparation, View, ViewMut};
-use crate::params::{Group, Layout};
+use crate::backend::{
+    Backend, BackendError, LambRule, Preparation, TrustRule, View, ViewMut, Weights,
+};
+use crate::params::Layout;
 
 /// `u = m' / (sqrt(v') + epsilon) + weight_decay * p; p -= lr * |p| / |u| * u`, where `m'` and `v'`
 /// are Adam's averages without their bias.
@@ -48,9 +48,7 @@ pub(super) struct LambOptimizer<B: Backend> {
     spec: Lamb,
     /// `m` and `v`.
     state: Vec<B::Buffer<f32>>,
-    tensor_blocks: Vec<Range<usize>>,
-    parameter_sums: BlockSums<B>,
-    direction_sums: BlockSums<B>,
+    trust: TrustRates<B>,
 }
 
 impl<B: Backend> LambOptimizer<B> {
@@ -63,13 +61,11 @@ impl<B: Backend> LambOptimizer<B> {
         Ok(Self {
             spec,
             state: allocate(backend, 2, segments)?,
-            tensor_blocks: tensor_blocks(layout),
-            parameter_sums: BlockSums::new(backend, layout)?,
-            direction_sums: BlockSums::new(backend, layout)?,
+            trust: TrustRates::new(backend, layout, segments)?,
         })
     }
 
-    fn rule(&self, step: &Step<'_, B>, group: Group) -> LambRule {
+    fn rule(&self, step: &Step<'_, B>) -> LambRule {
         let correction = |beta: f64| (1.0 - beta.powf(step.t as f64)).recip() as f32;
         LambRule {
             preparation: Preparation {
@@ -82,56 +78,56 @@ impl<B: Backend> LambOptimizer<B> {
             correction_1: correction(self.spec.beta_1),
             correction_2: correction(self.spec.beta_2),
             epsilon: self.spec.epsilon as f32,
-            weight_decay: match group {
-                Group::Decay => self.spec.weight_decay as f32,
-                Group::NoDecay => 0.0,
-            },
+            weight_decay: self.spec.weight_decay as f32,
         }
     }
 }
 
 impl<B: Backend> Optimizer<B> for LambOptimizer<B> {
     fn step(&mut self, mut step: Step<'_, B>) -> Result<(), StepError> {
-        for run in runs(step.segments, Groups::Apart) {
-            let rule = self.rule(&step, run.group);
-            let [m, v] = self.state.as_mut_slice() else {
-                unreachable!("LAMB has two state arrays")
-            };
+        let rule = self.rule(&step);
+        let [m, v] = self.state.as_mut_slice() else {
+            unreachable!("LAMB has two state arrays")
+        };
+        for run in runs(step.segments) {
+            let TrustRates {
+                spared,
+                parameters,
+                directions,
+                ..
+            } = &mut self.trust;
             step.backend.lamb_averages(
                 rule,
-                B::slice(B::shared(&step.parameters), run.arena.clone()),
-                B::slice(step.gradients, run.arena.clone()),
+                Weights {
+                    p: B::slice_mut(B::reborrow(&mut step.parameters), run.arena.clone()),
+                    g: B::slice(step.gradients, run.arena.clone()),
+                    spared: Some(B::slice(B::view(spared), run.blocks.clone())),
+                },
                 B::slice_mut(B::view_mut(m), run.state.clone()),
                 B::slice_mut(B::view_mut(v), run.state.clone()),
-                self.parameter_sums.blocks(run.blocks()),
-                self.direction_sums.blocks(run.blocks()),
+                parameters.blocks(run.blocks.clone()),
+                directions.blocks(run.blocks.clone()),
             );
         }
-        self.parameter_sums.complete(step.backend, step.exchange)?;
-        self.direction_sums.complete(step.backend, step.exchange)?;
-        for tensor in by_tensor(step.segments) {
-            let (group, blocks) = (
-                tensor[0].group,
-                self.tensor_blocks[tensor[0].tensor].clone(),
+        let trust = TrustRule {
+            rate: step.rate,
+            trust: 1.0,
+            weight_decay: 0.0,
+            epsilon: 0.0,
+        };
+        self.trust.compute(step.backend, trust, step.exchange)?;
+        for run in runs(step.segments) {
+            step.backend.lamb_step(
+                rule,
+                Weights {
+                    p: B::slice_mut(B::reborrow(&mut step.parameters), run.arena.clone()),
+                    g: B::slice(step.gradients, run.arena.clone()),
+                    spared: Some(B::slice(B::view(&self.trust.spared), run.blocks.clone())),
+                },
+                self.trust.rates(run.blocks.clone()),
+                B::slice(B::view(m), run.state.clone()),
+                B::slice(B::view(v), run.state),
             );
-            let lengths = (
-                norm(&self.parameter_sums.all()[blocks.clone()]),
-                norm(&self.direction_sums.all()[blocks]),
-            );
-            let ratio = match (group, lengths) {
-                (Group::NoDecay, _) | (_, (0.0, _) | (_, 0.0)) => 1.0,
-                (Group::Decay, (parameters, direction)) => parameters / direction,
-            };
-            let rule = self.rule(&step, group);
-            for segment in tensor {
-                step.backend.lamb_step(
-                    rule,
-                    (step.rate * ratio) as f32,
-                    B::slice_mut(B::reborrow(&mut step.parameters), segment.arena.clone()),
-                    B::slice(B::view(&self.state[0]), segment.state.clone()),
-                    B::slice(B::view(&self.state[1]), segment.state.clone()),
-                );
-            }
         }
         Ok(())
     }

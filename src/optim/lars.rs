@@ -1,13 +1,13 @@
 //! LARS (You et al., 2017): momentum whose step is, tensor by tensor, a share of the weights.
 
-use std::ops::Range;
-
 use super::elementwise::allocate;
-use super::norms::{BlockSums, by_tensor, norm, tensor_blocks};
-use super::segments::{Groups, runs};
+use super::norms::TrustRates;
+use super::segments::runs;
 use super::{Optimizer, Segment, Step, StepError};
-use crate::backend::{Backend, BackendError, LarsRule, Preparation, View, ViewMut};
-use crate::params::{Group, Layout};
+use crate::backend::{
+    Backend, BackendError, LarsRule, Preparation, TrustRule, View, ViewMut, Weights,
+};
+use crate::params::Layout;
 
 /// `r = trust * |p| / (|g| + weight_decay * |p| + epsilon)`, then
 /// `v = momentum * v - lr * r * (g + weight_decay * p); p += v`.
@@ -48,9 +48,7 @@ pub(super) struct LarsOptimizer<B: Backend> {
     spec: Lars,
     /// The momentum.
     state: Vec<B::Buffer<f32>>,
-    tensor_blocks: Vec<Range<usize>>,
-    parameter_sums: BlockSums<B>,
-    gradient_sums: BlockSums<B>,
+    trust: TrustRates<B>,
 }
 
 impl<B: Backend> LarsOptimizer<B> {
@@ -63,32 +61,8 @@ impl<B: Backend> LarsOptimizer<B> {
         Ok(Self {
             spec,
             state: allocate(backend, 1, segments)?,
-            tensor_blocks: tensor_blocks(layout),
-            parameter_sums: BlockSums::new(backend, layout)?,
-            gradient_sums: BlockSums::new(backend, layout)?,
+            trust: TrustRates::new(backend, layout, segments)?,
         })
-    }
-
-    /// How long a tensor's step is for its gradient, and its weight decay.
-    fn ratio(&self, group: Group, blocks: Range<usize>) -> (f64, f64) {
-        if group == Group::NoDecay {
-            return (1.0, 0.0);
-        }
-        let weights = norm(&self.parameter_sums.all()[blocks.clone()]);
-        let gradient = norm(&self.gradient_sums.all()[blocks]);
-        let Lars {
-            trust,
-            epsilon,
-            weight_decay,
-            ..
-        } = self.spec;
-        match (weights, gradient) {
-            (0.0, _) | (_, 0.0) => (1.0, weight_decay),
-            _ => (
-                trust * weights / (gradient + weight_decay * weights + epsilon),
-                weight_decay,
-            ),
-        }
     }
 }
 
@@ -99,35 +73,39 @@ impl<B: Backend> Optimizer<B> for LarsOptimizer<B> {
             limit: step.gradient_limit,
             decay: 1.0,
         };
-        for run in runs(step.segments, Groups::Alike) {
+        for run in runs(step.segments) {
             let parameters = B::slice(B::shared(&step.parameters), run.arena.clone());
-            let sums = self.parameter_sums.blocks(run.blocks());
+            let sums = self.trust.parameters.blocks(run.blocks.clone());
             step.backend
                 .block_sums_of_squares(Preparation::NONE, parameters, sums);
             let gradients = B::slice(step.gradients, run.arena.clone());
-            let sums = self.gradient_sums.blocks(run.blocks());
+            let sums = self.trust.directions.blocks(run.blocks.clone());
             step.backend
                 .block_sums_of_squares(preparation, gradients, sums);
         }
-        self.parameter_sums.complete(step.backend, step.exchange)?;
-        self.gradient_sums.complete(step.backend, step.exchange)?;
-        for tensor in by_tensor(step.segments) {
-            let blocks = self.tensor_blocks[tensor[0].tensor].clone();
-            let (ratio, weight_decay) = self.ratio(tensor[0].group, blocks);
-            let rule = LarsRule {
-                preparation,
-                rate: (step.rate * ratio) as f32,
-                momentum: self.spec.momentum as f32,
-                weight_decay: weight_decay as f32,
-            };
-            for segment in tensor {
-                step.backend.lars(
-                    rule,
-                    B::slice_mut(B::reborrow(&mut step.parameters), segment.arena.clone()),
-                    B::slice(step.gradients, segment.arena.clone()),
-                    B::slice_mut(B::view_mut(&mut self.state[0]), segment.state.clone()),
-                );
-            }
+        let trust = TrustRule {
+            rate: step.rate,
+            trust: self.spec.trust,
+            weight_decay: self.spec.weight_decay,
+            epsilon: self.spec.epsilon,
+        };
+        self.trust.compute(step.backend, trust, step.exchange)?;
+        let rule = LarsRule {
+            preparation,
+            momentum: self.spec.momentum as f32,
+            weight_decay: self.spec.weight_decay as f32,
+        };
+        for run in runs(step.segments) {
+            step.backend.lars(
+                rule,
+                Weights {
+                    p: B::slice_mut(B::reborrow(&mut step.parameters), run.arena.clone()),
+                    g: B::slice(step.gradients, run.arena.clone()),
+                    spared: Some(B::slice(B::view(&self.trust.spared), run.blocks.clone())),
+                },
+                self.trust.rates(run.blocks.clone()),
+                B::slice_mut(B::view_mut(&mut self.state[0]), run.state),
+            );
         }
         Ok(())
     }

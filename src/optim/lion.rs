@@ -52,10 +52,9 @@ impl Rule for Lion {
         };
         let Parts {
             backend,
-            p,
-            g,
+            weights,
             state: [m],
         } = call.parts();
-        backend.lion(rule, p, g, m);
+        backend.lion(rule, weights, m);
     }
 }

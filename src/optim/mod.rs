@@ -64,6 +64,9 @@ pub struct Segment {
 
 /// Completes the sums of blocks that other ranks own. Replicated optimizers own every block.
 pub trait BlockExchange {
+    /// Whether other ranks own blocks. Where none does, sums need not leave the device.
+    fn is_shared(&self) -> bool;
+
     /// `sums[i]` is this rank's sum of block `i`, or 0 where another rank owns the block; on return
     /// every rank has all of them.
     fn complete(&mut self, sums: &mut [f64]) -> Result<(), crate::comm::CommError>;

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use super::segments::spared;
 use super::{BlockExchange, Segment, StepError};
-use crate::backend::{Backend, BackendError};
-use crate::params::{ALIGNMENT, Layout};
+use crate::backend::{Backend, BackendError, TrustRule, View};
+use crate::params::{ALIGNMENT, Group, Layout};
 
 /// Sums of squares of all blocks, on the device and on the host.
 pub(super) struct BlockSums<B: Backend> {
@@ -43,22 +44,82 @@ impl<B: Backend> BlockSums<B> {
     }
 }
 
-/// Each tensor's blocks.
-pub(super) fn tensor_blocks(layout: &Layout) -> Vec<Range<usize>> {
-    let blocks = |range: Range<usize>| range.start / ALIGNMENT..range.end.div_ceil(ALIGNMENT);
-    layout
-        .tensors()
-        .iter()
-        .map(|tensor| blocks(tensor.range()))
-        .collect()
-}
-
 /// Euclidean norm from sums of squares, added in order.
 pub(super) fn norm(sums: &[f64]) -> f64 {
     sums.iter().sum::<f64>().sqrt()
 }
 
-/// Consecutive segments of one tensor, tensor by tensor.
-pub(super) fn by_tensor(segments: &[Segment]) -> impl Iterator<Item = &[Segment]> {
-    segments.chunk_by(|a, b| a.tensor == b.tensor)
+/// The rates of LARS and LAMB, which stay on the device where no other rank owns blocks.
+pub(super) struct TrustRates<B: Backend> {
+    /// What weight decay spares, block by block.
+    pub(super) spared: B::Buffer<u32>,
+    /// As [`Update::trust_rates`](crate::backend::Update::trust_rates) reads them.
+    tensors: B::Buffer<u32>,
+    /// Block sums of the parameters.
+    pub(super) parameters: BlockSums<B>,
+    /// Block sums of what the parameters are compared with.
+    pub(super) directions: BlockSums<B>,
+    rates: B::Buffer<f32>,
+}
+
+impl<B: Backend> TrustRates<B> {
+    pub(super) fn new(
+        backend: &mut B,
+        layout: &Layout,
+        segments: &[Segment],
+    ) -> Result<Self, BackendError> {
+        // All blocks of a tensor, whoever owns them.
+        let row = |of_tensor: &[Segment]| {
+            let range = layout.tensors()[of_tensor[0].tensor].range();
+            let blocks = [range.start / ALIGNMENT, range.end.div_ceil(ALIGNMENT)];
+            let [first, end] = blocks.map(|block| block as u32);
+            [first, end, u32::from(of_tensor[0].group == Group::NoDecay)]
+        };
+        let by_tensor = segments.chunk_by(|a, b| a.tensor == b.tensor);
+        let rows: Vec<u32> = by_tensor.flat_map(row).collect();
+        let mut tensors = backend.allocate("blocks of tensors", rows.len())?;
+        backend.upload(&rows, B::view_mut(&mut tensors));
+        Ok(Self {
+            spared: spared(backend, segments)?,
+            tensors,
+            parameters: BlockSums::new(backend, layout)?,
+            directions: BlockSums::new(backend, layout)?,
+            rates: backend.allocate("rates of blocks", super::blocks(layout))?,
+        })
+    }
+
+    /// Computes the rates from the block sums. Collective where `exchange` is.
+    pub(super) fn compute(
+        &mut self,
+        backend: &mut B,
+        rule: TrustRule,
+        exchange: &mut dyn BlockExchange,
+    ) -> Result<(), StepError> {
+        let is_shared = exchange.is_shared();
+        for sums in [&mut self.parameters, &mut self.directions] {
+            if is_shared {
+                sums.complete(backend, exchange)?;
+                backend.upload(&sums.host, B::view_mut(&mut sums.device));
+            }
+        }
+        backend.trust_rates(
+            rule,
+            B::view(&self.tensors),
+            B::view(&self.parameters.device),
+            B::view(&self.directions.device),
+            B::view_mut(&mut self.rates),
+        );
+        for sums in [&mut self.parameters, &mut self.directions] {
+            if is_shared {
+                // What others own is zero here before sums are completed.
+                backend.fill(B::view_mut(&mut sums.device), 0.0);
+            }
+        }
+        Ok(())
+    }
+
+    /// The rates of these blocks, once they are computed.
+    pub(super) fn rates(&self, blocks: Range<usize>) -> View<'_, B> {
+        B::slice(B::view(&self.rates), blocks)
+    }
 }

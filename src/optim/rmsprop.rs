@@ -96,38 +96,34 @@ impl Rule for RmsProp {
             (false, true) => {
                 let Parts {
                     backend,
-                    p,
-                    g,
+                    weights,
                     state: [s],
                 } = call.parts();
-                backend.rms_prop(rule, p, g, s, None, None);
+                backend.rms_prop(rule, weights, s, None, None);
             }
             (false, false) => {
                 let Parts {
                     backend,
-                    p,
-                    g,
+                    weights,
                     state: [s, v],
                 } = call.parts();
-                backend.rms_prop(rule, p, g, s, None, Some(v));
+                backend.rms_prop(rule, weights, s, None, Some(v));
             }
             (true, true) => {
                 let Parts {
                     backend,
-                    p,
-                    g,
+                    weights,
                     state: [s, a],
                 } = call.parts();
-                backend.rms_prop(rule, p, g, s, Some(a), None);
+                backend.rms_prop(rule, weights, s, Some(a), None);
             }
             (true, false) => {
                 let Parts {
                     backend,
-                    p,
-                    g,
+                    weights,
                     state: [s, a, v],
                 } = call.parts();
-                backend.rms_prop(rule, p, g, s, Some(a), Some(v));
+                backend.rms_prop(rule, weights, s, Some(a), Some(v));
             }
         }
     }

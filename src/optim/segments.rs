@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::Segment;
+use crate::backend::{Backend, BackendError};
 use crate::params::{ALIGNMENT, Group, Layout};
 
 /// The segments of a rank that steps the arena ranges `owned`: the whole arena, or its shards.
@@ -79,53 +80,56 @@ pub(super) fn state_len(segments: &[Segment]) -> usize {
         .map_or(0, |last| last.state.end.next_multiple_of(ALIGNMENT))
 }
 
-/// Segments that one kernel call can step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Run {
-    /// The group of all of them, if groups matter.
-    pub(super) group: Group,
-    /// Place in the parameter and gradient arenas, inner padding included.
-    pub(super) arena: Range<usize>,
-    /// Place in the state arrays.
-    pub(super) state: Range<usize>,
-    /// Index of its first block.
-    pub(super) first_block: usize,
+/// For each block of the arena up to the last of `segments` 1 where weight decay spares it, else 0: the table
+/// of [`Weights`](crate::backend::Weights) on the device.
+pub(super) fn spared<B: Backend>(
+    backend: &mut B,
+    segments: &[Segment],
+) -> Result<B::Buffer<u32>, BackendError> {
+    let mut blocks = vec![0; segments.last().map_or(0, |last| last.blocks().end)];
+    for segment in segments {
+        blocks[segment.blocks()].fill(u32::from(segment.group == Group::NoDecay));
+    }
+    let mut table = backend.allocate("what weight decay spares", blocks.len())?;
+    backend.upload(&blocks, B::view_mut(&mut table));
+    Ok(table)
 }
 
-impl Run {
-    /// Its blocks.
+impl Segment {
+    /// Its blocks among all blocks of all tensors.
     pub(super) fn blocks(&self) -> Range<usize> {
         self.first_block..self.first_block + self.arena.len().div_ceil(ALIGNMENT)
     }
 }
 
-/// Whether a rule treats the groups alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Groups {
-    /// Runs may span groups.
-    Alike,
-    /// Runs stay within a group.
-    Apart,
+/// Segments that one kernel call can step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Run {
+    /// Place in the parameter and gradient arenas, inner padding included.
+    pub(super) arena: Range<usize>,
+    /// Place in the state arrays.
+    pub(super) state: Range<usize>,
+    /// Its blocks.
+    pub(super) blocks: Range<usize>,
 }
 
-/// The fewest runs that cover `segments`, in order.
-pub(super) fn runs(segments: &[Segment], groups: Groups) -> impl Iterator<Item = Run> {
+/// The fewest runs that cover `segments`, in order: one where a rank steps the whole arena.
+pub(super) fn runs(segments: &[Segment]) -> impl Iterator<Item = Run> {
     let mut rest = segments;
     std::iter::from_fn(move || {
         let (first, mut tail) = rest.split_first()?;
         let mut run = Run {
-            group: first.group,
             arena: first.arena.clone(),
             state: first.state.clone(),
-            first_block: first.first_block,
+            blocks: first.blocks(),
         };
         while let Some((next, behind)) = tail.split_first()
-            && (groups == Groups::Alike || next.group == run.group)
             && next.arena.start == run.arena.end.next_multiple_of(ALIGNMENT)
             && next.state.start == run.state.end.next_multiple_of(ALIGNMENT)
         {
             run.arena.end = next.arena.end;
             run.state.end = next.state.end;
+            run.blocks.end = next.blocks().end;
             tail = behind;
         }
         rest = tail;
@@ -136,6 +140,7 @@ pub(super) fn runs(segments: &[Segment], groups: Groups) -> impl Iterator<Item =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::cpu::Cpu;
     use crate::params::Zeros;
 
     fn layout() -> Layout {
@@ -169,15 +174,24 @@ mod tests {
     }
 
     #[test]
+    fn blocks_that_weight_decay_spares_are_known() {
+        let layout = layout();
+        let all = segments(&layout, &[0..64, 128..320]);
+        assert_eq!(*spared(&mut Cpu::new(), &all).unwrap(), [0, 0, 1, 1, 0]);
+    }
+
+    #[test]
     fn neighbours_are_stepped_together() {
         let layout = layout();
         let all = segments(&layout, &[0..192, 192..320]);
-        let alike: Vec<_> = runs(&all, Groups::Alike).collect();
-        assert_eq!(alike.len(), 1);
-        assert_eq!((&alike[0].arena, alike[0].blocks()), (&(0..320), 0..5));
-        assert_eq!(runs(&all, Groups::Apart).count(), 3);
+        let together: Vec<_> = runs(&all).collect();
+        assert_eq!(together.len(), 1);
+        assert_eq!(
+            (&together[0].arena, &together[0].blocks),
+            (&(0..320), &(0..5))
+        );
         let split = segments(&layout, &[0..64, 128..320]);
-        let split: Vec<_> = runs(&split, Groups::Alike).map(|run| run.arena).collect();
+        let split: Vec<_> = runs(&split).map(|run| run.arena).collect();
         assert_eq!(split, [0..64, 128..320]);
     }
 }

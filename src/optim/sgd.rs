@@ -51,15 +51,14 @@ impl Rule for Sgd {
             nesterov: self.nesterov,
         };
         if self.momentum == 0.0 {
-            call.backend.sgd(rule, call.p, call.g);
+            call.backend.sgd(rule, call.weights);
         } else {
             let Parts {
                 backend,
-                p,
-                g,
+                weights,
                 state: [v],
             } = call.parts();
-            backend.sgd_momentum(rule, p, g, v);
+            backend.sgd_momentum(rule, weights, v);
         }
     }
 }

@@ -42,6 +42,10 @@ impl Exchange {
 }
 
 impl BlockExchange for Exchanging<'_> {
+    fn is_shared(&self) -> bool {
+        self.blocks.is_some()
+    }
+
     fn complete(&mut self, sums: &mut [f64]) -> Result<(), CommError> {
         let Some(blocks) = self.blocks else {
             return Ok(());

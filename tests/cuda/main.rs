@@ -29,6 +29,7 @@ mod matmul;
 mod memory;
 mod nccl;
 mod normalization;
+mod optimizers;
 mod pooling;
 mod precision;
 mod staged;

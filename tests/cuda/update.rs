@@ -2,7 +2,7 @@
 
 use ringstep::backend::{
     AdagradRule, AdamRule, BLOCK, FtrlRule, LambRule, LarsRule, LionRule, Preparation, RmsPropRule,
-    SgdRule, Update, View, ViewMut,
+    SgdRule, TrustRule, Update, View, ViewMut, Weights,
 };
 
 use crate::twins::{assert_close, assert_same_bits, cuda, download, normals, twins, upload};
@@ -129,7 +129,6 @@ fn rules_with(preparation: Preparation, epsilon: f32) -> Vec<Rule> {
     for weight_decay in [0.0, 0.1] {
         rules.push(Rule::Lars(LarsRule {
             preparation,
-            rate: 0.01,
             momentum: 0.9,
             weight_decay,
         }));
@@ -151,25 +150,37 @@ fn is_exact(rule: Rule) -> bool {
     !matches!(rule, Rule::Ftrl(FtrlRule { power, .. }) if power != 0.5)
 }
 
-/// The root of the sum of block sums, in their order.
-fn norm(sums: &[f64]) -> f64 {
-    sums.iter().sum::<f64>().sqrt()
-}
-
-/// The norm of `x` as prepared.
-fn norm_of<B: Update>(backend: &mut B, preparation: Preparation, x: View<'_, B>) -> f64 {
+/// Block sums of `x` as prepared.
+fn sums_of<B: Update>(backend: &mut B, preparation: Preparation, x: View<'_, B>) -> B::Buffer<f64> {
     let blocks = B::len(x).div_ceil(BLOCK);
     let mut sums = upload(backend, &vec![f64::NAN; blocks]);
     backend.block_sums_of_squares(preparation, x, B::view_mut(&mut sums));
-    norm(&download(backend, &sums))
+    sums
 }
 
-/// The ratio of trust, from two norms.
-fn trust(parameters: f64, direction: f64) -> f64 {
-    if parameters == 0.0 || direction == 0.0 {
-        return 1.0;
-    }
-    parameters / direction
+/// The rate of each block of a tensor, from block sums of its parameters and of their direction.
+fn rates<B: Update>(
+    backend: &mut B,
+    [weight_decay, epsilon]: [f64; 2],
+    [p_sums, u_sums]: &[B::Buffer<f64>; 2],
+) -> B::Buffer<f32> {
+    let rule = TrustRule {
+        rate: 0.01,
+        trust: 1.0,
+        weight_decay,
+        epsilon,
+    };
+    let blocks = B::len(B::view(p_sums));
+    let tensor = upload(backend, &[0, blocks as u32, 0]);
+    let mut rates = upload(backend, &vec![f32::NAN; blocks]);
+    backend.trust_rates(
+        rule,
+        B::view(&tensor),
+        B::view(p_sums),
+        B::view(u_sums),
+        B::view_mut(&mut rates),
+    );
+    rates
 }
 
 /// One step of `rule`; LARS and LAMB with the ratio of trust that their optimizers give them.
@@ -181,24 +192,41 @@ fn apply<B: Update>(
     state: [ViewMut<'_, B>; 3],
 ) {
     let [a, b, c] = state;
+    // Of the blocks, every other one.
+    let spared: Vec<u32> = (0..B::len(g).div_ceil(BLOCK) as u32)
+        .map(|at| at % 2)
+        .collect();
+    let table = upload(backend, &spared);
+    let lars_sums = match rule {
+        Rule::Lars(rule) => Some([
+            sums_of(backend, Preparation::NONE, B::shared(&p)),
+            sums_of(backend, rule.preparation, g),
+        ]),
+        _ => None,
+    };
+    let all = 0..B::len(g);
+    let weights = Weights {
+        p: B::reborrow(&mut p),
+        g: B::slice(g, all.clone()),
+        spared: Some(B::view(&table)),
+    };
     match rule {
-        Rule::Sgd(rule) => backend.sgd(rule, p, g),
-        Rule::SgdMomentum(rule) => backend.sgd_momentum(rule, p, g, a),
-        Rule::Adam(rule) => backend.adam(rule, p, g, a, b),
-        Rule::Adagrad(rule) => backend.adagrad(rule, p, g, a),
+        Rule::Sgd(rule) => backend.sgd(rule, weights),
+        Rule::SgdMomentum(rule) => backend.sgd_momentum(rule, weights, a),
+        Rule::Adam(rule) => backend.adam(rule, weights, a, b),
+        Rule::Adagrad(rule) => backend.adagrad(rule, weights, a),
         Rule::RmsProp(rule, averages, momentum) => {
             let b = (averages == Averages::Centered).then_some(b);
             let c = (momentum == Momentum::Kept).then_some(c);
-            backend.rms_prop(rule, p, g, a, b, c);
+            backend.rms_prop(rule, weights, a, b, c);
         }
-        Rule::Ftrl(rule) => backend.ftrl(rule, p, g, a, b),
-        Rule::Lion(rule) => backend.lion(rule, p, g, a),
-        Rule::Lars(mut rule) => {
-            let parameters = norm_of(backend, Preparation::NONE, B::shared(&p));
-            let gradients = norm_of(backend, rule.preparation, g);
-            let direction = gradients + parameters * f64::from(rule.weight_decay);
-            rule.rate = (f64::from(rule.rate) * trust(parameters, direction)) as f32;
-            backend.lars(rule, p, g, a);
+        Rule::Ftrl(rule) => backend.ftrl(rule, weights, a, b),
+        Rule::Lion(rule) => backend.lion(rule, weights, a),
+        Rule::Lars(rule) => {
+            let settings = [f64::from(rule.weight_decay), 1e-3];
+            let sums = lars_sums.unwrap();
+            let rates = rates(backend, settings, &sums);
+            backend.lars(rule, weights, B::view(&rates), a);
         }
         Rule::Lamb(rule) => {
             let (mut m, mut v) = (a, b);
@@ -207,17 +235,19 @@ fn apply<B: Update>(
             let [p_sums, u_sums] = &mut sums;
             backend.lamb_averages(
                 rule,
-                B::shared(&p),
-                g,
+                weights,
                 B::reborrow(&mut m),
                 B::reborrow(&mut v),
                 B::view_mut(p_sums),
                 B::view_mut(u_sums),
             );
-            let [parameters, direction] = sums.map(|sums| norm(&download(backend, &sums)));
-            let rate = (0.01 * trust(parameters, direction)) as f32;
-            let p = B::reborrow(&mut p);
-            backend.lamb_step(rule, rate, p, B::shared(&m), B::shared(&v));
+            let rates = rates(backend, [0.0; 2], &sums);
+            let weights = Weights {
+                p: B::reborrow(&mut p),
+                g: B::slice(g, all),
+                spared: Some(B::view(&table)),
+            };
+            backend.lamb_step(rule, weights, B::view(&rates), B::shared(&m), B::shared(&v));
         }
     }
 }

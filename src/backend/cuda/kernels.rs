@@ -26,12 +26,10 @@ pub(super) enum Variants {
     One,
     /// For each precision: it makes products.
     Precisions,
-    /// Once, where tensor cores take both precisions of 16 bits: from compute capability 8.0 on.
-    Half,
-    /// For each precision of 16 bits, there too.
-    HalfPrecisions,
+    /// For each precision of 16 bits: it packs operands, or multiplies packed ones.
+    Halves,
     /// The same for compute capability 9.0 alone.
-    HopperPrecisions,
+    HopperHalves,
 }
 
 impl Variants {
@@ -41,11 +39,10 @@ impl Variants {
         match self {
             Self::One => vec![None],
             Self::Precisions => precisions.collect(),
-            Self::HopperPrecisions if capability != HOPPER => Vec::new(),
-            _ if capability.lacks(Precision::Bf16).is_some() => Vec::new(),
-            Self::Half => vec![None],
-            Self::HalfPrecisions | Self::HopperPrecisions => {
-                vec![Some(Precision::Bf16), Some(Precision::F16)]
+            Self::HopperHalves if capability != HOPPER => Vec::new(),
+            Self::Halves | Self::HopperHalves => {
+                let halves = [Some(Precision::Bf16), Some(Precision::F16)];
+                precisions.filter(|of| halves.contains(of)).collect()
             }
         }
     }
@@ -87,13 +84,10 @@ macro_rules! variants {
         Variants::Precisions
     };
     (half) => {
-        Variants::Half
+        Variants::Halves
     };
-    (half_precision) => {
-        Variants::HalfPrecisions
-    };
-    (hopper_precision) => {
-        Variants::HopperPrecisions
+    (hopper_half) => {
+        Variants::HopperHalves
     };
 }
 
@@ -150,7 +144,7 @@ kernels! {
         MoveAverage = "move_average",
     }
     "fold.cu" => { Fold = "fold" }
-    "hopper.cu" by hopper_precision => { MatmulGrouped = "matmul_grouped_128x128" }
+    "hopper.cu" by hopper_half => { MatmulGrouped = "matmul_grouped_128x128" }
     "lookup.cu" => {
         GatherBags = "gather_bags",
         ScatterBags = "scatter_bags",
@@ -196,8 +190,8 @@ kernels! {
         NormalizeRows = "normalize_rows",
         NormalizeRowsBackward = "normalize_rows_backward",
     }
-    "pack.cu" by half => { PackBf16 = "pack_bf16", PackF16 = "pack_f16" }
-    "packed.cu" by half_precision => { MatmulPacked = "matmul_packed_128x128" }
+    "pack.cu" by half => { Pack = "pack" }
+    "packed.cu" by half => { MatmulPacked = "matmul_packed_128x128" }
     "peak.cu" by precision => { MultiplyAdd = "multiply_add" }
     "pooling.cu" => {
         MaxPool = "max_pool",
@@ -221,6 +215,7 @@ kernels! {
         Lars = "lars",
         LambAverages = "lamb_averages",
         LambStep = "lamb_step",
+        TrustRates = "trust_rates",
         BlockSumsOfSquares = "block_sums_of_squares",
     }
 }
@@ -287,8 +282,7 @@ impl Functions {
         let File {
             source, variants, ..
         } = &FILES[number];
-        let is_one = matches!(variants, Variants::One | Variants::Half);
-        let precision = (!is_one).then_some(precision);
+        let precision = (*variants != Variants::One).then_some(precision);
         let module = &self.modules[precision.unwrap_or_default() as usize][number];
         let module = module.get_or_init(|| match load(device, source, precision) {
             Ok(module) => Some(Module(module)),

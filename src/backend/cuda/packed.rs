@@ -188,11 +188,11 @@ impl Cuda {
         a: View<'_, f32>,
         b: View<'_, f32>,
     ) -> [Packed; 2] {
-        let kernel = match self.precision {
-            Precision::Bf16 => Kernel::PackBf16,
-            Precision::F16 => Kernel::PackF16,
-            Precision::F32 | Precision::Tf32 => unreachable!("these have more than 16 bits"),
-        };
+        assert!(
+            matches!(self.precision, Precision::Bf16 | Precision::F16),
+            "{} has more than 16 bits",
+            self.precision
+        );
         let row = row(k);
         let packed = |pointer, edges| Packed {
             pointer,
@@ -210,7 +210,7 @@ impl Cuda {
         let b = Operand::new(b, packed[1], k, b_straight);
         let tiles = u32::try_from(a.tiles + b.tiles).expect("operands have fewer than 2^32 tiles");
         let grid = Grid::new([tiles, 1, 1], [THREADS, 1, 1]);
-        self.launch(kernel, grid, &[(&a).into(), (&b).into()]);
+        self.launch(Kernel::Pack, grid, &[(&a).into(), (&b).into()]);
         packed
     }
 }

@@ -17,6 +17,10 @@ use ringstep::params::{ALIGNMENT, Group, Layout, Zeros};
 struct Alone;
 
 impl BlockExchange for Alone {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn complete(&mut self, _: &mut [f64]) -> Result<(), CommError> {
         Ok(())
     }

@@ -14,6 +14,10 @@ struct Team {
 }
 
 impl BlockExchange for &Team {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn complete(&mut self, sums: &mut [f64]) -> Result<(), CommError> {
         self.barrier.wait();
         self.sums.lock().unwrap().resize(sums.len(), 0.0);

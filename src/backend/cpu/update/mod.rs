@@ -1,326 +1,248 @@
 //! The optimizers' update rules on flat slices, and the block sums that norms are made of.
 
+mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
+use self::rules::{
+    adagrad, adam, block_sums, ftrl_power, ftrl_root, lamb_averages, lamb_step, lars, lion,
+    momentum, nesterov, rms_prop_centered, rms_prop_centered_momentum, rms_prop_momentum,
+    rms_prop_plain, sgd,
+};
 use super::Cpu;
-use super::simd::vectorized;
 use crate::backend::{
     AdagradRule, AdamRule, BLOCK, FtrlRule, LambRule, LarsRule, LionRule, Preparation, RmsPropRule,
-    SgdRule, Update,
+    SUM_LANES, SgdRule, TrustRule, Update, Weights,
 };
 
-impl Preparation {
-    #[inline(always)]
-    fn gradient(self, g: f32) -> f32 {
-        // Not `clamp`: comparisons that fail for NaN let it through, and compile to two blends.
-        let g = self.scale * g;
-        let g = if g > self.limit { self.limit } else { g };
-        if g < -self.limit { -self.limit } else { g }
-    }
-
-    #[inline(always)]
-    fn parameter(self, p: f32) -> f32 {
-        self.decay * p
+impl TrustRule {
+    /// The rate of a tensor that weight decay does not spare, from both norms.
+    fn rate(self, weights: f64, direction: f64) -> f64 {
+        if weights == 0.0 || direction == 0.0 {
+            return self.rate;
+        }
+        let divisor = direction + self.weight_decay * weights + self.epsilon;
+        self.rate * (self.trust * weights / divisor)
     }
 }
 
-/// A divisor that is never zero, so that where all is zero (padding) the quotient is zero.
-#[inline(always)]
-fn positive(divisor: f32) -> f32 {
-    if divisor < f32::MIN_POSITIVE {
-        f32::MIN_POSITIVE
-    } else {
-        divisor
+/// Sum of a tensor's block sums.
+fn sum_of_blocks(sums: &[f64]) -> f64 {
+    let mut lanes = [0.0; SUM_LANES];
+    for part in sums.chunks(SUM_LANES) {
+        for (lane, &sum) in lanes.iter_mut().zip(part) {
+            *lane += sum;
+        }
     }
+    let mut half = SUM_LANES / 2;
+    while half > 0 {
+        let (lanes, others) = lanes[..2 * half].split_at_mut(half);
+        for (lane, &other) in lanes.iter_mut().zip(&*others) {
+            *lane += other;
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
-#[inline(always)]
-fn sign(x: f32) -> f32 {
-    // Zero stays zero and NaN stays NaN.
-    if x > 0.0 {
-        1.0
-    } else if x < 0.0 {
-        -1.0
-    } else {
-        x
-    }
+/// Runs of blocks of `len` elements that have one `kind`, with the elements that they are.
+fn runs<K: PartialEq>(
+    len: usize,
+    kind: impl Fn(usize) -> K,
+) -> impl Iterator<Item = (K, Range<usize>)> {
+    let (mut first, blocks) = (0, len.div_ceil(BLOCK));
+    std::iter::from_fn(move || {
+        let of = (first < blocks).then(|| kind(first))?;
+        let end = (first..blocks).find(|&block| kind(block) != of);
+        let end = end.unwrap_or(blocks);
+        let run = first * BLOCK..len.min(end * BLOCK);
+        first = end;
+        Some((of, run))
+    })
 }
 
-impl LambRule {
-    #[inline(always)]
-    fn direction(self, p: f32, m: f32, v: f32) -> f32 {
-        let divisor = positive((self.correction_2 * v).sqrt() + self.epsilon);
-        self.correction_1 * m / divisor + self.weight_decay * p
+/// The same by whether weight decay spares them.
+fn spared_runs(
+    kernel: &str,
+    len: usize,
+    spared: Option<&[u32]>,
+) -> impl Iterator<Item = (bool, Range<usize>)> {
+    if let Some(spared) = spared {
+        same_lengths(kernel, len.div_ceil(BLOCK), [spared.len()]);
     }
-}
-
-/// Lanes that a block's squares are added in, before the lanes are added.
-const LANES: usize = 8;
-
-/// Sum of squares of up to one block: lane `l` adds elements `l`, `l + 8`, ... in order. Missing
-/// elements count as zero, which changes no bit.
-#[inline(always)]
-fn sum_of_squares(block: &[f32]) -> f64 {
-    let mut whole = [0.0; BLOCK];
-    whole[..block.len()].copy_from_slice(block);
-    let mut lanes = [0.0; LANES];
-    for part in whole.chunks_exact(LANES) {
-        for (lane, &x) in lanes.iter_mut().zip(part) {
-            *lane += f64::from(x) * f64::from(x);
-        }
-    }
-    lanes.iter().sum()
-}
-
-vectorized! {
-    fn sgd(rule: SgdRule, p: &mut [f32], g: &[f32]) {
-        for (p, &g) in p.iter_mut().zip(g) {
-            *p = rule.preparation.parameter(*p) - rule.rate * rule.preparation.gradient(g);
-        }
-    }
-
-    fn momentum(rule: SgdRule, p: &mut [f32], g: &[f32], v: &mut [f32]) {
-        for ((p, &g), v) in p.iter_mut().zip(g).zip(v) {
-            let change = rule.rate * rule.preparation.gradient(g);
-            *v = rule.momentum * *v - change;
-            *p = rule.preparation.parameter(*p) + *v;
-        }
-    }
-
-    fn nesterov(rule: SgdRule, p: &mut [f32], g: &[f32], v: &mut [f32]) {
-        for ((p, &g), v) in p.iter_mut().zip(g).zip(v) {
-            let change = rule.rate * rule.preparation.gradient(g);
-            *v = rule.momentum * *v - change;
-            *p = rule.preparation.parameter(*p) + (rule.momentum * *v - change);
-        }
-    }
-
-    fn adam(rule: AdamRule, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
-        for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-            let g = rule.preparation.gradient(g);
-            *m += (g - *m) * rule.mix_1;
-            *v += (g * g - *v) * rule.mix_2;
-            let change = rule.rate * *m / positive(v.sqrt() + rule.epsilon);
-            *p = rule.preparation.parameter(*p) - change;
-        }
-    }
-
-    fn adagrad(rule: AdagradRule, p: &mut [f32], g: &[f32], a: &mut [f32]) {
-        for ((p, &g), a) in p.iter_mut().zip(g).zip(a) {
-            let g = rule.preparation.gradient(g);
-            *a += g * g;
-            let change = rule.rate * g / positive(a.sqrt() + rule.epsilon);
-            *p = rule.preparation.parameter(*p) - change;
-        }
-    }
-
-    fn rms_prop_plain(rule: RmsPropRule, p: &mut [f32], g: &[f32], s: &mut [f32]) {
-        for ((p, &g), s) in p.iter_mut().zip(g).zip(s) {
-            *p = rule.preparation.parameter(*p) - rule.change(g, s);
-        }
-    }
-
-    fn rms_prop_momentum(
-        rule: RmsPropRule, p: &mut [f32], g: &[f32], s: &mut [f32], v: &mut [f32],
-    ) {
-        for (((p, &g), s), v) in p.iter_mut().zip(g).zip(s).zip(v) {
-            *v = rule.momentum * *v + rule.change(g, s);
-            *p = rule.preparation.parameter(*p) - *v;
-        }
-    }
-
-    fn rms_prop_centered(
-        rule: RmsPropRule, p: &mut [f32], g: &[f32], s: &mut [f32], a: &mut [f32],
-    ) {
-        for (((p, &g), s), a) in p.iter_mut().zip(g).zip(s).zip(a) {
-            *p = rule.preparation.parameter(*p) - rule.centered_change(g, s, a);
-        }
-    }
-
-    fn rms_prop_centered_momentum(
-        rule: RmsPropRule, p: &mut [f32], g: &[f32], s: &mut [f32], a: &mut [f32], v: &mut [f32],
-    ) {
-        for ((((p, &g), s), a), v) in p.iter_mut().zip(g).zip(s).zip(a).zip(v) {
-            *v = rule.momentum * *v + rule.centered_change(g, s, a);
-            *p = rule.preparation.parameter(*p) - *v;
-        }
-    }
-
-    fn ftrl_root(rule: FtrlRule, p: &mut [f32], g: &[f32], n: &mut [f32], z: &mut [f32]) {
-        for (((p, &g), n), z) in p.iter_mut().zip(g).zip(n).zip(z) {
-            rule.apply(p, g, n, z, f32::sqrt);
-        }
-    }
-
-    fn ftrl_power(rule: FtrlRule, p: &mut [f32], g: &[f32], n: &mut [f32], z: &mut [f32]) {
-        for (((p, &g), n), z) in p.iter_mut().zip(g).zip(n).zip(z) {
-            rule.apply(p, g, n, z, |n| n.powf(rule.power));
-        }
-    }
-
-    fn lion(rule: LionRule, p: &mut [f32], g: &[f32], m: &mut [f32]) {
-        for ((p, &g), m) in p.iter_mut().zip(g).zip(m) {
-            let g = rule.preparation.gradient(g);
-            let direction = sign(rule.beta_1 * *m + rule.mix_1 * g);
-            *p = rule.preparation.parameter(*p) - rule.rate * direction;
-            *m = rule.beta_2 * *m + rule.mix_2 * g;
-        }
-    }
-
-    fn lars(rule: LarsRule, p: &mut [f32], g: &[f32], v: &mut [f32]) {
-        for ((p, &g), v) in p.iter_mut().zip(g).zip(v) {
-            let decayed = rule.preparation.parameter(*p);
-            let direction = rule.preparation.gradient(g) + rule.weight_decay * decayed;
-            *v = rule.momentum * *v - rule.rate * direction;
-            *p = decayed + *v;
-        }
-    }
-
-    fn lamb_averages(
-        rule: LambRule, p: &[f32], g: &[f32], m: &mut [f32], v: &mut [f32],
-        p_sums: &mut [f64], u_sums: &mut [f64],
-    ) {
-        let blocks = p.chunks(BLOCK).zip(g.chunks(BLOCK));
-        let averages = m.chunks_mut(BLOCK).zip(v.chunks_mut(BLOCK));
-        let sums = p_sums.iter_mut().zip(u_sums);
-        for (((p, g), (m, v)), (p_sum, u_sum)) in blocks.zip(averages).zip(sums) {
-            let mut direction = [0.0; BLOCK];
-            let parts = direction.iter_mut().zip(p).zip(g).zip(m).zip(v);
-            for ((((u, &p), &g), m), v) in parts {
-                let g = rule.preparation.gradient(g);
-                *m += (g - *m) * rule.mix_1;
-                *v += (g * g - *v) * rule.mix_2;
-                *u = rule.direction(p, *m, *v);
-            }
-            *p_sum = sum_of_squares(p);
-            *u_sum = sum_of_squares(&direction);
-        }
-    }
-
-    fn lamb_step(rule: LambRule, rate: f32, p: &mut [f32], m: &[f32], v: &[f32]) {
-        for ((p, &m), &v) in p.iter_mut().zip(m).zip(v) {
-            *p -= rate * rule.direction(*p, m, v);
-        }
-    }
-
-    fn block_sums(preparation: Preparation, g: &[f32], sums: &mut [f64]) {
-        for (sum, block) in sums.iter_mut().zip(g.chunks(BLOCK)) {
-            let mut prepared = [0.0; BLOCK];
-            for (prepared, &g) in prepared.iter_mut().zip(block) {
-                *prepared = preparation.gradient(g);
-            }
-            *sum = sum_of_squares(&prepared);
-        }
-    }
-}
-
-impl RmsPropRule {
-    #[inline(always)]
-    fn change(self, g: f32, s: &mut f32) -> f32 {
-        let g = self.preparation.gradient(g);
-        *s = self.rho * *s + self.mix * (g * g);
-        self.rate * g / positive((*s + self.inner).sqrt() + self.outer)
-    }
-
-    #[inline(always)]
-    fn centered_change(self, g: f32, s: &mut f32, a: &mut f32) -> f32 {
-        let g = self.preparation.gradient(g);
-        *s = self.rho * *s + self.mix * (g * g);
-        *a = self.rho * *a + self.mix * g;
-        // A variance; rounding can leave it just below zero.
-        let variance = *s - *a * *a;
-        let variance = if variance < 0.0 { 0.0 } else { variance };
-        self.rate * g / positive((variance + self.inner).sqrt() + self.outer)
-    }
-}
-
-impl FtrlRule {
-    #[inline(always)]
-    fn apply(self, p: &mut f32, g: f32, n: &mut f32, z: &mut f32, root: impl Fn(f32) -> f32) {
-        let g = self.preparation.gradient(g);
-        let decayed = self.preparation.parameter(*p);
-        let before = root(*n);
-        *n += g * g;
-        let after = root(*n);
-        *z += g + self.shrinkage * decayed - (after - before) * self.slowness * decayed;
-        let excess = if *z > 0.0 {
-            self.l1 - *z
-        } else {
-            -self.l1 - *z
-        };
-        let moved = excess / (after * self.slowness + self.ridge);
-        *p = if z.abs() <= self.l1 { 0.0 } else { moved };
-    }
+    runs(len, move |block| {
+        spared.is_some_and(|spared| spared[block] != 0)
+    })
 }
 
 impl Update for Cpu {
-    fn sgd(&mut self, rule: SgdRule, p: &mut [f32], g: &[f32]) {
+    fn sgd(&mut self, rule: SgdRule, Weights { p, g, spared }: Weights<'_, Self>) {
         assert_eq!(p.len(), g.len(), "sgd: lengths differ");
-        sgd(rule, p, g);
-    }
-
-    fn sgd_momentum(&mut self, rule: SgdRule, p: &mut [f32], g: &[f32], v: &mut [f32]) {
-        same_lengths("sgd_momentum", p.len(), [g.len(), v.len()]);
-        match rule.nesterov {
-            true => nesterov(rule, p, g, v),
-            false => momentum(rule, p, g, v),
+        for (is_spared, run) in spared_runs("sgd", p.len(), spared) {
+            let preparation = rule.preparation.sparing(is_spared);
+            let rule = SgdRule {
+                preparation,
+                ..rule
+            };
+            sgd(rule, &mut p[run.clone()], &g[run]);
         }
     }
 
-    fn adam(&mut self, rule: AdamRule, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
-        same_lengths("adam", p.len(), [g.len(), m.len(), v.len()]);
-        adam(rule, p, g, m, v);
+    fn sgd_momentum(
+        &mut self,
+        rule: SgdRule,
+        Weights { p, g, spared }: Weights<'_, Self>,
+        v: &mut [f32],
+    ) {
+        same_lengths("sgd_momentum", p.len(), [g.len(), v.len()]);
+        for (is_spared, run) in spared_runs("sgd_momentum", p.len(), spared) {
+            let preparation = rule.preparation.sparing(is_spared);
+            let rule = SgdRule {
+                preparation,
+                ..rule
+            };
+            let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
+            match rule.nesterov {
+                true => nesterov(rule, p, g, &mut v[run]),
+                false => momentum(rule, p, g, &mut v[run]),
+            }
+        }
     }
 
-    fn adagrad(&mut self, rule: AdagradRule, p: &mut [f32], g: &[f32], a: &mut [f32]) {
+    fn adam(
+        &mut self,
+        rule: AdamRule,
+        Weights { p, g, spared }: Weights<'_, Self>,
+        m: &mut [f32],
+        v: &mut [f32],
+    ) {
+        same_lengths("adam", p.len(), [g.len(), m.len(), v.len()]);
+        for (is_spared, run) in spared_runs("adam", p.len(), spared) {
+            let preparation = rule.preparation.sparing(is_spared);
+            let rule = AdamRule {
+                preparation,
+                ..rule
+            };
+            let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
+            adam(rule, p, g, &mut m[run.clone()], &mut v[run]);
+        }
+    }
+
+    fn adagrad(
+        &mut self,
+        rule: AdagradRule,
+        Weights { p, g, spared }: Weights<'_, Self>,
+        a: &mut [f32],
+    ) {
         same_lengths("adagrad", p.len(), [g.len(), a.len()]);
-        adagrad(rule, p, g, a);
+        for (is_spared, run) in spared_runs("adagrad", p.len(), spared) {
+            let preparation = rule.preparation.sparing(is_spared);
+            let rule = AdagradRule {
+                preparation,
+                ..rule
+            };
+            let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
+            adagrad(rule, p, g, &mut a[run]);
+        }
     }
 
     fn rms_prop(
         &mut self,
         rule: RmsPropRule,
-        p: &mut [f32],
-        g: &[f32],
+        Weights { p, g, spared }: Weights<'_, Self>,
         s: &mut [f32],
-        a: Option<&mut [f32]>,
-        v: Option<&mut [f32]>,
+        mut a: Option<&mut [f32]>,
+        mut v: Option<&mut [f32]>,
     ) {
         let optional = |state: &Option<&mut [f32]>| state.as_ref().map_or(p.len(), |s| s.len());
         let lengths = [g.len(), s.len(), optional(&a), optional(&v)];
         same_lengths("rms_prop", p.len(), lengths);
-        match (a, v) {
-            (None, None) => rms_prop_plain(rule, p, g, s),
-            (None, Some(v)) => rms_prop_momentum(rule, p, g, s, v),
-            (Some(a), None) => rms_prop_centered(rule, p, g, s, a),
-            (Some(a), Some(v)) => rms_prop_centered_momentum(rule, p, g, s, a, v),
+        for (is_spared, run) in spared_runs("rms_prop", p.len(), spared) {
+            let preparation = rule.preparation.sparing(is_spared);
+            let rule = RmsPropRule {
+                preparation,
+                ..rule
+            };
+            let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
+            let s = &mut s[run.clone()];
+            let a = a.as_mut().map(|a| &mut a[run.clone()]);
+            let v = v.as_mut().map(|v| &mut v[run]);
+            match (a, v) {
+                (None, None) => rms_prop_plain(rule, p, g, s),
+                (None, Some(v)) => rms_prop_momentum(rule, p, g, s, v),
+                (Some(a), None) => rms_prop_centered(rule, p, g, s, a),
+                (Some(a), Some(v)) => rms_prop_centered_momentum(rule, p, g, s, a, v),
+            }
         }
     }
 
-    fn ftrl(&mut self, rule: FtrlRule, p: &mut [f32], g: &[f32], n: &mut [f32], z: &mut [f32]) {
+    fn ftrl(
+        &mut self,
+        rule: FtrlRule,
+        Weights { p, g, spared }: Weights<'_, Self>,
+        n: &mut [f32],
+        z: &mut [f32],
+    ) {
         same_lengths("ftrl", p.len(), [g.len(), n.len(), z.len()]);
-        match rule.power == 0.5 {
-            true => ftrl_root(rule, p, g, n, z),
-            false => ftrl_power(rule, p, g, n, z),
+        for (is_spared, run) in spared_runs("ftrl", p.len(), spared) {
+            let preparation = rule.preparation.sparing(is_spared);
+            let rule = FtrlRule {
+                preparation,
+                ..rule
+            };
+            let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
+            let (n, z) = (&mut n[run.clone()], &mut z[run]);
+            match rule.power == 0.5 {
+                true => ftrl_root(rule, p, g, n, z),
+                false => ftrl_power(rule, p, g, n, z),
+            }
         }
     }
 
-    fn lion(&mut self, rule: LionRule, p: &mut [f32], g: &[f32], m: &mut [f32]) {
+    fn lion(&mut self, rule: LionRule, Weights { p, g, spared }: Weights<'_, Self>, m: &mut [f32]) {
         same_lengths("lion", p.len(), [g.len(), m.len()]);
-        lion(rule, p, g, m);
+        for (is_spared, run) in spared_runs("lion", p.len(), spared) {
+            let preparation = rule.preparation.sparing(is_spared);
+            let rule = LionRule {
+                preparation,
+                ..rule
+            };
+            let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
+            lion(rule, p, g, &mut m[run]);
+        }
     }
 
-    fn lars(&mut self, rule: LarsRule, p: &mut [f32], g: &[f32], v: &mut [f32]) {
+    fn lars(
+        &mut self,
+        rule: LarsRule,
+        Weights { p, g, spared }: Weights<'_, Self>,
+        rates: &[f32],
+        v: &mut [f32],
+    ) {
         same_lengths("lars", p.len(), [g.len(), v.len()]);
-        lars(rule, p, g, v);
+        same_lengths("lars' rates", p.len().div_ceil(BLOCK), [rates.len()]);
+        for (is_spared, run) in spared_runs("lars", p.len(), spared) {
+            let rule = LarsRule {
+                preparation: rule.preparation.sparing(is_spared),
+                weight_decay: if is_spared { 0.0 } else { rule.weight_decay },
+                ..rule
+            };
+            let rates = &rates[run.start / BLOCK..run.end.div_ceil(BLOCK)];
+            let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
+            let v = &mut v[run];
+            for (rate, run) in runs(p.len(), |block| rates[block].to_bits()) {
+                let (p, g, v) = (&mut p[run.clone()], &g[run.clone()], &mut v[run]);
+                lars(rule, f32::from_bits(rate), p, g, v);
+            }
+        }
     }
 
     fn lamb_averages(
         &mut self,
         rule: LambRule,
-        p: &[f32],
-        g: &[f32],
+        Weights { p, g, spared }: Weights<'_, Self>,
         m: &mut [f32],
         v: &mut [f32],
         p_sums: &mut [f64],
@@ -329,12 +251,59 @@ impl Update for Cpu {
         same_lengths("lamb_averages", p.len(), [g.len(), m.len(), v.len()]);
         let blocks = p.len().div_ceil(BLOCK);
         same_lengths("lamb_averages' sums", blocks, [p_sums.len(), u_sums.len()]);
-        lamb_averages(rule, p, g, m, v, p_sums, u_sums);
+        for (is_spared, run) in spared_runs("lamb_averages", p.len(), spared) {
+            let blocks = run.start / BLOCK..run.end.div_ceil(BLOCK);
+            lamb_averages(
+                rule.sparing(is_spared),
+                &p[run.clone()],
+                &g[run.clone()],
+                &mut m[run.clone()],
+                &mut v[run],
+                &mut p_sums[blocks.clone()],
+                &mut u_sums[blocks],
+            );
+        }
     }
 
-    fn lamb_step(&mut self, rule: LambRule, rate: f32, p: &mut [f32], m: &[f32], v: &[f32]) {
+    fn lamb_step(
+        &mut self,
+        rule: LambRule,
+        Weights { p, spared, .. }: Weights<'_, Self>,
+        rates: &[f32],
+        m: &[f32],
+        v: &[f32],
+    ) {
         same_lengths("lamb_step", p.len(), [m.len(), v.len()]);
-        lamb_step(rule, rate, p, m, v);
+        same_lengths("lamb_step's rates", p.len().div_ceil(BLOCK), [rates.len()]);
+        for (is_spared, run) in spared_runs("lamb_step", p.len(), spared) {
+            let rule = rule.sparing(is_spared);
+            let rates = &rates[run.start / BLOCK..run.end.div_ceil(BLOCK)];
+            let (p, m, v) = (&mut p[run.clone()], &m[run.clone()], &v[run]);
+            for (rate, run) in runs(p.len(), |block| rates[block].to_bits()) {
+                let (m, v) = (&m[run.clone()], &v[run.clone()]);
+                lamb_step(rule, f32::from_bits(rate), &mut p[run], m, v);
+            }
+        }
+    }
+
+    fn trust_rates(
+        &mut self,
+        rule: TrustRule,
+        tensors: &[u32],
+        p_sums: &[f64],
+        u_sums: &[f64],
+        rates: &mut [f32],
+    ) {
+        same_lengths("trust_rates", rates.len(), [p_sums.len(), u_sums.len()]);
+        for &[first, end, is_spared] in tensors.as_chunks().0 {
+            let blocks = first as usize..end as usize;
+            let norm = |sums: &[f64]| sum_of_blocks(&sums[blocks.clone()]).sqrt();
+            let rate = match is_spared {
+                0 => rule.rate(norm(p_sums), norm(u_sums)),
+                _ => rule.rate,
+            };
+            rates[blocks].fill(rate as f32);
+        }
     }
 
     fn block_sums_of_squares(&mut self, preparation: Preparation, g: &[f32], sums: &mut [f64]) {

@@ -12,12 +12,14 @@ const PREPARATION: Preparation = Preparation {
 type Kernel = fn(&mut [f32], &[f32], [&mut [f32]; 3]);
 
 const KERNELS: &[(&str, Kernel)] = &[
-    ("sgd", |p, g, _| Cpu::new().sgd(sgd_rule(false), p, g)),
+    ("sgd", |p, g, _| {
+        Cpu::new().sgd(sgd_rule(false), Weights::decayed(p, g))
+    }),
     ("momentum", |p, g, [v, ..]| {
-        Cpu::new().sgd_momentum(sgd_rule(false), p, g, v);
+        Cpu::new().sgd_momentum(sgd_rule(false), Weights::decayed(p, g), v);
     }),
     ("nesterov", |p, g, [v, ..]| {
-        Cpu::new().sgd_momentum(sgd_rule(true), p, g, v);
+        Cpu::new().sgd_momentum(sgd_rule(true), Weights::decayed(p, g), v);
     }),
     ("adam", |p, g, [m, v, _]| {
         let rule = AdamRule {
@@ -27,7 +29,7 @@ const KERNELS: &[(&str, Kernel)] = &[
             mix_2: 0.001,
             epsilon: 1e-7,
         };
-        Cpu::new().adam(rule, p, g, m, v);
+        Cpu::new().adam(rule, Weights::decayed(p, g), m, v);
     }),
     ("adagrad", |p, g, [a, ..]| {
         let rule = AdagradRule {
@@ -35,16 +37,16 @@ const KERNELS: &[(&str, Kernel)] = &[
             rate: 0.01,
             epsilon: 1e-7,
         };
-        Cpu::new().adagrad(rule, p, g, a);
+        Cpu::new().adagrad(rule, Weights::decayed(p, g), a);
     }),
     ("rms_prop", |p, g, [s, a, v]| {
-        Cpu::new().rms_prop(RMS_PROP, p, g, s, Some(a), Some(v));
+        Cpu::new().rms_prop(RMS_PROP, Weights::decayed(p, g), s, Some(a), Some(v));
     }),
     ("ftrl", |p, g, [n, z, _]| {
-        Cpu::new().ftrl(ftrl_rule(0.5), p, g, n, z)
+        Cpu::new().ftrl(ftrl_rule(0.5), Weights::decayed(p, g), n, z)
     }),
     ("ftrl, other power", |p, g, [n, z, _]| {
-        Cpu::new().ftrl(ftrl_rule(0.7), p, g, n, z);
+        Cpu::new().ftrl(ftrl_rule(0.7), Weights::decayed(p, g), n, z);
     }),
     ("lion", |p, g, [m, ..]| {
         let rule = LionRule {
@@ -55,16 +57,16 @@ const KERNELS: &[(&str, Kernel)] = &[
             beta_2: 0.99,
             mix_2: 0.01,
         };
-        Cpu::new().lion(rule, p, g, m);
+        Cpu::new().lion(rule, Weights::decayed(p, g), m);
     }),
     ("lars", |p, g, [v, ..]| {
         let rule = LarsRule {
             preparation: PREPARATION,
-            rate: 0.01,
             momentum: 0.9,
             weight_decay: 0.1,
         };
-        Cpu::new().lars(rule, p, g, v);
+        let rates = vec![0.01; p.len().div_ceil(BLOCK)];
+        Cpu::new().lars(rule, Weights::decayed(p, g), &rates, v);
     }),
     ("lamb", |p, g, [m, v, _]| {
         let rule = LambRule {
@@ -78,8 +80,10 @@ const KERNELS: &[(&str, Kernel)] = &[
         };
         let blocks = p.len().div_ceil(BLOCK);
         let (mut p_sums, mut u_sums) = (vec![0.0; blocks], vec![0.0; blocks]);
-        Cpu::new().lamb_averages(rule, p, g, m, v, &mut p_sums, &mut u_sums);
-        Cpu::new().lamb_step(rule, 0.01, p, m, v);
+        let rates = vec![0.01; blocks];
+        let weights = Weights::decayed(&mut *p, g);
+        Cpu::new().lamb_averages(rule, weights, m, v, &mut p_sums, &mut u_sums);
+        Cpu::new().lamb_step(rule, Weights::decayed(p, g), &rates, m, v);
     }),
 ];
 
