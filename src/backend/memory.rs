@@ -189,6 +189,14 @@ impl Fence {
     pub const PAST: Self = Self(0);
 }
 
+/// A copy to the host, one of several that [`Memory::collect`] makes together.
+pub enum Download<'a, B: Memory> {
+    /// Of doubles.
+    F64(B::View<'a, f64>, &'a mut [f64]),
+    /// Of whole numbers or bit patterns.
+    U32(B::View<'a, u32>, &'a mut [u32]),
+}
+
 /// Buffers, slices and copies. Lengths and ranges are in elements, never bytes.
 ///
 /// A clone is another handle on the same device and the same queue of work.
@@ -274,6 +282,13 @@ pub trait Memory: Clone + Sized + Send + 'static {
 
     /// Copies values out to the host, after all queued work. Lengths must be equal.
     fn download<T: Element>(&mut self, from: Self::View<'_, T>, to: &mut [T]);
+
+    /// Copies values out to the host, after all queued work, waits once for all of it, and reports the first
+    /// failure among it. Lengths must be equal.
+    fn collect<const N: usize>(
+        &mut self,
+        downloads: [Download<'_, Self>; N],
+    ) -> Result<(), BackendError>;
 
     /// Copies within the device. Lengths must be equal.
     fn copy<T: Element>(&mut self, from: Self::View<'_, T>, to: Self::ViewMut<'_, T>);

@@ -27,7 +27,7 @@ pub use fixed_point::FixedPoint;
 pub use lookup::{Bag, COLUMN, Column, Combiner, Field, Lookup};
 pub use loss::{Compared, Loss, Losses};
 pub use matmul::{Form, Matmul, MatmulCall, MatmulChoice, MatmulShape, TimedMatmul};
-pub use memory::{BackendError, Element, Fence, Memory, Region, RegionOwner};
+pub use memory::{BackendError, Download, Element, Fence, Memory, Region, RegionOwner};
 pub use normalization::{Affine, Normalize, Normalized};
 pub use pooling::{Pool, PoolGeometry, Pooling};
 pub use precision::Precision;

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::reducer::{Job, Reducer};
-use crate::backend::{Accumulate, Backend, Region, View};
+use crate::backend::{Accumulate, Backend, Download, Region, View};
 use crate::comm::Span;
 
 /// Bits of a fixed-point sum that hold the sign and one spare.
@@ -141,9 +141,9 @@ impl<B: Backend> ExactSums<B> {
         }
     }
 
-    /// Bit patterns of the largest magnitudes on this rank.
-    pub(super) fn magnitudes(&mut self, queue: &mut B, out: &mut [u32]) {
-        queue.download(B::view(&self.magnitudes), out);
+    /// The way to the host of bit patterns of the largest magnitudes on this rank.
+    pub(super) fn magnitudes<'a>(&'a self, out: &'a mut [u32]) -> Download<'a, B> {
+        Download::U32(B::view(&self.magnitudes), out)
     }
 
     /// The scales the sums are made with, one per range.

@@ -12,7 +12,7 @@ use half::bf16;
 
 use super::exact::Scales;
 use super::reducer::{Job, Reducer};
-use crate::backend::{Accumulate, Backend, Region, View, ViewMut};
+use crate::backend::{Accumulate, Backend, Download, Region, View, ViewMut};
 use crate::comm::{CommError, ReduceMode, Span};
 use crate::params::{ALIGNMENT, GradSink, Layout, buckets, partition};
 
@@ -184,10 +184,10 @@ impl<B: Backend> Reduction<B> {
         missing.map(|(tensor, _)| tensor.name.as_str())
     }
 
-    /// Bit patterns of the largest magnitudes of this rank's gradients, one per tensor: of its sums
-    /// over micro-batches, or where sums are exact of what it adds up.
-    pub fn magnitudes(&mut self, out: &mut [u32]) {
-        self.queue.download(B::view(&self.magnitudes), out);
+    /// The way to the host of bit patterns of the largest magnitudes of this rank's gradients, one per
+    /// tensor: of its sums over micro-batches, or where sums are exact of what it adds up.
+    pub fn magnitudes<'a>(&'a self, out: &'a mut [u32]) -> Download<'a, B> {
+        Download::U32(B::view(&self.magnitudes), out)
     }
 
     /// Whether sums of these magnitudes, over all ranks, have to be made again with other scales.

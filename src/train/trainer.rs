@@ -13,7 +13,7 @@ use super::reducer::{Job, Reducer};
 use super::reduction::{Reduction, ReductionOptions};
 use super::tables::Table;
 use super::{Scales, TrainError, TrainerOptions};
-use crate::backend::{Backend, Region, View};
+use crate::backend::{Backend, Download, Region, View};
 use crate::comm::Span;
 use crate::data::Share;
 use crate::layers::{Context, Mode};
@@ -282,17 +282,17 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         Ok(())
     }
 
-    /// Sends what is not a gradient behind the last bucket. Here the host waits for the device, and learns
-    /// of what failed there.
+    /// Sends what is not a gradient behind the last bucket. Here the host waits for the device, the only
+    /// time in a step but for the norms that clipping asks for, and learns of what failed there.
     fn hand_over_board(&mut self, share: &Share) -> Result<(), TrainError> {
         let used = 0..share.micro_batches().len() * REPORT;
         let reports = &mut self.host_reports[used.clone()];
         let device = B::slice(B::view(&self.reports), used);
-        self.backend.download(device, reports);
-        self.reduction.magnitudes(&mut self.gradient_magnitudes);
-        self.moving
-            .magnitudes(&mut self.backend, &mut self.state_magnitudes);
-        self.backend.synchronize()?;
+        self.backend.collect([
+            Download::F64(device, reports),
+            self.reduction.magnitudes(&mut self.gradient_magnitudes),
+            self.moving.magnitudes(&mut self.state_magnitudes),
+        ])?;
         for (slot, report) in reports.as_chunks().0.iter().enumerate() {
             let report = self.loss_scaling.unscaled(*report);
             self.board.write_report(slot, report);

@@ -352,6 +352,42 @@ fn steps_of_a_known_shape_make_nothing_anew_by_faults() {
 }
 
 #[test]
+fn a_step_waits_once_for_the_device_by_faults() {
+    // With moving statistics, whose magnitudes are looked at too; and rules whose norms are of tensors.
+    let layers = r#"model.layers=["flatten",{kind="dense",units=8},"batch_normalization",{kind="dense",units=3}]"#;
+    let run = Run::new((1, "staged"));
+    let waits = |steps: u32, more: &[&str]| {
+        let steps = format!("train.steps={steps}");
+        let options = [
+            "--set",
+            &steps,
+            "--set",
+            layers,
+            "--set",
+            "train.checkpoint_every=0",
+        ];
+        let calls = run.calls(&[&options[..], more].concat());
+        let waits = |name: &&String| {
+            let is_copy = name.starts_with("cuMemcpy") && !name.ends_with("Async");
+            is_copy || ["cuStreamSynchronize", "cuCtxSynchronize"].contains(&name.as_str())
+        };
+        calls.iter().filter(waits).count()
+    };
+    let values = ["--set", "train.clip={value=1.0}"];
+    let with = |more: &'static str| [&values[..], &["--set", more]].concat();
+    for (more, expected) in [
+        (values.to_vec(), 1),
+        (with("train.optimizer={kind=\"lamb\"}"), 1),
+        (with("train.precision=f16"), 1),
+        // The norm decides how gradients are scaled.
+        (vec!["--set", "train.clip={global_norm=1.0}"], 2),
+    ] {
+        let of_4_more = waits(8, &more) - waits(4, &more);
+        assert_eq!(of_4_more, 4 * expected, "{more:?}");
+    }
+}
+
+#[test]
 fn damaged_kernels_are_compiled_again_by_faults() {
     let run = Run::new((1, "staged"));
     let cache = tempfile::tempdir().unwrap();

@@ -23,7 +23,7 @@ pub(crate) use fixed_point::has_avx512;
 pub(crate) use fixed_point::power_of_two;
 pub use instructions::InstructionSet;
 
-use super::{BackendError, Element, Fence, Memory, Precision, Region};
+use super::{BackendError, Download, Element, Fence, Memory, Precision, Region};
 
 /// One CPU thread that stands in for a device.
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +161,19 @@ impl Memory for Cpu {
 
     fn download<T: Element>(&mut self, from: &[T], to: &mut [T]) {
         to.copy_from_slice(from);
+    }
+
+    fn collect<const N: usize>(
+        &mut self,
+        downloads: [Download<'_, Self>; N],
+    ) -> Result<(), BackendError> {
+        for download in downloads {
+            match download {
+                Download::F64(from, to) => to.copy_from_slice(from),
+                Download::U32(from, to) => to.copy_from_slice(from),
+            }
+        }
+        Ok(())
     }
 
     fn copy<T: Element>(&mut self, from: &[T], to: &mut [T]) {

@@ -9,7 +9,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUevent_flags, 
 
 use super::kernels::Functions;
 use super::packed::Room;
-use super::pinned::Staging;
+use super::pinned::{Landing, Staging};
 use super::queue::Queue;
 use crate::backend::{BackendError, Fence, Precision};
 
@@ -38,6 +38,7 @@ pub(super) struct Device {
     /// Kernels that the compute stream is to be given.
     queue: Mutex<Queue>,
     pub(super) staging: Mutex<Staging>,
+    pub(super) landing: Mutex<Landing>,
     /// [`SCRATCH_BYTES`] of memory for the compute stream.
     pub(super) scratch: sys::CUdeviceptr,
     /// For packed operands of one product on the compute stream.
@@ -158,6 +159,7 @@ impl Device {
             functions: Functions::new(),
             queue: Mutex::new(Queue::new()),
             staging: Mutex::new(Staging::new()),
+            landing: Mutex::new(Landing::new()),
             scratch: allocate(ordinal, "scratch", SCRATCH_BYTES)?,
             room: Mutex::new(Room::new()),
             released: AtomicU64::new(0),
@@ -299,6 +301,9 @@ impl Drop for Device {
             self.functions.unload();
             if let Ok(staging) = self.staging.get_mut() {
                 staging.free();
+            }
+            if let Ok(landing) = self.landing.get_mut() {
+                landing.free();
             }
             let _ = result::free_sync(self.scratch);
             if let Ok(room) = self.room.get_mut() {

@@ -49,7 +49,7 @@ use self::device::{Device, SCRATCH_BYTES};
 use self::kernels::Kernel;
 use self::launch::Grid;
 use self::packed::Multiplier;
-use super::{BackendError, Element, Fence, Memory, Precision, Region};
+use super::{BackendError, Download, Element, Fence, Memory, Precision, Region};
 
 /// A handle on one GPU: its memory and its queue of work.
 #[derive(Debug, Clone)]
@@ -295,6 +295,20 @@ impl Memory for Cuda {
         self.device.synchronize();
     }
 
+    fn collect<const N: usize>(
+        &mut self,
+        downloads: [Download<'_, Self>; N],
+    ) -> Result<(), BackendError> {
+        let mut parts = downloads.map(|download| match download {
+            Download::F64(from, to) => from.bytes_to(to),
+            Download::U32(from, to) => from.bytes_to(to),
+        });
+        let landing = self.device.landing.lock();
+        let mut landing = landing.unwrap_or_else(PoisonError::into_inner);
+        landing.collect(&self.device, &mut parts);
+        self.device.take_failure().map_or(Ok(()), Err)
+    }
+
     fn copy<T: Element>(&mut self, from: View<'_, T>, to: ViewMut<'_, T>) {
         assert_eq!(from.len, to.len, "copy of another length");
         let kernel = by_size::<T>([Kernel::Copy16, Kernel::Copy32, Kernel::Copy64]);
@@ -342,6 +356,14 @@ impl Memory for Cuda {
             "cuda {} {compiler} {packed}{library}",
             self.device.capability
         )
+    }
+}
+
+impl<T: Element> View<'_, T> {
+    /// What a copy of all of it to the host is from and to.
+    fn bytes_to<'a>(&self, to: &'a mut [T]) -> (CUdeviceptr, &'a mut [u8]) {
+        assert_eq!(self.len, to.len(), "download of another length");
+        (self.pointer, bytemuck::cast_slice_mut(to))
     }
 }
 

@@ -88,6 +88,87 @@ impl Staging {
     }
 }
 
+/// Pinned memory where copies to the host land that are waited for together.
+pub(super) struct Landing {
+    /// Null where there is none.
+    start: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: memory, used under the device's mutex.
+unsafe impl Send for Landing {}
+
+impl Landing {
+    pub(super) fn new() -> Self {
+        Self {
+            start: std::ptr::null_mut(),
+            bytes: 0,
+        }
+    }
+
+    /// Copies from device memory to the host, behind what the compute stream of `device` has been given,
+    /// and waits once for all of it.
+    pub(super) fn collect(&mut self, device: &Device, parts: &mut [(sys::CUdeviceptr, &mut [u8])]) {
+        device.flush();
+        let bytes = parts.iter().map(|(_, to)| to.len()).sum();
+        if !self.reserve(device, bytes) {
+            return device.synchronize();
+        }
+        // SAFETY: so many bytes are there, initialised, and nobody else's.
+        let mut rest = unsafe { std::slice::from_raw_parts_mut(self.start, bytes) };
+        for (from, to) in &*parts {
+            let (landing, behind) = rest.split_at_mut(to.len());
+            rest = behind;
+            if !landing.is_empty() {
+                // SAFETY: the caller's view covers so many bytes, and the landing is read behind the wait.
+                device.check("cuMemcpyDtoHAsync", unsafe {
+                    result::memcpy_dtoh_async(landing, *from, device.compute)
+                });
+            }
+        }
+        device.synchronize();
+        // SAFETY: as above; the copies are over.
+        let mut rest = unsafe { std::slice::from_raw_parts(self.start, bytes) };
+        for (_, to) in parts {
+            let (landed, behind) = rest.split_at(to.len());
+            rest = behind;
+            to.copy_from_slice(landed);
+        }
+    }
+
+    /// Whether there are so many bytes, which are never none.
+    fn reserve(&mut self, device: &Device, bytes: usize) -> bool {
+        if self.start.is_null() || bytes > self.bytes {
+            let bytes = bytes.max(1);
+            // SAFETY: nothing is on its way to what there was; a context is bound. What is new is initialised.
+            let made = unsafe {
+                self.free();
+                result::malloc_host(bytes, 0).map(|start| {
+                    start.cast::<u8>().write_bytes(0, bytes);
+                    start.cast()
+                })
+            };
+            match made {
+                Ok(start) => *self = Self { start, bytes },
+                Err(error) => return device.check("cuMemHostAlloc", Err(error)),
+            }
+        }
+        true
+    }
+
+    /// Gives the memory back.
+    ///
+    /// # Safety
+    /// The device's context is bound, and nothing is on its way here.
+    pub(super) unsafe fn free(&mut self) {
+        if !self.start.is_null() {
+            // SAFETY: made in `reserve`, and freed once.
+            let _ = unsafe { result::free_host(self.start.cast()) };
+        }
+        *self = Self::new();
+    }
+}
+
 impl Slot {
     fn new() -> Result<Self, DriverError> {
         let copied = result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
