@@ -98,8 +98,16 @@ impl RunFolder {
         remove_files(&folder.events(), |_| false)?;
         remove(&folder.metrics_path())?;
         remove(&folder.config_path())?;
-        write_atomically(&folder.config_path(), config.as_bytes())?;
+        folder.write_config(config)?;
         Ok(folder)
+    }
+
+    /// Replaces the resolved configuration.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_config(&self, config: &str) -> Result<(), FileError> {
+        write_atomically(&self.config_path(), config.as_bytes())
     }
 
     /// A run, to read.

@@ -387,7 +387,11 @@ impl Session {
     ) -> Result<Log, TrainError> {
         let step = checkpoint.map_or(0, Checkpoint::step);
         let metrics = match self.begin {
-            Begin::Resume(_) => MetricsWriter::resume(&folder.metrics_path(), step)?,
+            Begin::Resume(_) => {
+                // Whoever reads the run finds its data where they lie now.
+                folder.write_config(&self.config.to_toml())?;
+                MetricsWriter::resume(&folder.metrics_path(), step)?
+            }
             Begin::New(_) => MetricsWriter::append(&folder.metrics_path())?,
         };
         let per_epoch = self.config.sampler(&data.train).steps_per_epoch();

@@ -240,6 +240,45 @@ fn a_run_of_csv_files_is_read_without_its_training_data() {
     assert!(inspected.contains("6 parameters"), "{inspected}");
 }
 
+#[test]
+fn a_run_that_was_moved_and_resumed_is_read_where_its_data_lie_now() {
+    let folder = trained();
+    let folder = folder.path();
+    fs::create_dir(folder.join("moved")).unwrap();
+    for name in ["train.csv", "test.csv", "runs/two"] {
+        let to = Path::new(name).file_name().unwrap();
+        fs::rename(folder.join(name), folder.join("moved").join(to)).unwrap();
+    }
+    let config = || fs::read_to_string(folder.join("moved/two/config.toml")).unwrap();
+    let before = config();
+    let resume = |more: &[&'static str]| {
+        let paths = [
+            "--set",
+            "data.train=moved/train.csv",
+            "--set",
+            "data.test=moved/test.csv",
+        ];
+        [&["train", "moved/two", "--resume"], &paths[..], more].concat()
+    };
+    // What is refused changes nothing.
+    failure(
+        folder,
+        &resume(&["--set", "model.layers.0.activation=relu"]),
+    );
+    assert_eq!(config(), before);
+    output(folder, &resume(&["--more-steps", "1"]));
+    output(folder, &["evaluate", "moved/two"]);
+    output(
+        folder,
+        &["train", "moved/two", "--resume", "--more-steps", "1"],
+    );
+    let old = folder.join("train.csv").display().to_string();
+    assert!(
+        before.contains(&old) && !config().contains(&old),
+        "{before}"
+    );
+}
+
 /// Writes images of 2 x 2 bytes, whose class is whether the first is bright.
 fn write_images(folder: &Path, split: &str, count: u8) {
     let header = |kind: u8, sizes: &[u32]| {
