@@ -49,7 +49,11 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     name.push(path.file_name().unwrap_or_default());
     name.push(".partial");
     let partial = path.with_file_name(name);
-    write_durably(&partial, |file| file.write_all(contents))?;
+    // Whoever reads the error has named the file, not what it is written as.
+    write_durably(&partial, |file| file.write_all(contents)).map_err(|error| FileError {
+        path: path.to_owned(),
+        ..error
+    })?;
     fs::rename(&partial, path).map_err(|error| {
         // What could not take its place is of no use.
         let _ = fs::remove_file(&partial);

@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::outputs::refuse_own_files;
-use super::{ExportArguments, Failure};
+use super::{ExportArguments, Failure, outputs};
 use crate::backend::Precision;
-use crate::checkpoint::write_atomically;
 use crate::config::{CustomModels, ExportFormat};
 use crate::train::{Run, export_onnx};
 
@@ -16,13 +14,13 @@ pub(super) fn run(arguments: &ExportArguments, models: &CustomModels) -> Result<
         Some(output) => output.clone(),
         None => default_output(&run, arguments.format),
     };
-    refuse_own_files(&run.folder, "--output", &output)?;
+    outputs::check(&run, ("--output", &output), Some(arguments.format))?;
     let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
     let contents = match arguments.format {
         ExportFormat::Onnx => export_onnx(&run.config, &checkpoint)?,
         ExportFormat::Safetensors => checkpoint.weights()?,
     };
-    write_atomically(&output, &contents)?;
+    outputs::write(&output, &contents)?;
     let from = checkpoint.folder().display();
     tracing::info!("{} as {} in {}", from, arguments.format, output.display());
     let precision = run.config.train.precision;

@@ -210,10 +210,11 @@ pub struct PredictArguments {
     /// Rows as the training data has them, in any format; labels are not needed.
     #[arg(long, value_name = "PATH")]
     pub input: PathBuf,
-    /// Where the predictions go [default: standard output].
+    /// Where the predictions go; - is the standard output, the default.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Also writes the rows as an exported model takes them: a numpy array of f32, [rows, inputs].
+    /// Also writes the rows as an exported model takes them: a numpy array of f32, [rows, inputs]; - is
+    /// the standard output.
     #[arg(long, value_name = "FILE")]
     pub encoded: Option<PathBuf>,
     /// A JSON object for each row, under TensorFlow's names, instead of CSV.
@@ -232,7 +233,8 @@ pub struct ExportArguments {
     /// What is written: onnx, the model with its weights, or safetensors, the weights by name.
     #[arg(long, value_name = "NAME")]
     pub format: ExportFormat,
-    /// Where it goes [default: model.onnx or model.safetensors in the run's folder].
+    /// Where it goes, - being the standard output [default: model.onnx or model.safetensors in the run's
+    /// folder].
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Which checkpoint, such as step-120 [default: the newest whole one].

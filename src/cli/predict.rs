@@ -1,14 +1,10 @@
 //! `ringstep predict`.
 
-use std::fs;
-use std::path::Path;
-
-use super::outputs::refuse_own_files;
+use super::outputs::{self, is_among, is_same, is_standard, refusal};
 use super::predictions::{write_json, write_predictions};
 use super::{Failure, PredictArguments, show};
-use crate::checkpoint::write_atomically;
 use crate::config::CustomModels;
-use crate::data::{files, to_npy};
+use crate::data::to_npy;
 use crate::models::Model;
 use crate::train::Run;
 
@@ -38,7 +34,7 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
     if let Some(path) = &arguments.encoded {
         let rows = run.config.load_inputs(&arguments.input, trained)?;
         let dimensions = [&[rows.rows], &rows.shape.0[..]].concat();
-        write_atomically(path, &to_npy(&dimensions, &rows.features))?;
+        outputs::write(path, &to_npy(&dimensions, &rows.features))?;
     }
     let mut text = Vec::new();
     match arguments.json {
@@ -46,7 +42,7 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
         false => write_predictions(&mut text, &trained.targets, width, &outputs)?,
     }
     match &arguments.output {
-        Some(path) => write_atomically(path, &text)?,
+        Some(path) => outputs::write(path, &text)?,
         None => show(&text)?,
     }
     Ok(())
@@ -56,39 +52,20 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
 /// other.
 fn refuse_to_overwrite(run: &Run, arguments: &PredictArguments) -> Result<(), Failure> {
     let (output, encoded) = (&arguments.output, &arguments.encoded);
-    let refusal = |flag: &str, path: &Path, problem: &str| {
-        let path = path.display();
-        Err(format!("{flag} {path} {problem}; name another file, or it would be lost").into())
-    };
-    // One that cannot be found is told of where it is read.
-    let inputs = files::find(std::slice::from_ref(&arguments.input)).unwrap_or_default();
     for (flag, path) in [("--output", output), ("--encoded", encoded)] {
         let Some(path) = path else { continue };
-        refuse_own_files(&run.folder, flag, path)?;
-        let Ok(to) = fs::canonicalize(path) else {
-            continue;
-        };
-        for input in &inputs {
-            let input = fs::canonicalize(input);
-            if input.is_ok_and(|from| from == to) {
-                return refusal(flag, path, "is the input");
-            }
+        if is_among(std::slice::from_ref(&arguments.input), path) {
+            return refusal(flag, path, "is the input");
         }
+        outputs::check(run, (flag, path), None)?;
     }
     match (encoded, output) {
+        (Some(encoded), None) if is_standard(encoded) => {
+            refusal("--encoded", encoded, "takes the predictions")
+        }
         (Some(encoded), Some(output)) if is_same(encoded, output) => {
             refusal("--encoded", encoded, "takes the predictions")
         }
         _ => Ok(()),
     }
-}
-
-/// Whether both name one file, which need not be there.
-fn is_same(a: &Path, b: &Path) -> bool {
-    let place = |path: &Path| {
-        let folder = path.parent().filter(|folder| *folder != Path::new(""));
-        let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")));
-        Some((folder.ok()?, path.file_name()?.to_owned()))
-    };
-    place(a).is_some() && place(a) == place(b)
 }

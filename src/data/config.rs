@@ -219,6 +219,21 @@ impl Source {
             Self::Program => Format::Program,
         }
     }
+
+    /// Paths and patterns of all that both splits are read from.
+    pub(crate) fn paths(&self) -> Vec<&PathBuf> {
+        match self {
+            Self::Columns(columns) => columns.train.iter().chain(&columns.test).collect(),
+            Self::Arrays(arrays) => {
+                let pairs = std::iter::once(&arrays.train).chain(&arrays.test);
+                pairs
+                    .flat_map(|pair| [&pair.features, &pair.labels])
+                    .collect()
+            }
+            Self::Images(images) => std::iter::once(&images.train).chain(&images.test).collect(),
+            Self::Program => Vec::new(),
+        }
+    }
 }
 
 impl DataConfig {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::DataError;
+use super::{DataError, numpy};
 
 /// First bytes of a gzip file.
 pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -45,6 +45,20 @@ pub(crate) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
         }
     }
     Ok(files)
+}
+
+/// The files that paths and patterns name, without those that are not there: of an array in an archive, the
+/// archive.
+pub(crate) fn present(patterns: &[PathBuf]) -> Vec<PathBuf> {
+    let found = patterns
+        .iter()
+        .filter_map(|pattern| find(std::slice::from_ref(pattern)).ok());
+    let file = |path: PathBuf| numpy::archive_of(&path).map_or(path.clone(), Path::to_owned);
+    found
+        .flatten()
+        .map(file)
+        .filter(|path| path.exists())
+        .collect()
 }
 
 fn is_pattern(path: &Path) -> bool {

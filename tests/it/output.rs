@@ -159,6 +159,122 @@ fn the_rows_that_are_predicted_are_kept() {
 }
 
 #[test]
+fn what_a_run_has_and_reads_is_kept() {
+    let folder = trained();
+    let folder = folder.path();
+    let export = ["export", "runs/two", "--format", "onnx"];
+    output(folder, &export);
+    output(folder, &["export", "runs/two", "--format", "safetensors"]);
+    fs::write(folder.join("x.csv"), "a,b\n1,2\n").unwrap();
+    let predict = ["predict", "runs/two", "--input", "x.csv"];
+    let (both, onnx) = (&["--output", "--encoded"][..], &["--output"][..]);
+    for (command, flags, path, problem) in [
+        (
+            &predict[..],
+            both,
+            "train.csv",
+            "is what the run learns from or is tested on",
+        ),
+        (
+            &predict,
+            both,
+            "runs/../test.csv",
+            "is what the run learns from or is tested on",
+        ),
+        (&predict, both, "x.csv", "is the input"),
+        (&predict, both, "runs/two/config.toml", "belongs to the run"),
+        (
+            &predict,
+            both,
+            "runs/two/metrics.jsonl",
+            "belongs to the run",
+        ),
+        (
+            &predict,
+            both,
+            "runs/two/checkpoints/new",
+            "belongs to the run",
+        ),
+        (&predict, both, "runs/two/exports", "belongs to the run"),
+        (&predict, both, "runs/two/tensorboard", "belongs to the run"),
+        (
+            &predict,
+            both,
+            "runs/two/model.onnx",
+            "is an exported model",
+        ),
+        (
+            &predict,
+            both,
+            "runs/two/model.safetensors",
+            "is an exported model",
+        ),
+        (
+            &export,
+            onnx,
+            "runs/two/model.safetensors",
+            "is an exported model",
+        ),
+        (
+            &export,
+            onnx,
+            "test.csv",
+            "is what the run learns from or is tested on",
+        ),
+    ] {
+        let before = fs::read(folder.join(path)).ok();
+        for flag in flags {
+            let error = failure(folder, &[command, &[flag, path]].concat());
+            let expected =
+                format!("error: {flag} {path} {problem}; name another file, or it would be lost\n");
+            assert_eq!(error, expected);
+        }
+        assert_eq!(fs::read(folder.join(path)).ok(), before, "{path}");
+    }
+    // The same model again is no loss, nor is a file that only lies beside.
+    output(folder, &export);
+    for _ in 0..2 {
+        output(
+            folder,
+            &[&predict[..], &["--output", "runs/two/y.csv"]].concat(),
+        );
+    }
+    let error = failure(folder, &[&predict[..], &["--output", "no/y.csv"]].concat());
+    let expected =
+        "error: --output no/y.csv: there is no folder no; make it, or name a file in another\n";
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_dash_is_the_standard_output() {
+    let folder = trained();
+    let folder = folder.path();
+    let predict = ["predict", "runs/two", "--input", "test.csv"];
+    let with = |more: &[&str]| ringstep(folder, &[&predict[..], more].concat());
+    let printed = with(&[]).stdout;
+    assert_eq!(with(&["--output", "-"]).stdout, printed);
+    with(&["--encoded", "x.npy"]);
+    let encoded = with(&["--encoded", "-", "--output", "y.csv"]).stdout;
+    assert_eq!(fs::read(folder.join("x.npy")).unwrap(), encoded);
+    assert_eq!(fs::read(folder.join("y.csv")).unwrap(), printed);
+    for more in [
+        &["--encoded", "-"][..],
+        &["--encoded", "-", "--output", "-"],
+    ] {
+        let error = failure(folder, &[&predict[..], more].concat());
+        assert!(
+            error.contains("--encoded - takes the predictions"),
+            "{error}"
+        );
+    }
+    let export = ["export", "runs/two", "--format", "onnx"];
+    output(folder, &export);
+    let model = ringstep(folder, &[&export[..], &["--output", "-"]].concat()).stdout;
+    assert_eq!(fs::read(folder.join("runs/two/model.onnx")).unwrap(), model);
+    assert!(!folder.join("-").exists());
+}
+
+#[test]
 fn what_runs_is_said_at_the_start() {
     let folder = trained();
     let train = [

@@ -175,7 +175,7 @@ fn mistakes_are_answered_with_what_to_do() {
     assert!(error.contains("no checkpoint 'step-1'"), "{error}");
     let error = export("runs/two", &["--output", "nowhere/model.onnx"]);
     assert!(
-        error.contains("cannot write nowhere/.model.onnx.partial: No such file"),
+        error.contains("--output nowhere/model.onnx: there is no folder nowhere; make it, or name"),
         "{error}"
     );
     let config = fs::read(folder.join("runs/two/config.toml")).unwrap();
