@@ -167,6 +167,26 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// The file in which something is wrong, where it is one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Read { path, .. }
+            | Self::Empty { path }
+            | Self::Row { path, .. }
+            | Self::Field { path, .. }
+            | Self::Index { path, .. }
+            | Self::Column { path, .. }
+            | Self::Format { path, .. }
+            | Self::Shape { path, .. }
+            | Self::NoSize { path } => Some(path),
+            Self::NoTest { .. }
+            | Self::Program
+            | Self::Columns(_)
+            | Self::Element { .. }
+            | Self::Pair { .. } => None,
+        }
+    }
+
     /// [`DataError::Format`] of the file at `path`.
     pub(crate) fn format(path: &Path, problem: impl Into<String>) -> Self {
         Self::Format {

@@ -1,10 +1,10 @@
 //! Which files are read, and what lies in them where they are compressed.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::{DataError, numpy};
 
@@ -65,8 +65,11 @@ fn is_pattern(path: &Path) -> bool {
     path.to_string_lossy().contains(['*', '?', '['])
 }
 
+/// What lies in a file, as its reader sees it.
+pub(super) type Contents = Box<dyn Read + Send>;
+
 /// What lies in a file, unpacked where it is gzip: known by its first two bytes.
-pub(super) fn open(path: &Path) -> Result<Box<dyn Read + Send>, DataError> {
+pub(super) fn open(path: &Path) -> Result<Contents, DataError> {
     let failed = |source| DataError::Read {
         path: path.to_owned(),
         source,
@@ -74,14 +77,51 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Read + Send>, DataError> {
     let file = File::open(path).map_err(failed)?;
     let mut file = BufReader::with_capacity(BUFFER, file);
     Ok(match file.fill_buf().map_err(failed)?.starts_with(&GZIP) {
-        true => Box::new(MultiGzDecoder::new(file)),
+        true => Box::new(Gzip::new(file)),
         false => Box::new(file),
     })
 }
 
+/// The contents of the members of a gzip file, one behind another.
+pub(super) struct Gzip<R> {
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Gzip<R> {
+    pub(super) fn new(file: R) -> Self {
+        Self {
+            member: Some(GzDecoder::new(file)),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(mut member) = self.member.take() {
+            let read = member.read(buffer)?;
+            let file = member.get_mut();
+            if read > 0 || buffer.is_empty() {
+                self.member = Some(member);
+                return Ok(read);
+            }
+            match file.fill_buf()? {
+                [] => {}
+                // The second byte may not be read yet.
+                [first, ..] if *first == GZIP[0] => {
+                    self.member = Some(GzDecoder::new(member.into_inner()));
+                }
+                _ => {
+                    let problem = "bytes that are no gzip follow their end";
+                    return Err(io::Error::new(ErrorKind::InvalidData, problem));
+                }
+            }
+        }
+        Ok(0)
+    }
+}
+
 /// The error of reading from [`open`]'s reader.
-pub(super) fn unreadable(path: &Path, error: std::io::Error) -> DataError {
-    use std::io::ErrorKind;
+pub(super) fn unreadable(path: &Path, error: io::Error) -> DataError {
     match error.kind() {
         ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::InvalidInput => {
             DataError::format(
@@ -93,5 +133,24 @@ pub(super) fn unreadable(path: &Path, error: std::io::Error) -> DataError {
             path: path.to_owned(),
             source: error,
         },
+    }
+}
+
+/// The error itself, unless the file that it blames cannot be unpacked to its end: what comes out of damage
+/// before that is found is blamed for nothing.
+pub(super) fn cause(
+    error: DataError,
+    open: impl Fn(&Path) -> Result<Contents, DataError>,
+) -> DataError {
+    // What is no file, such as a pipe, is read once.
+    let Some(path) = error.path().filter(|path| path.is_file()) else {
+        return error;
+    };
+    let read = open(path).and_then(|mut contents| {
+        io::copy(&mut contents, &mut io::sink()).map_err(|error| unreadable(path, error))
+    });
+    match read {
+        Ok(_) => error,
+        Err(damage) => damage,
     }
 }

@@ -209,9 +209,10 @@ fn named(
     spec: &Spec<'_>,
 ) -> Result<(Table, PathBuf), DataError> {
     let mut paths = files::find(patterns)?;
+    let cause = |error| files::cause(error, files::open);
     let table = match format {
-        ColumnFormat::Csv => csv::read(&paths, spec)?,
-        ColumnFormat::JsonLines => jsonl::read(&paths, spec)?,
+        ColumnFormat::Csv => csv::read(&paths, spec).map_err(cause)?,
+        ColumnFormat::JsonLines => jsonl::read(&paths, spec).map_err(cause)?,
         ColumnFormat::Parquet => parquet::read(&paths, spec)?,
         ColumnFormat::TfRecord { skip_damaged } => tfrecord::read(&paths, spec, skip_damaged)?,
     };

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::iter;
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
+use flate2::bufread::ZlibDecoder;
 
 use super::keyed::{Keyed, Row};
 use super::rows::Spec;
@@ -83,7 +83,7 @@ pub(super) fn records(
 }
 
 /// What lies in a file: its first twelve bytes are a length and its checksum, unless it is compressed.
-fn open(path: &Path) -> Result<Box<dyn Read + Send>, DataError> {
+fn open(path: &Path) -> Result<files::Contents, DataError> {
     let failed = |source| DataError::Read {
         path: path.to_owned(),
         source,
@@ -96,7 +96,7 @@ fn open(path: &Path) -> Result<Box<dyn Read + Send>, DataError> {
         .is_none_or(|header| length(header).is_some());
     Ok(match start {
         _ if is_plain => Box::new(file),
-        start if start.starts_with(&files::GZIP) => Box::new(MultiGzDecoder::new(file)),
+        start if start.starts_with(&files::GZIP) => Box::new(files::Gzip::new(file)),
         // The first byte of zlib names the method, 8, and the two are a multiple of 31.
         &[first, second, ..]
             if first & 15 == 8 && (u16::from(first) << 8 | u16::from(second)) % 31 == 0 =>
@@ -127,11 +127,12 @@ impl Damage {
                 "{problem}; bring back the file, or set skip_damaged = true in [data] to go on without it"
             ),
         };
-        DataError::Row {
+        let error = DataError::Row {
             path: path.to_owned(),
             place: Place::Record(number),
             problem,
-        }
+        };
+        files::cause(error, open)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod columns;
 mod csv;
+mod gzip;
 mod images;
 mod jsonl;
 mod labels;

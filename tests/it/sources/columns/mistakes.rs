@@ -1,6 +1,7 @@
 //! What is said about values that columns cannot be made of.
 
 use super::*;
+use crate::sources::gzip;
 
 fn error(format: &str, rows: &str, columns: &str) -> String {
     folder(format, rows)
@@ -99,7 +100,7 @@ fn rows_have_as_many_values_as_is_said() {
 
 #[test]
 fn vocabulary_files_have_each_text_once() {
-    let error = |text: &str| {
+    let error_of = |text: &[u8]| {
         let folder = folder("csv", CSV).with("jobs.txt", text);
         let path = folder.folder.path().join("jobs.txt");
         let columns = format!(
@@ -108,11 +109,25 @@ fn vocabulary_files_have_each_text_once() {
         );
         folder.encoded(&columns, Split::Train).unwrap_err()
     };
-    let empty = "jobs.txt:2: an empty line; a vocabulary has a text on each";
+    let error = |text: &str| error_of(text.as_bytes());
+    let empty = "jobs.txt:2: an empty line; remove it: a vocabulary has a text on each";
     assert_eq!(error("Sales\n\nTeacher\n"), empty);
     assert_eq!(
         error("Sales\nTeacher\nSales\n"),
-        "jobs.txt:3: 'Sales' is on line 1 already"
+        "jobs.txt:3: 'Sales' is on line 1 already; remove one of them"
     );
-    assert_eq!(error(""), "jobs.txt: no text in it");
+    assert_eq!(error(""), "jobs.txt: no text in it; write one on each line");
+    assert_eq!(
+        error_of(b"caf\xe9\n"),
+        "jobs.txt:1: not UTF-8; write the file as UTF-8"
+    );
+    let words: String = (0..400)
+        .map(|word| format!("{}\n", word * word % 1009))
+        .collect();
+    let mut packed = gzip(words);
+    let middle = packed.len() / 2;
+    packed[middle] ^= 16;
+    let message = error_of(&packed);
+    let start = "jobs.txt: compressed data that are cut off or damaged: ";
+    assert!(message.starts_with(start), "{message}");
 }
