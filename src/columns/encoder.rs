@@ -397,7 +397,7 @@ impl Weighted {
         // None at all, or one that is missing.
         if ids.values.max(1) != weights.values.max(1) {
             return Err(format!(
-                "{} weights for the {} values of '{}'",
+                "{} weights for the {} values of '{}'; mend the row",
                 weights.values, ids.values, ids.name
             ));
         }
@@ -406,7 +406,7 @@ impl Weighted {
             match id {
                 NONE => *weight = 0.0,
                 _ if weight.is_nan() => {
-                    return Err(format!("value {} has no weight", place + 1));
+                    return Err(format!("value {} has no weight; mend the row", place + 1));
                 }
                 _ => {}
             }

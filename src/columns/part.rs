@@ -98,7 +98,10 @@ impl Part {
                 return Ok(());
             }
             if count != self.most {
-                return Err(format!("{count} values, not {}", self.most));
+                return Err(format!(
+                    "{count} values, not {}; mend the row, or shape in [columns]",
+                    self.most
+                ));
             }
         } else if count > self.most {
             let remedy = match (&self.rule, self.slot) {
@@ -224,7 +227,7 @@ fn identity(value: &impl Value, buckets: usize, default: Option<usize>) -> Resul
 
 fn text(value: &impl Value) -> Result<std::borrow::Cow<'_, [u8]>, String> {
     let text = value.text();
-    text.ok_or_else(|| format!("expected a text, found {}", value.shown()))
+    text.ok_or_else(|| format!("expected a text, found {}; mend the row", value.shown()))
 }
 
 impl Words {
@@ -245,7 +248,8 @@ impl Words {
             return Ok(id as f32);
         }
         if self.grows {
-            let text = std::str::from_utf8(text).map_err(|_| "the text is not UTF-8".to_owned())?;
+            let text = std::str::from_utf8(text)
+                .map_err(|_| "the text is not UTF-8; write the file as UTF-8".to_owned())?;
             if self.dictionary.len() + self.oov_buckets == MOST_IDS {
                 return Err(format!(
                     "more than {MOST_IDS} texts; make it a hash column with fewer buckets"

@@ -21,7 +21,8 @@ pub(crate) trait Value {
 pub(crate) const MISSING: &str =
     "missing; leave the row out, or give the numeric column a default in [columns]";
 
-/// What a value means as a number, in single precision. `remedy` says what is done about one that is none.
+/// What a value means as a number, in single precision. `remedy` says what is done about one that is none, or
+/// that single precision does not hold.
 pub(crate) fn single(
     value: &impl Value,
     remedy: &str,
@@ -33,9 +34,12 @@ pub(crate) fn single(
         return Ok(meant);
     }
     Err(match number {
-        _ if number.is_nan() => format!("'{}' is not a number", value.shown()),
-        _ if number.is_infinite() => format!("'{}' is infinite", value.shown()),
-        _ => format!("{} is too large for a 32-bit number", value.shown()),
+        _ if number.is_nan() => format!("'{}' is not a number; {remedy}", value.shown()),
+        _ if number.is_infinite() => format!("'{}' is infinite; {remedy}", value.shown()),
+        _ => format!(
+            "{} is too large for a 32-bit number; {remedy}",
+            value.shown()
+        ),
     })
 }
 

@@ -42,7 +42,10 @@ pub(super) fn read(
         ArrayFormat::Numpy => numpy::read(path, 1.0)?,
     };
     let (rows, shape) = labels.row().ok_or_else(|| {
-        DataError::format(path, "a single number; labels have 1 dimension (rows)")
+        DataError::format(
+            path,
+            "a single number, but labels have 1 dimension (rows); name another file",
+        )
     })?;
     if rows != table.rows {
         return Err(DataError::Pair {
@@ -56,7 +59,8 @@ pub(super) fn read(
         Task::Regression => Targets::Numbers(shape.elements()),
         Task::Classification { .. } if shape.elements() != 1 => {
             let problem = format!(
-                "{} numbers for each row, but a class is one number, its index",
+                "{} numbers for each row, but a class is one number, its index; write that, or take a loss of \
+                 numbers",
                 shape.elements()
             );
             return Err(DataError::format(path, problem));
@@ -78,7 +82,7 @@ pub(super) fn features(format: ArrayFormat, path: &Path, scale: f64) -> Result<T
     let (rows, shape) = array.row().ok_or_else(|| {
         DataError::format(
             path,
-            "a single number; features have at least 1 dimension (rows)",
+            "a single number, but features have at least 1 dimension (rows); name another file",
         )
     })?;
     if array.elements.is_empty() {
@@ -115,7 +119,7 @@ fn names(
                 }
             ),
             false => format!(
-                "row {}: {label} is no class; classes are whole numbers from 0 to below {MOST_CLASSES}",
+                "row {}: {label} is no class; mend it: classes are whole numbers from 0 to below {MOST_CLASSES}",
                 row + 1
             ),
         };

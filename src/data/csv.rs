@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ErrorKind, ReaderBuilder};
 
+use super::quotes::{self, Quotes};
 use super::rows::{Builder, Places, Spec, each_once, same_columns};
 use super::{DataError, Place, Table, files};
 use crate::columns::Value;
@@ -15,35 +16,46 @@ pub(super) fn read(paths: &[PathBuf], spec: &Spec<'_>) -> Result<Table, DataErro
     let mut builder = Builder::new(spec);
     let mut columns: Vec<String> = Vec::new();
     for path in paths {
-        let mut reader = ReaderBuilder::new()
-            .buffer_capacity(files::BUFFER)
-            .from_reader(files::open(path)?);
-        let header = header(path, &mut reader)?;
-        if path != &paths[0] {
-            same_columns(path, &header, (&paths[0], &columns))?;
-        }
-        let places = Places::find(path, &header, spec)?;
-        let before = builder.rows();
-        let na_value = spec.na_value.map(str::as_bytes);
-        rows(
-            path,
-            &mut reader,
-            (&header, &places, na_value),
-            &mut builder,
-        )?;
-        if builder.rows() == before {
-            return Err(DataError::Empty {
-                path: path.to_owned(),
-            });
-        }
-        columns = header;
+        let first = (path != &paths[0]).then_some((&*paths[0], &columns[..]));
+        // Whatever else is wrong, it may be that a field has swallowed what follows.
+        columns = read_file(path, spec, first, &mut builder)
+            .map_err(|error| unclosed(path).unwrap_or(error))?;
     }
     let places = Places::find(&paths[0], &columns, spec)?;
     let names = places.features.iter().map(|&index| columns[index].clone());
     builder.finish(&paths[0], names.collect())
 }
 
-/// Adds the rows of one file.
+/// Adds the rows of a file, whose columns are those of the first. Returns their names.
+fn read_file(
+    path: &Path,
+    spec: &Spec<'_>,
+    first: Option<(&Path, &[String])>,
+    builder: &mut Builder<'_>,
+) -> Result<Vec<String>, DataError> {
+    let mut reader = ReaderBuilder::new()
+        .buffer_capacity(files::BUFFER)
+        .from_reader(Quotes::new(files::open(path)?));
+    let header = header(path, &mut reader)?;
+    if let Some(first) = first {
+        same_columns(path, &header, first)?;
+    }
+    let places = Places::find(path, &header, spec)?;
+    let before = builder.rows();
+    let na_value = spec.na_value.map(str::as_bytes);
+    rows(path, &mut reader, (&header, &places, na_value), builder)?;
+    if builder.rows() == before {
+        return Err(DataError::Empty {
+            path: path.to_owned(),
+        });
+    }
+    match reader.get_ref().is_odd().then(|| unclosed(path)).flatten() {
+        Some(error) => Err(error),
+        None => Ok(header),
+    }
+}
+
+/// Adds the rows that a file has.
 fn rows(
     path: &Path,
     reader: &mut csv::Reader<impl Read>,
@@ -116,21 +128,25 @@ impl Value for Field<'_> {
     }
 
     fn number(&self) -> Result<f64, String> {
-        decimal(self.0)
-            .or_else(|| std::str::from_utf8(self.0).ok()?.parse().ok())
-            .ok_or_else(|| {
-                let shown = self.shown();
-                let remedy = match &shown[..] {
-                    "NA" | "N/A" | "NULL" | "null" | "None" | "?" => {
-                        format!(
-                            "; where that is a missing value, leave the row out, or set na_value = \
-                             \"{shown}\" in [data] and give the column a default in [columns]"
-                        )
-                    }
-                    _ => String::new(),
-                };
-                format!("expected a number, found '{shown}'{remedy}")
-            })
+        let number = decimal(self.0).or_else(|| std::str::from_utf8(self.0).ok()?.parse().ok());
+        if let Some(number) = number.filter(|number: &f64| number.is_finite()) {
+            return Ok(number);
+        }
+        let shown = self.shown();
+        let is_missing = number.is_some_and(f64::is_nan)
+            || ["NA", "N/A", "NULL", "null", "None", "?"].contains(&&*shown);
+        let remedy = match is_missing {
+            true => format!(
+                "; where that is a missing value, leave the row out, or set na_value = \"{shown}\" in \
+                 [data] and give the column a default in [columns]"
+            ),
+            false => String::new(),
+        };
+        let what = match number {
+            Some(number) if number.is_infinite() => "a finite number",
+            _ => "a number",
+        };
+        Err(format!("expected {what}, found '{shown}'{remedy}"))
     }
 
     fn text(&self) -> Option<Cow<'_, [u8]>> {
@@ -184,11 +200,7 @@ fn decimal(field: &[u8]) -> Option<f64> {
 /// The line a record starts on. The reader's own count is behind where blank lines or `\r\n` come
 /// before the record, so the file is read again: only errors need it.
 fn line(path: &Path, position: Option<&csv::Position>) -> u64 {
-    let mut text = Vec::new();
-    if let Ok(mut file) = files::open(path) {
-        // What could be read before can be read again.
-        let _ = file.read_to_end(&mut text);
-    }
+    let text = text(path);
     let start = position.map_or(0, csv::Position::byte) as usize;
     let (before, rest) = text.split_at(start.min(text.len()));
     let blank = rest
@@ -197,6 +209,32 @@ fn line(path: &Path, position: Option<&csv::Position>) -> u64 {
         .count();
     let newlines = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count();
     (newlines(before) + newlines(&rest[..blank]) + 1) as u64
+}
+
+/// The error of a quote that nothing closes, where the file has one.
+fn unclosed(path: &Path) -> Option<DataError> {
+    let line = quotes::unclosed(&text(path))?;
+    Some(DataError::Row {
+        path: path.to_owned(),
+        place: Place::Line(line as u64),
+        problem:
+            "a quote opens a field here that nothing closes; close it, or write a quote within \
+                  quotes twice"
+                .to_owned(),
+    })
+}
+
+/// What could be read of a file before, again.
+fn text(path: &Path) -> Vec<u8> {
+    let mut text = Vec::new();
+    // What is no file, such as a pipe, is read once.
+    if path.is_file()
+        && let Ok(mut file) = files::open(path)
+    {
+        // Damage is told of where it is read first.
+        let _ = file.read_to_end(&mut text);
+    }
+    text
 }
 
 fn broken(path: &Path, error: csv::Error) -> DataError {
@@ -208,7 +246,10 @@ fn broken(path: &Path, error: csv::Error) -> DataError {
         } => DataError::Row {
             place: Place::Line(line(path, pos.as_ref())),
             path: path.to_owned(),
-            problem: format!("{len} fields, but the header has {expected_len}"),
+            problem: format!(
+                "{len} fields, but the header has {expected_len}; mend the row, or put a field that has a \
+                 comma of its own in quotes"
+            ),
         },
         ErrorKind::Io(source) => files::unreadable(path, source),
         other => DataError::format(path, format!("{other:?}")),

@@ -1,6 +1,7 @@
 //! What can be wrong with data.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::columns::ColumnError;
@@ -32,7 +33,7 @@ impl fmt::Display for Place {
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The file cannot be opened or read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}{}", path.display(), remedy(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -52,7 +53,7 @@ pub enum DataError {
     )]
     Program,
     /// No rows.
-    #[error("{}: no rows in it", path.display())]
+    #[error("{}: no rows in it; write some, or name another file", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
@@ -119,7 +120,7 @@ pub enum DataError {
     },
     /// Rows have another size than the run file says.
     #[error(
-        "{}: a row has {found} features, but shape = {shape} asks for {}",
+        "{}: a row has {found} features, but shape = {shape} asks for {}; mend the rows, or shape in [data]",
         path.display(), shape.elements()
     )]
     Shape {
@@ -151,7 +152,7 @@ pub enum DataError {
     },
     /// Features and labels do not belong together.
     #[error(
-        "{} has {feature_rows} rows, but {} has {label_rows} labels",
+        "{} has {feature_rows} rows, but {} has {label_rows} labels; name files that belong together",
         features.display(), labels.display()
     )]
     Pair {
@@ -193,5 +194,16 @@ impl DataError {
             path: path.to_owned(),
             problem: problem.into(),
         }
+    }
+}
+
+/// What to do about a file that cannot be read, as the end of a sentence; nothing where the system's words say
+/// it.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "; mend the path, or bring the file back",
+        ErrorKind::PermissionDenied => "; make it readable for this user",
+        ErrorKind::IsADirectory => "; name the files in it, as by a pattern with *",
+        _ => "",
     }
 }

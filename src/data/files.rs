@@ -33,14 +33,14 @@ pub(crate) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
                 files.push(path.map_err(|error| bad(&error))?);
             }
             if files.len() == before {
-                return Err(bad(&"no file matches"));
+                return Err(bad(&"no file matches; mend the pattern"));
             }
         }
         let twice = (before..files.len()).find(|&index| files[..index].contains(&files[index]));
         if let Some(index) = twice {
             return Err(DataError::format(
                 &files[index],
-                "named twice: its rows would count twice",
+                "named twice: its rows would count twice; name it once",
             ));
         }
     }

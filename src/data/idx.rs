@@ -13,6 +13,9 @@ use super::{DataError, files, memory};
 /// The code of unsigned bytes.
 const UNSIGNED_BYTES: u8 = 0x08;
 
+/// What is done about a file that is another.
+const OTHER: &str = "name another file, or set format in [data] to what it is";
+
 /// Reads images, `[rows, height, width, channels]`: one channel where the file does not say.
 pub(super) fn images(path: &Path, scale: f64) -> Result<Array, DataError> {
     let mut file = Bytes::read(path)?;
@@ -62,17 +65,22 @@ impl Bytes {
             .map_err(|error| files::unreadable(path, error))?;
         let &[0, 0, kind, count, ref rest @ ..] = bytes.as_slice() else {
             let start = &bytes[..bytes.len().min(4)];
-            let problem = format!("not an IDX file: it starts with {start:02x?}, not 00 00");
+            let problem =
+                format!("not an IDX file: it starts with {start:02x?}, not 00 00; {OTHER}");
             return Err(DataError::format(path, problem));
         };
         if kind != UNSIGNED_BYTES {
-            let problem =
-                format!("elements of type 0x{kind:02x}; only unsigned bytes, 0x08, are read");
+            let problem = format!(
+                "elements of type 0x{kind:02x}; write them as unsigned bytes, 0x08, or as a numpy array"
+            );
             return Err(DataError::format(path, problem));
         }
         let header = 4 * usize::from(count);
         let Some((sizes, elements)) = rest.split_at_checked(header) else {
-            return Err(DataError::format(path, "cut off within its header"));
+            return Err(DataError::format(
+                path,
+                format!("cut off within its header; {}", files::AGAIN),
+            ));
         };
         let dimensions: Vec<_> = sizes
             .as_chunks::<4>()
@@ -85,9 +93,10 @@ impl Bytes {
             .try_fold(1_usize, |product, &size| product.checked_mul(size));
         if expected != Some(elements.len()) {
             let problem = format!(
-                "the header says {} elements, but {} follow",
+                "the header says {} elements, but {} follow; {}",
                 describe(&dimensions),
-                elements.len()
+                elements.len(),
+                files::AGAIN
             );
             return Err(DataError::format(path, problem));
         }
@@ -100,7 +109,7 @@ impl Bytes {
 
     fn dimensions_problem(&self, path: &Path, needs: &str) -> DataError {
         let problem = format!(
-            "{} dimensions ({}), but {needs}",
+            "{} dimensions ({}), but {needs}; {OTHER}",
             self.dimensions.len(),
             describe(&self.dimensions)
         );

@@ -45,7 +45,10 @@ pub(super) fn read(paths: &[PathBuf], spec: &Spec<'_>) -> Result<Table, DataErro
 fn not_an_object(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or_default();
-    format!("not a JSON object: {text} at column {}", error.column())
+    format!(
+        "not a JSON object: {text} at column {}; mend the line",
+        error.column()
+    )
 }
 
 /// One line.

@@ -60,10 +60,16 @@ impl<'a> Keyed<'a> {
         let values = |column: &str, width: usize| match row.get(column) {
             Some(values) if values.len() == width => Ok(values),
             Some(values) => {
-                let problem = format!("{} values, but the first row has {width}", values.len());
+                let problem = format!(
+                    "{} values, but the first row has {width}; mend the row",
+                    values.len()
+                );
                 Err(field(column, problem))
             }
-            None => Err(field(column, "missing; the first row has it".to_owned())),
+            None => Err(field(
+                column,
+                "missing, but the first row has it; mend the row".to_owned(),
+            )),
         };
         for (place, column) in self.columns.iter_mut().enumerate() {
             let Column {
@@ -130,7 +136,9 @@ impl<'a> Keyed<'a> {
             let values = row.get(column).map(Vec::len);
             let problem = match values {
                 Some(0) => "no value; leave the row out".to_owned(),
-                Some(count @ 2..) if is_one => format!("{count} values, where one belongs"),
+                Some(count @ 2..) if is_one => {
+                    format!("{count} values, where one belongs; mend the row")
+                }
                 Some(count) => return Ok(count),
                 None => return Err(missing(path, role, column, &self.first, self.spec)),
             };

@@ -17,6 +17,7 @@ mod numpy;
 mod parquet;
 mod part;
 mod pipeline;
+mod quotes;
 mod rows;
 mod scalar;
 pub mod stream;

@@ -15,8 +15,9 @@ use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::arrays::Array;
+use super::files::{self, AGAIN};
 use super::idx::describe;
-use super::{DataError, files, memory};
+use super::{DataError, memory};
 use crate::named::hint;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -76,7 +77,10 @@ fn in_archive(
 ) -> Result<Array, DataError> {
     let broken = |error: ZipError| match error {
         ZipError::Io(source) => files::unreadable(archive, source),
-        error => DataError::format(archive, format!("not an .npz file, or cut off: {error}")),
+        error => DataError::format(
+            archive,
+            format!("not an .npz file, or cut off: {error}; {AGAIN}"),
+        ),
     };
     let mut zip = ZipArchive::new(BufReader::new(file)).map_err(broken)?;
     let mut names = Vec::new();
@@ -128,14 +132,16 @@ fn array(path: &Path, mut file: impl Read, len: u64, scale: f64) -> Result<Array
         let begin = start.len() as u64 + size as u64 + header_len;
         (header.len() as u64 == header_len).then_some((header, begin))
     })()
-    .ok_or_else(|| fail("not a .npy file, or cut off within its header".to_owned()))?;
+    .ok_or_else(|| fail(format!(
+            "not a .npy file, or cut off within its header; {AGAIN}, or set format in [data] to what it is"
+        )))?;
     let header = Header::parse(&String::from_utf8_lossy(&header)).map_err(fail)?;
     let expected = (header.dimensions.iter())
         .try_fold(1_usize, |product, &size| product.checked_mul(size))
         .and_then(|count| count.checked_mul(header.element.size));
     if expected.map(|bytes| bytes as u64) != len.checked_sub(begin) {
         return Err(fail(format!(
-            "the header says {} elements of {} bytes, but {} bytes follow",
+            "the header says {} elements of {} bytes, but {} bytes follow; {AGAIN}",
             describe(&header.dimensions),
             header.element.size,
             len.saturating_sub(begin)
@@ -144,7 +150,7 @@ fn array(path: &Path, mut file: impl Read, len: u64, scale: f64) -> Result<Array
     let count: usize = header.dimensions.iter().product();
     let rows = header.dimensions.first().copied().unwrap_or(1);
     memory::check(path, rows, count / rows.max(1))?;
-    let damaged = |error| fail(format!("cut off or damaged: {error}"));
+    let damaged = |error| fail(format!("cut off or damaged: {error}; {AGAIN}"));
     let mut elements = Vec::new();
     let mut bytes = vec![0; CHUNK * header.element.size];
     while elements.len() < count {
@@ -155,7 +161,7 @@ fn array(path: &Path, mut file: impl Read, len: u64, scale: f64) -> Result<Array
             let scaled = (value * scale) as f32;
             if !scaled.is_finite() {
                 return Err(fail(format!(
-                    "row {}: {value} is no finite 32-bit number",
+                    "row {}: {value} is no finite 32-bit number; mend it, or leave the row out",
                     elements.len() / (count / rows) + 1
                 )));
             }
@@ -207,8 +213,12 @@ impl Header {
                 sizes.map(|size| size.parse().ok()).collect::<Option<_>>()?;
             Some((order.starts_with("True"), dimensions))
         };
-        let (is_fortran, dimensions) =
-            whole().ok_or_else(|| format!("its header is not numpy's: {}", text.trim_end()))?;
+        let (is_fortran, dimensions) = whole().ok_or_else(|| {
+            format!(
+                "its header is not numpy's: {}; write it by numpy.save",
+                text.trim_end()
+            )
+        })?;
         if is_fortran && dimensions.len() > 1 {
             return Err(
                 "its elements are in Fortran's order; save numpy.ascontiguousarray(..)".to_owned(),

@@ -47,7 +47,7 @@ impl Part {
             return Err(DataError::format(
                 path,
                 format!(
-                    "skip, take and shard in [data] leave none of its {} rows",
+                    "skip, take and shard in [data] leave none of its {} rows; take more of them",
                     table.rows
                 ),
             ));

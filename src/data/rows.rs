@@ -1,6 +1,6 @@
 //! What the formats with named columns share: which columns are read, and when a table is whole.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{DataError, Table, Targets, Task};
@@ -61,7 +61,10 @@ impl Places {
                 .collect(),
         };
         if features.is_empty() && spec.encoder.is_none() {
-            return Err(DataError::format(path, "no column is left to learn from"));
+            return Err(DataError::format(
+                path,
+                "no column is left to learn from; add one beside label and weight",
+            ));
         }
         Ok(Self {
             features,
@@ -96,11 +99,15 @@ pub(super) fn missing(
 
 /// Refuses two columns of one name.
 pub(super) fn each_once(names: &[String]) -> Result<(), String> {
-    let mut known = BTreeSet::new();
-    match names.iter().find(|name| !known.insert(*name)) {
-        Some(twice) => Err(format!("two columns are called '{twice}'")),
-        None => Ok(()),
+    let mut known = BTreeMap::new();
+    for (name, place) in names.iter().zip(1..) {
+        if let Some(first) = known.insert(name, place) {
+            return Err(format!(
+                "columns {first} and {place} are both called '{name}'; rename one, or leave it out"
+            ));
+        }
     }
+    Ok(())
 }
 
 /// Refuses a file whose columns are not those of the first.
@@ -228,7 +235,10 @@ impl<'a> Builder<'a> {
         if let (Some(column), Some(weights)) = (self.spec.weight, &table.weights)
             && weights.iter().all(|&weight| weight == 0.0)
         {
-            let problem = format!("every weight in column '{column}' is 0: no row counts");
+            let problem = format!(
+                "every weight in column '{column}' is 0, so that no row counts; mend them, or leave weight out of \
+                 [data]"
+            );
             return Err(DataError::format(path, problem));
         }
         table.target_kind = match self.spec.task {
@@ -286,7 +296,8 @@ impl Labels {
         if field.is_empty() {
             return Err(NO_LABEL.to_owned());
         }
-        let label = std::str::from_utf8(field).map_err(|_| "the label is not UTF-8".to_owned())?;
+        let label = std::str::from_utf8(field)
+            .map_err(|_| "the label is not UTF-8; write the file as UTF-8".to_owned())?;
         if let Some(known) = &self.fixed {
             return Err(format!(
                 "unknown label '{label}'; known are {}; mend it, or add it to classes in [data]",

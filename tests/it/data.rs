@@ -162,7 +162,8 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
     let error = |text: &str| csv_error(text, CLASSES);
     assert_eq!(
         error("a,y\n1,0\n1,2,3\n"),
-        "train.csv:3: 3 fields, but the header has 2"
+        "train.csv:3: 3 fields, but the header has 2; mend the row, or put a field that has a comma of its \
+         own in quotes"
     );
     assert_eq!(
         error("a,y\n1,0\n\n\"x\",1\n"),
@@ -176,7 +177,8 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
     );
     assert_eq!(
         error("a,y\r\n1,0\r\n1\r\n"),
-        "train.csv:3: 1 fields, but the header has 2"
+        "train.csv:3: 1 fields, but the header has 2; mend the row, or put a field that has a comma of its \
+         own in quotes"
     );
     assert_eq!(
         error("a,y\n,0\n"),
@@ -185,32 +187,39 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
     );
     assert_eq!(
         error("a,y\nNaN,0\n"),
-        "train.csv:2: column 'a': 'NaN' is not a number"
+        "train.csv:2: column 'a': expected a number, found 'NaN'; where that is a missing value, leave the row \
+         out, or set na_value = \"NaN\" in [data] and give the column a default in [columns]; mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+         features in [data]"
     );
     assert_eq!(
         error("a,y\n-inf,0\n"),
-        "train.csv:2: column 'a': '-inf' is infinite"
+        "train.csv:2: column 'a': expected a finite number, found '-inf'; mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+         features in [data]"
     );
     assert_eq!(
         error("a,y\n1e39,0\n"),
-        "train.csv:2: column 'a': 1e39 is too large for a 32-bit number"
+        "train.csv:2: column 'a': 1e39 is too large for a 32-bit number; mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+         features in [data]"
     );
     assert_eq!(
         error("a,y\n1, \n"),
         "train.csv:2: column 'y': the label is empty; leave the row out"
     );
-    assert_eq!(error("a,y\n"), "train.csv: no rows in it");
+    assert_eq!(
+        error("a,y\n"),
+        "train.csv: no rows in it; write some, or name another file"
+    );
     assert_eq!(
         error(""),
         "train.csv: the file is empty; its first line names the columns"
     );
     assert_eq!(
         error("a,a,y\n1,2,3\n"),
-        "train.csv:1: two columns are called 'a'"
+        "train.csv:1: columns 1 and 2 are both called 'a'; rename one, or leave it out"
     );
     assert_eq!(
         error("y\n1\n"),
-        "train.csv: no column is left to learn from"
+        "train.csv: no column is left to learn from; add one beside label and weight"
     );
     assert_eq!(
         csv_error("a,y\n1,red\n", Task::Regression),
@@ -234,7 +243,7 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
     files.source().weight = Some("w".to_owned());
     assert_eq!(
         files.train(CLASSES).unwrap_err(),
-        "train.csv: every weight in column 'w' is 0: no row counts"
+        "train.csv: every weight in column 'w' is 0, so that no row counts; mend them, or leave weight out of [data]"
     );
     let mut files = Files::csv("1,2\n3,4\n", "");
     assert_eq!(
@@ -245,13 +254,13 @@ fn mistakes_in_csv_files_are_named_with_file_line_and_column() {
     files.source().train = vec![files.folder.path().join("none.csv")];
     assert_eq!(
         files.train(CLASSES).unwrap_err(),
-        "cannot read none.csv: No such file or directory (os error 2)"
+        "cannot read none.csv: No such file or directory (os error 2); mend the path, or bring the file back"
     );
     let mut files = Files::csv("a,b,y\n1,2,0\n", "");
     files.config.shape = Some([8, 8, 1].into());
     assert_eq!(
         files.train(CLASSES).unwrap_err(),
-        "train.csv: a row has 2 features, but shape = [8, 8, 1] asks for 64"
+        "train.csv: a row has 2 features, but shape = [8, 8, 1] asks for 64; mend the rows, or shape in [data]"
     );
 }
 
@@ -343,37 +352,40 @@ fn mistakes_in_idx_files_are_named() {
     let error = |images: &[u8], labels: &[u8]| load_idx(images, labels).unwrap_err();
     assert_eq!(
         error(b"a,b,c", &labels),
-        "images: not an IDX file: it starts with [61, 2c, 62, 2c], not 00 00"
+        "images: not an IDX file: it starts with [61, 2c, 62, 2c], not 00 00; name another file, or set \
+         format in [data] to what it is"
     );
     assert_eq!(
         error(&images[..images.len() - 1], &labels),
-        "images: the header says 2 x 1 x 3 elements, but 5 follow"
+        "images: the header says 2 x 1 x 3 elements, but 5 follow; copy or write the file again"
     );
     assert_eq!(
         error(&images[..9], &labels),
-        "images: cut off within its header"
+        "images: cut off within its header; copy or write the file again"
     );
     assert_eq!(
         error(&images, &idx(&[3], &[1, 2, 3])),
-        "images has 2 rows, but labels has 3 labels"
+        "images has 2 rows, but labels has 3 labels; name files that belong together"
     );
     assert_eq!(
         error(&labels, &labels),
-        "images: 1 dimensions (2), but images have 3 (rows, height, width)"
+        "images: 1 dimensions (2), but images have 3 (rows, height, width); name another file, or set \
+         format in [data] to what it is"
     );
     assert_eq!(
         error(&images, &images),
-        "labels: 3 dimensions (2 x 1 x 3), but labels have 1 (rows)"
+        "labels: 3 dimensions (2 x 1 x 3), but labels have 1 (rows); name another file, or set \
+         format in [data] to what it is"
     );
     assert_eq!(
         error(&idx(&[0, 1, 3], &[]), &idx(&[0], &[])),
-        "images: no rows in it"
+        "images: no rows in it; write some, or name another file"
     );
     let mut floats = images.clone();
     floats[2] = 0x0d;
     assert_eq!(
         error(&floats, &labels),
-        "images: elements of type 0x0d; only unsigned bytes, 0x08, are read"
+        "images: elements of type 0x0d; write them as unsigned bytes, 0x08, or as a numpy array"
     );
     let packed = gzip(&images);
     let message = error(&packed[..packed.len() - 9], &labels);

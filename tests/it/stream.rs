@@ -327,7 +327,10 @@ fn files_are_streams_of_lines_and_records() {
     )
     .unwrap();
     let lines = Dataset::lines(&[path("*.txt")]).unwrap();
-    let error = format!("{}:2: no text: it is not UTF-8", path("b.txt").display());
+    let error = format!(
+        "{}:2: not UTF-8; write the file as UTF-8",
+        path("b.txt").display()
+    );
     assert_eq!(all_errors(&lines), [error]);
     let whole: Vec<_> = lines.iter(0).filter_map(Result::ok).collect();
     assert_eq!(whole, ["one", "two", "", "four", "five", "seven"]);

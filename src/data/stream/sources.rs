@@ -105,7 +105,7 @@ pub(super) fn lines(
                 Some(String::from_utf8(line).map_err(|_| DataError::Row {
                     path: path.clone(),
                     place: Place::Line(number),
-                    problem: "no text: it is not UTF-8".to_owned(),
+                    problem: "not UTF-8; write the file as UTF-8".to_owned(),
                 }))
             }
             Err(error) => {

@@ -55,12 +55,15 @@ fn files_whose_headers_differ_are_named() {
 #[test]
 fn patterns_without_files_and_files_named_twice_are_refused() {
     let folder = Folder::new(PARTS).with("first.csv", "a,b,y\n1,2,v\n");
-    assert_eq!(folder.train().unwrap_err(), "part-*.csv: no file matches");
+    assert_eq!(
+        folder.train().unwrap_err(),
+        "part-*.csv: no file matches; mend the pattern"
+    );
     let mut folder = parts();
     folder.data = PARTS.replace("first", "part-1");
     assert_eq!(
         folder.train().unwrap_err(),
-        "part-1.csv: named twice: its rows would count twice"
+        "part-1.csv: named twice: its rows would count twice; name it once"
     );
     folder.data = PARTS.replace("[\"first.csv\", \"part-*.csv\"]", "[]");
     assert_eq!(
@@ -112,6 +115,56 @@ fn compressed_files_are_read_and_their_mistakes_have_lines() {
         message.starts_with("a.csv.gz: compressed data that are cut off or damaged: "),
         "{message}"
     );
+}
+
+#[test]
+fn what_is_no_row_has_its_line_and_a_remedy() {
+    let data = "format = \"csv\"\ntrain = \"a.csv\"\nlabel = \"y\"";
+    let error = |text: &str| Folder::new(data).with("a.csv", text).train().unwrap_err();
+    let more = "x,u\n".repeat(9);
+    let open = "a quote opens a field here that nothing closes; close it, or write a quote within quotes \
+                twice";
+    // In a feature, in the label, where it takes too few fields, in the header, and at the very end.
+    for (text, line) in [
+        (format!("a,y\n1,u\n\n\"2,v\n{more}"), 4),
+        (format!("a,y\r\n\"1\",\"u\r\n2,v\r\n{more}"), 2),
+        (format!("a,y\n1,u\n2,\"v\n{more}"), 3),
+        (format!("a,\"y\n1,u\n{more}"), 1),
+        ("a,y\n1,u\n2,\"v".to_owned(), 3),
+        ("a,y\n1,\"u\n".to_owned(), 2),
+    ] {
+        assert_eq!(error(&text), format!("a.csv:{line}: {open}"), "{text:?}");
+    }
+    // Which is no open one.
+    let table = Folder::new(data)
+        .with("a.csv", "a,y\n1,6\" and more\n2,\"u\"\"\"\n")
+        .train();
+    assert_eq!(
+        table.unwrap().target_kind,
+        classes(&["6\" and more", "u\""])
+    );
+    let length =
+        "but the header has 2; mend the row, or put a field that has a comma of its own in quotes";
+    assert_eq!(
+        error("a,y\n1,u\n1,2,u\n"),
+        format!("a.csv:3: 3 fields, {length}")
+    );
+    assert_eq!(error("a,y\n\n1\n"), format!("a.csv:3: 1 fields, {length}"));
+    assert_eq!(
+        error("b,a, b ,y\n1,2,3,u\n"),
+        "a.csv:1: columns 1 and 3 are both called 'b'; rename one, or leave it out"
+    );
+    for (text, what) in [
+        ("nan", "a number"),
+        ("-NaN", "a number"),
+        ("inf", "a finite number"),
+    ] {
+        let error = error(&format!("a,y\n1,u\n{text},u\n"));
+        let start = format!("a.csv:3: column 'a': expected {what}, found '{text}'; ");
+        assert!(error.starts_with(&start), "{error}");
+        assert_eq!(error.contains("set na_value"), text != "inf", "{error}");
+        assert!(error.contains("mend the row"), "{error}");
+    }
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn mistakes_are_named() {
     );
     assert_eq!(
         error("\"train\"", "\"nowhere\""),
-        "cannot read nowhere: No such file or directory (os error 2)"
+        "cannot read nowhere: No such file or directory (os error 2); mend the path, or bring the file back"
     );
     assert_eq!(
         folder(GREY)

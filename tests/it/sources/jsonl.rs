@@ -78,11 +78,11 @@ fn mistakes_have_file_line_and_column() {
     let error = |text: &str| rows(text).train().unwrap_err();
     assert_eq!(
         error("{\"a\": 1, \"y\": 0}\n\n{\"a\": 1,"),
-        "a.jsonl:3: not a JSON object: EOF while parsing a value at column 8"
+        "a.jsonl:3: not a JSON object: EOF while parsing a value at column 8; mend the line"
     );
     assert_eq!(
         error("[1, 2]\n"),
-        "a.jsonl:1: not a JSON object: invalid type: sequence, expected an object at column 0"
+        "a.jsonl:1: not a JSON object: invalid type: sequence, expected an object at column 0; mend the line"
     );
     assert_eq!(
         error("{\"a\": 1, \"y\": 0}\n{\"a\": \"2\", \"y\": 0}"),
@@ -91,7 +91,7 @@ fn mistakes_have_file_line_and_column() {
     );
     assert_eq!(
         error("{\"a\": 1, \"a\": 2, \"y\": 0}"),
-        "a.jsonl:1: not a JSON object: two columns are called 'a' at column 15"
+        "a.jsonl:1: not a JSON object: two columns are called 'a' at column 15; mend the line"
     );
     assert_eq!(
         error("{\"a\": null, \"y\": 0}"),
@@ -105,11 +105,12 @@ fn mistakes_have_file_line_and_column() {
     );
     assert_eq!(
         error("{\"a\": 1e39, \"y\": 0}").replace('0', ""),
-        "a.jsonl:1: column 'a': 1 is too large for a 32-bit number"
+        "a.jsonl:1: column 'a': 1 is too large for a 32-bit number; mend the row, make it a vocabulary or hash column in [columns], or leave it out by \
+         features in [data]"
     );
     assert_eq!(
         error("{\"a\": 1, \"y\": 0}\n{\"y\": 0}"),
-        "a.jsonl:2: column 'a': missing; the first row has it"
+        "a.jsonl:2: column 'a': missing, but the first row has it; mend the row"
     );
     assert_eq!(
         error("{\"a\": 1, \"y\": 0}\n{\"a\": 1, \"b\": 2, \"y\": 0}"),
@@ -118,11 +119,11 @@ fn mistakes_have_file_line_and_column() {
     );
     assert_eq!(
         error("{\"a\": [1, 2], \"y\": 0}\n{\"a\": [1], \"y\": 0}"),
-        "a.jsonl:2: column 'a': 1 values, but the first row has 2"
+        "a.jsonl:2: column 'a': 1 values, but the first row has 2; mend the row"
     );
     assert_eq!(
         error("{\"a\": 1, \"y\": [0, 1]}"),
-        "a.jsonl:1: column 'y': 2 values, where one belongs"
+        "a.jsonl:1: column 'y': 2 values, where one belongs; mend the row"
     );
     assert_eq!(
         error("{\"a\": 1, \"y\": null}"),
@@ -134,7 +135,10 @@ fn mistakes_have_file_line_and_column() {
     );
     assert_eq!(
         error("{\"y\": 0}"),
-        "a.jsonl: no column is left to learn from"
+        "a.jsonl: no column is left to learn from; add one beside label and weight"
     );
-    assert_eq!(error("\n"), "a.jsonl: no rows in it");
+    assert_eq!(
+        error("\n"),
+        "a.jsonl: no rows in it; write some, or name another file"
+    );
 }

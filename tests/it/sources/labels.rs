@@ -130,11 +130,11 @@ fn rows_have_as_many_numbers_in_their_label_as_the_first() {
     let two = "{\"x\": 1, \"y\": [1, 2]}\n";
     assert_eq!(
         error(&format!("{two}{{\"x\": 1, \"y\": [1]}}"), ""),
-        "a.jsonl:2: column 'y': 1 values, but the first row has 2"
+        "a.jsonl:2: column 'y': 1 values, but the first row has 2; mend the row"
     );
     assert_eq!(
         error(&format!("{two}{{\"x\": 1}}"), ""),
-        "a.jsonl:2: column 'y': missing; the first row has it"
+        "a.jsonl:2: column 'y': missing, but the first row has it; mend the row"
     );
     assert_eq!(
         error("{\"x\": 1, \"y\": []}", ""),
@@ -146,6 +146,6 @@ fn rows_have_as_many_numbers_in_their_label_as_the_first() {
     );
     assert_eq!(
         error("{\"x\": 1, \"y\": 1, \"w\": [1, 2]}", "weight = \"w\""),
-        "a.jsonl:1: column 'w': 2 values, where one belongs"
+        "a.jsonl:1: column 'w': 2 values, where one belongs; mend the row"
     );
 }

@@ -139,7 +139,7 @@ fn an_archive_is_a_folder_of_arrays() {
     let message = folder.with("all.npz", &damaged).test().unwrap_err();
     assert_eq!(
         message,
-        "all.npz/x_test: cut off or damaged: Invalid checksum"
+        "all.npz/x_test: cut off or damaged: Invalid checksum; copy or write the file again"
     );
     let folder = Folder::new(data);
     let message = folder
@@ -165,7 +165,8 @@ fn regressions_may_have_several_numbers() {
     assert_eq!(table.targets, [0.5, 1.5, 2.5, 3.5]);
     assert_eq!(
         pair(&x, &y).train().unwrap_err(),
-        "y.npy: 2 numbers for each row, but a class is one number, its index"
+        "y.npy: 2 numbers for each row, but a class is one number, its index; write that, or take a loss of \
+         numbers"
     );
 }
 
@@ -176,9 +177,10 @@ fn mistakes_are_named() {
     let error = |x: &[u8], y: &[u8]| pair(x, y).train().unwrap_err();
     assert_eq!(
         error(&x[..x.len() - 1], &y),
-        "x.npy: the header says 2 x 2 elements of 4 bytes, but 15 bytes follow"
+        "x.npy: the header says 2 x 2 elements of 4 bytes, but 15 bytes follow; copy or write the file again"
     );
-    let cut = "x.npy: not a .npy file, or cut off within its header";
+    let cut = "x.npy: not a .npy file, or cut off within its header; copy or write the file again, or \
+               set format in [data] to what it is";
     assert_eq!(error(&x[..40], &y), cut);
     assert_eq!(error(b"a,b\n1,2\n", &y), cut);
     assert_eq!(
@@ -193,23 +195,23 @@ fn mistakes_are_named() {
     );
     assert_eq!(
         error(&npy("<f4", "(2, 1)", &floats(&[1.0, f32::NAN])), &y),
-        "x.npy: row 2: NaN is no finite 32-bit number"
+        "x.npy: row 2: NaN is no finite 32-bit number; mend it, or leave the row out"
     );
     assert_eq!(
         error(&npy("<f4", "(0, 2)", &[]), &y),
-        "x.npy: no rows in it"
+        "x.npy: no rows in it; write some, or name another file"
     );
     assert_eq!(
         error(&npy("<f4", "()", &floats(&[1.0])), &y),
-        "x.npy: a single number; features have at least 1 dimension (rows)"
+        "x.npy: a single number, but features have at least 1 dimension (rows); name another file"
     );
     assert_eq!(
         error(&x, &npy("|u1", "(3,)", &[0, 1, 2])),
-        "x.npy has 2 rows, but y.npy has 3 labels"
+        "x.npy has 2 rows, but y.npy has 3 labels; name files that belong together"
     );
     assert_eq!(
         error(&x, &npy("<f4", "(2,)", &floats(&[0.0, 0.5]))),
-        "y.npy: row 2: 0.5 is no class; classes are whole numbers from 0 to below 65536"
+        "y.npy: row 2: 0.5 is no class; mend it: classes are whole numbers from 0 to below 65536"
     );
     let mut two = pair(&x, &y);
     two.data += "\nclasses = [\"only\"]";
@@ -229,7 +231,7 @@ fn mistakes_are_named() {
     two.data = format!("{PAIR}\nshape = [3]");
     assert_eq!(
         two.train().unwrap_err(),
-        "x.npy: a row has 2 features, but shape = [3] asks for 3"
+        "x.npy: a row has 2 features, but shape = [3] asks for 3; mend the rows, or shape in [data]"
     );
     two.data = PAIR.replace("\"x.npy\"", "[\"x.npy\", \"z.npy\"]");
     assert_eq!(

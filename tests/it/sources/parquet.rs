@@ -270,7 +270,7 @@ fn mistakes_have_file_row_and_column() {
             Compression::SNAPPY,
             &empty
         )),
-        "a.parquet: no rows in it"
+        "a.parquet: no rows in it; write some, or name another file"
     );
     // Damage to the pages themselves.
     let mut damaged = small(Compression::ZSTD(ZstdLevel::default()));

@@ -39,7 +39,7 @@ fn a_part_of_the_training_rows_is_trained_on() {
     assert_eq!(weighed.train().unwrap().weights.unwrap(), [5.0, 6.0, 7.0]);
     assert_eq!(
         table("skip = 8").train().unwrap_err(),
-        "a.csv: skip, take and shard in [data] leave none of its 8 rows"
+        "a.csv: skip, take and shard in [data] leave none of its 8 rows; take more of them"
     );
     assert_eq!(
         table("take = 0").train().unwrap_err(),

@@ -221,9 +221,12 @@ fn mistakes_have_file_record_and_column() {
     let other = example(&[("x", Floats(&[1.0, 2.0])), ("y", Integers(&[1]))]);
     assert_eq!(
         error(&[first, record(&other)].concat()),
-        "a.tfrecord: record 2: column 'x': 2 values, but the first row has 1"
+        "a.tfrecord: record 2: column 'x': 2 values, but the first row has 1; mend the row"
     );
-    assert_eq!(error(b""), "a.tfrecord: no rows in it");
+    assert_eq!(
+        error(b""),
+        "a.tfrecord: no rows in it; write some, or name another file"
+    );
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn values_are_of_their_columns_kind() {
             "{\"a\": {}, \"y\": 1}",
             "a = { kind = \"hash\", buckets = 3 }"
         ),
-        "train:1: column 'a': expected a text, found an object"
+        "train:1: column 'a': expected a text, found an object; mend the row"
     );
     assert_eq!(
         error("csv", "a,y\n,1\n", "a = \"vocabulary\""),
@@ -84,17 +84,17 @@ fn rows_have_as_many_values_as_is_said() {
     );
     assert_eq!(
         error("jsonl", one, "b = { kind = \"numeric\", shape = 2 }"),
-        "train:1: column 'b': 1 values, not 2"
+        "train:1: column 'b': 1 values, not 2; mend the row, or shape in [columns]"
     );
     let weighted = "a = { kind = \"hash\", buckets = 3, max_values = 2 }\n\
                     w = { kind = \"weighted\", source = \"a\", weights = \"b\" }";
     assert_eq!(
         error("jsonl", one, weighted),
-        "train:1: column 'b': [columns] w: 1 weights for the 2 values of 'a'"
+        "train:1: column 'b': [columns] w: 1 weights for the 2 values of 'a'; mend the row"
     );
     assert_eq!(
         error("jsonl", &one.replace("[1]", "[1, null]"), weighted),
-        "train:1: column 'b': [columns] w: value 2 has no weight"
+        "train:1: column 'b': [columns] w: value 2 has no weight; mend the row"
     );
 }
 

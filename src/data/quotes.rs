@@ -1,0 +1,85 @@
+//! Quotes of CSV: one that is never closed makes a single field of all that follows, and the `csv` crate says
+//! nothing of it.
+
+use std::io::{self, Read};
+
+/// Counts the quotes that are read: an even number tells, at next to no cost, that each is closed, unless one
+/// stands within a field without quotes.
+pub(super) struct Quotes<R> {
+    file: R,
+    is_odd: bool,
+}
+
+impl<R> Quotes<R> {
+    pub(super) fn new(file: R) -> Self {
+        Self {
+            file,
+            is_odd: false,
+        }
+    }
+
+    /// Whether their number is odd so far.
+    pub(super) fn is_odd(&self) -> bool {
+        self.is_odd
+    }
+}
+
+impl<R: Read> Read for Quotes<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        let quotes = buffer[..read].iter().filter(|&&byte| byte == b'"');
+        self.is_odd ^= quotes.count() % 2 == 1;
+        Ok(read)
+    }
+}
+
+/// The line, from 1, on which a quote opens that nothing closes, where there is one.
+pub(super) fn unclosed(text: &[u8]) -> Option<usize> {
+    /// Where in a field a byte is.
+    enum Place {
+        Start,
+        Plain,
+        /// Since the quote on this line.
+        Quoted(usize),
+        /// Behind a quote that closes the field, unless another follows.
+        Closed(usize),
+    }
+    use Place::{Closed, Plain, Quoted, Start};
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let (mut place, mut line) = (Start, 1);
+    for byte in text {
+        place = match (place, byte) {
+            (Quoted(opened), b'"') => Closed(opened),
+            (Quoted(opened), _) | (Closed(opened), b'"') => Quoted(opened),
+            (Start, b'"') => Quoted(line),
+            (_, b',' | b'\n' | b'\r') => Start,
+            _ => Plain,
+        };
+        line += usize::from(*byte == b'\n');
+    }
+    match place {
+        Quoted(opened) => Some(opened),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_an_open_quote_is_found() {
+        for (text, line) in [
+            ("a,b\n1,2\n", None),
+            ("\"a\",b\n\"1\n\n\",\"\"\"\"\n", None),
+            ("a\"b,\"c\"\n", None),
+            ("\"a\"b\"\n", None),
+            ("a,b\n1,\"2\n3,4\n", Some(2)),
+            ("\u{feff}\"a,b\n1,2\n", Some(1)),
+            ("a\n\"x\n\"\r\n\"y\"\"\n\n", Some(4)),
+            ("a\n\"\"\"", Some(2)),
+        ] {
+            assert_eq!(unclosed(text.as_bytes()), line, "{text:?}");
+        }
+    }
+}
