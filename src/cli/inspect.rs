@@ -314,6 +314,7 @@ loss                   softmax_cross_entropy
             loss: 0.25,
             rate: 0.001,
             samples_per_second: 1234.4,
+            steps_per_second: 12.5,
             exposed_comm_ms: 0.126,
             input_wait_ms: 0.0,
             gradient_norm: None,

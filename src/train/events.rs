@@ -88,6 +88,8 @@ impl Events {
                     ("loss", Some(record.loss)),
                     ("learning_rate", Some(record.rate)),
                     ("samples_per_second", Some(record.samples_per_second)),
+                    // As TensorFlow's estimators call it.
+                    ("global_step/sec", Some(record.steps_per_second)),
                     ("exposed_comm_ms", Some(record.exposed_comm_ms)),
                     ("input_wait_ms", Some(record.input_wait_ms)),
                     ("gradient_norm", record.gradient_norm),

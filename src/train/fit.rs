@@ -363,7 +363,8 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         };
         let step = self.trainer.global_step();
         let mean_ms = |time: Duration| time.as_secs_f64() * 1e3 / f64::from(window.steps.max(1));
-        let samples_per_second = window.rows / elapsed.as_secs_f64().max(1e-9);
+        let seconds = elapsed.as_secs_f64().max(1e-9);
+        let samples_per_second = window.rows / seconds;
         let exposed_comm_ms = mean_ms(window.exposed);
         log.write(&Record::Train(TrainRecord {
             step,
@@ -371,6 +372,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             loss: report.loss,
             rate,
             samples_per_second,
+            steps_per_second: f64::from(window.steps) / seconds,
             exposed_comm_ms,
             input_wait_ms: mean_ms(window.input),
             gradient_norm: report.gradient_norm,

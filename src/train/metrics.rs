@@ -75,6 +75,9 @@ pub struct TrainRecord {
     pub rate: f64,
     /// Rows per second over all ranks.
     pub samples_per_second: f64,
+    /// Steps per second.
+    #[serde(default)]
+    pub steps_per_second: f64,
     /// Milliseconds that rank 0's compute waited for the sums over ranks.
     pub exposed_comm_ms: f64,
     /// Milliseconds that rank 0's compute waited for data.
@@ -230,6 +233,7 @@ mod tests {
             loss,
             rate: 0.001,
             samples_per_second: 1234.5,
+            steps_per_second: 12.5,
             exposed_comm_ms: 0.25,
             input_wait_ms: 0.0,
             gradient_norm: None,
@@ -270,7 +274,7 @@ mod tests {
         assert_eq!(read_metrics(&path).unwrap(), records);
         let text = fs::read_to_string(&path).unwrap();
         let lines: Vec<_> = text.lines().collect();
-        let expected = r#"{"kind":"train","step":10,"epoch":1,"loss":0.5,"rate":0.001,"samples_per_second":1234.5,"exposed_comm_ms":0.25,"input_wait_ms":0.0}"#;
+        let expected = r#"{"kind":"train","step":10,"epoch":1,"loss":0.5,"rate":0.001,"samples_per_second":1234.5,"steps_per_second":12.5,"exposed_comm_ms":0.25,"input_wait_ms":0.0}"#;
         assert_eq!(lines[1], expected);
         let expected = r#"{"kind":"evaluate","step":10,"epoch":2,"data":"test","rows":360,"accuracy":0.975,"loss":0.1}"#;
         assert_eq!(lines[2], expected);

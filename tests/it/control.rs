@@ -268,6 +268,18 @@ fn models_are_exported_while_a_run_trains() {
     for curve in curves {
         assert_eq!(names(folder, &format!("tensorboard/{curve}")).len(), 1);
     }
+    let file = &names(folder, "tensorboard/train")[0];
+    let events = fs::read(folder.join("run/tensorboard/train").join(file)).unwrap();
+    let mut logged = 0;
+    for record in read_metrics(&folder.join("run/metrics.jsonl")).unwrap() {
+        if let Record::Train(record) = record {
+            logged += 1;
+            let rate = (record.steps_per_second as f32).to_le_bytes();
+            let tag = [&b"global_step/sec\x15"[..], &rate].concat();
+            assert!(rate != [0; 4] && events.windows(tag.len()).any(|bytes| bytes == tag));
+        }
+    }
+    assert!(logged > 0);
     train(folder, 1, &["train.steps=1"]);
     assert!(!folder.join("run/exports").exists() && !folder.join("run/tensorboard").exists());
 }
