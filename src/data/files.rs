@@ -17,6 +17,10 @@ pub(super) const BUFFER: usize = 1 << 20;
 /// What is done about a file that is damaged.
 pub(super) const AGAIN: &str = "copy or write the file again";
 
+/// The same, where a run can do without what is damaged.
+pub(super) const AGAIN_OR_SKIP: &str =
+    "bring back the file, or set skip_damaged = true in [data] to go on without it";
+
 /// The files that paths and patterns (`*`, `?`, `[a-z]`, `**`) name: in the order given, those of a
 /// pattern sorted.
 pub(crate) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {

@@ -10,7 +10,7 @@ use image::imageops::{FilterType, resize};
 use image::{DynamicImage, ImageFormat, ImageReader};
 
 use super::rows::Labels;
-use super::{DataError, Table, Targets, Task, memory};
+use super::{DataError, Table, Targets, Task, files, memory};
 use crate::layers::Shape;
 use crate::params::partition;
 
@@ -121,14 +121,16 @@ fn decode(
         };
         running.into_iter().flat_map(join).collect::<Vec<_>>()
     });
+    // Predictions stand for rows, so that none may be missing.
+    let remedy = match &targets {
+        None => files::AGAIN,
+        Some(_) => files::AGAIN_OR_SKIP,
+    };
     let mut targets = targets.unwrap_or_default();
     if let Some((row, problem)) = damaged.first() {
         let path = &paths[*row];
         if !spec.skip_damaged {
-            let problem = format!(
-                "{problem}; bring back the file, or set skip_damaged = true in [data] to go on without it"
-            );
-            return Err(DataError::format(path, problem));
+            return Err(DataError::format(path, format!("{problem}; {remedy}")));
         }
         tracing::warn!(
             "{}: skipped {} of {} images; the first, {}: {problem}",

@@ -28,6 +28,11 @@ pub(super) fn read(
     skip_damaged: bool,
 ) -> Result<Table, DataError> {
     let mut table = Keyed::new(spec);
+    // Predictions stand for rows, so that none may be missing.
+    let remedy = match spec.labels {
+        [] => files::AGAIN,
+        _ => files::AGAIN_OR_SKIP,
+    };
     for path in paths {
         let mut reader = open(path)?;
         let (mut skipped, mut first) = (0, None);
@@ -46,7 +51,7 @@ pub(super) fn read(
                     skipped += 1;
                     first.get_or_insert((records, problem));
                 }
-                Err(damage) => return Err(damage.of(path, records)),
+                Err(damage) => return Err(damage.of(path, records, remedy)),
             }
         }
         if let Some((first, problem)) = first {
@@ -77,7 +82,7 @@ pub(super) fn records(
         match read {
             Ok(true) => Some(Ok(record)),
             Ok(false) => None,
-            Err(damage) => Some(Err(damage.of(&path, number))),
+            Err(damage) => Some(Err(damage.of(&path, number, files::AGAIN))),
         }
     }))
 }
@@ -118,14 +123,13 @@ enum Damage {
 }
 
 impl Damage {
-    /// The error of record `number` of the file at `path`, counted from 1.
-    fn of(self, path: &Path, number: u64) -> DataError {
+    /// The error of record `number` of the file at `path`, counted from 1; `remedy` is what is done about data
+    /// that are nothing to read.
+    fn of(self, path: &Path, number: u64, remedy: &str) -> DataError {
         let problem = match self {
             Self::File(error) => return files::unreadable(path, error),
             Self::Length(problem) => problem,
-            Self::Data(problem) => format!(
-                "{problem}; bring back the file, or set skip_damaged = true in [data] to go on without it"
-            ),
+            Self::Data(problem) => format!("{problem}; {remedy}"),
         };
         let error = DataError::Row {
             path: path.to_owned(),

@@ -107,6 +107,15 @@ fn damaged_files_are_named_or_skipped() {
         ),
         "{message}"
     );
+    // Predictions stand for rows, so that none may be missing.
+    let message = folder(GREY)
+        .with("rows/1.png", cut(steps(9)))
+        .features("rows")
+        .unwrap_err();
+    assert!(
+        message.ends_with("; copy or write the file again"),
+        "{message}"
+    );
     let skipping = damaged(&format!("{GREY}\nskip_damaged = true"));
     let table = skipping.train().unwrap();
     assert_eq!((table.rows, table.targets), (2, vec![0.0, 1.0]));
