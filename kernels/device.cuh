@@ -375,6 +375,11 @@ __device__ __forceinline__ size_t group_operand(const void* first) {
     return ROWS_OF_128_BYTES | BETWEEN_EIGHTS << 32 | UNUSED << 16 | (shared_address(first) & 0x3ffff) / 16;
 }
 
+// Before products of a warpgroup whose operands ordinary stores have written; then a barrier for all.
+__device__ __forceinline__ void shared_is_written() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 // Before a product of a warpgroup whose sums something else has touched.
 __device__ __forceinline__ void sums_are_ready() {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");

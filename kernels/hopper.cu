@@ -1,5 +1,6 @@
-// Matrix products of compute capability 9.0, by its tensor cores' own way (TMA and wgmma). Operands are
-// those that pack.cu leaves: rounded to PRECISION, Bf16 or F16, in rows of terms that end with zeros.
+// Matrix products of compute capability 9.0, by its tensor cores' own way (TMA and wgmma), and what these can
+// do at most. Operands are those that pack.cu leaves: rounded to PRECISION, Bf16 or F16, in rows of terms that
+// end with zeros.
 //
 // CPU twin: src/backend/cpu/matmul. Reads 2 bytes of A per 1 / COLUMNS multiply-add and of B per 1 / ROWS;
 // writes C once, `=` or `+=` as Finish says.
@@ -115,6 +116,39 @@ extern "C" __global__ void __launch_bounds__(Grouped::THREADS + 32, 1)
                            DenseRows{product.n});
         }
     }
+#else
+    __trap();  // It is built for 9.0a, and launched, nowhere else.
+#endif
+}
+
+// As many such multiply-adds as a GPU can do, of two warpgroups in a block: what products are measured
+// against. Reads the same two operands again and again; sums are never negative, which the compiler does not
+// know.
+extern "C" __global__ void __launch_bounds__(Grouped::THREADS)
+    multiply_add_grouped(size_t rounds, float* never) {
+#if __CUDA_ARCH_FEAT_SM90_ALL
+    __shared__ __align__(1024) unsigned short operand[Grouped::COLUMNS * STEP];
+    constexpr unsigned short POSITIVE = 0x3f00;
+    for (int i = threadIdx.x; i < Grouped::COLUMNS * STEP; i += Grouped::THREADS) operand[i] = POSITIVE;
+    shared_is_written();
+    __syncthreads();
+    const size_t at = group_operand(operand);
+    float sum[2][32] = {};
+    for (size_t round = 0; round < rounds; ++round) {
+        sums_are_ready();
+#pragma unroll
+        for (int depth = 0; depth < STEP; depth += 16)
+            PRECISION::group_multiply_add(sum, at + depth / 8, at + depth / 8, 1);
+        close_group();
+        groups_are_done<1>(sum);
+    }
+    groups_are_done<0>(sum);
+    float total = 0;
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int j = 0; j < 32; ++j) total += sum[i][j];
+    if (total < 0) *never = total;
 #else
     __trap();  // It is built for 9.0a, and launched, nowhere else.
 #endif

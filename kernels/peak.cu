@@ -1,5 +1,5 @@
 // As many multiply-adds as a GPU can do: what products are measured against. PRECISION says on which
-// units: f32, or tensor cores by mma.sync.
+// units: f32, or tensor cores by mma.sync; hopper.cu has those of wgmma.
 //
 // CPU twin: src/backend/cpu/peak.rs. Touches no memory: sums are never negative, which the compiler
 // does not know.

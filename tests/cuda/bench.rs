@@ -2,8 +2,10 @@
 
 use std::process::Command;
 
+use ringstep::backend::Precision;
 use ringstep::backend::cuda::{Cuda, cublaslt};
 
+use crate::precision::gpu;
 use crate::twins::program;
 
 fn output(arguments: &[&str]) -> String {
@@ -62,7 +64,8 @@ fn the_peak_and_products_are_measured() {
 #[test]
 fn tensor_cores_have_a_peak_of_their_own() {
     let table = products("bf16", "512");
-    assert!(table.contains("peak of bf16 mma.sync"), "{table}");
+    let units = gpu(Precision::Bf16).units();
+    assert!(table.contains(&format!("peak of {units}")), "{table}");
     let row = |name: &str| table.lines().find(|line| line.starts_with(name));
     for name in ["square", "gpt up + bias, gelu", "mlp 1 + bias, relu"] {
         let row = row(name).unwrap();

@@ -144,7 +144,10 @@ kernels! {
         MoveAverage = "move_average",
     }
     "fold.cu" => { Fold = "fold" }
-    "hopper.cu" by hopper_half => { MatmulGrouped = "matmul_grouped_128x128" }
+    "hopper.cu" by hopper_half => {
+        MatmulGrouped = "matmul_grouped_128x128",
+        MultiplyAddGrouped = "multiply_add_grouped",
+    }
     "lookup.cu" => {
         GatherBags = "gather_bags",
         ScatterBags = "scatter_bags",

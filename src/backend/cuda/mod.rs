@@ -39,6 +39,7 @@ pub use buffer::Buffer;
 pub use compile::{Compilation, compile_every_kernel};
 pub use cublaslt::{Halves, Library as Cublaslt, find as cublaslt};
 pub use device::Capability;
+pub use peak::Units;
 pub use queue::GraphCounts;
 pub use survey::{Found, compiler, driver, kernel_cache};
 pub(crate) use transfer::Mirrored;

@@ -170,12 +170,7 @@ impl Cuda {
 
     /// Queues the kernel that packs both operands of a product. They stay until the next call. `None`, and
     /// a failure kept, where there is no memory for them.
-    fn pack(
-        &self,
-        shape: MatmulShape,
-        a: View<'_, f32>,
-        b: View<'_, f32>,
-    ) -> Option<[Packed; 2]> {
+    fn pack(&self, shape: MatmulShape, a: View<'_, f32>, b: View<'_, f32>) -> Option<[Packed; 2]> {
         let pointer = self.device.room(len(shape) * size_of::<u16>())?;
         Some(self.pack_into(pointer, shape, a, b))
     }

@@ -50,6 +50,7 @@ pub(super) fn run(arguments: &MatmulArguments) -> Result<(), Failure> {
             Report {
                 device: name,
                 precision,
+                units: cuda.units().to_string(),
                 peak,
                 library: Some(found.unwrap_or_else(|problem| problem)),
                 products: measure(&mut cuda, &mut rivals, peak, products, arguments)?,
@@ -64,6 +65,7 @@ pub(super) fn run(arguments: &MatmulArguments) -> Result<(), Failure> {
             Report {
                 device: name,
                 precision,
+                units: "f32 multiply-adds".to_owned(),
                 peak,
                 library: None,
                 products: measure(&mut cpu, &mut [], peak, products, arguments)?,

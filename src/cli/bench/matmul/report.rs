@@ -11,7 +11,9 @@ pub(super) struct Report {
     pub(super) device: String,
     /// What operands are rounded to.
     pub(super) precision: Precision,
-    /// GFLOP/s of multiply-adds that touch no memory.
+    /// What multiplies and adds.
+    pub(super) units: String,
+    /// GFLOP/s of multiply-adds that touch no memory, on these.
     pub(super) peak: f64,
     /// cuBLASLt, or why it is not measured; nothing on CPUs.
     pub(super) library: Option<String>,
@@ -77,14 +79,11 @@ impl Report {
         let Self {
             device,
             precision,
+            units,
             peak,
             library,
             ..
         } = self;
-        let units = match (library, precision) {
-            (None, _) | (_, Precision::F32) => "f32 multiply-adds".to_owned(),
-            (Some(_), precision) => format!("{precision} mma.sync"),
-        };
         let mut notes = String::new();
         if let Some(library) = library {
             notes = format!("\n{library}");
