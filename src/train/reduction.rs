@@ -109,8 +109,17 @@ impl<B: Backend> Reduction<B> {
         &mut self.reducer
     }
 
-    /// Arena ranges whose sums this rank receives, in arena order.
+    /// Arena ranges whose sums this rank receives, in arena order: all of it in one, unless it has a shard of
+    /// each bucket.
     pub fn owned(&self) -> Vec<Range<usize>> {
+        if !self.options.sharded {
+            return self
+                .buckets
+                .first()
+                .map(|last| 0..last.end)
+                .into_iter()
+                .collect();
+        }
         let mut owned: Vec<_> = self
             .buckets
             .iter()

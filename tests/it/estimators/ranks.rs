@@ -108,6 +108,10 @@ fn a_run_with_tables_goes_on_with_another_number_of_ranks_as_if_it_had_not_stopp
     let parts = train(&text, &path("parts"), 3, begin, &["train.steps=20"]);
     assert_eq!(parts.outcome.metrics, whole.outcome.metrics);
     assert_eq!(parts.digest, whole.digest);
+    // Small buckets cut the rows of a table that a step touches.
+    let small = ["train.steps=20", "train.bucket_mib=0.0001"];
+    let small = train(&text, &path("small"), 2, NEW, &small);
+    assert_eq!(small.digest, whole.digest);
 }
 
 #[test]
