@@ -23,3 +23,4 @@ pub mod named;
 pub mod random;
 mod installed;
 mod range;
+mod memory;

@@ -60,6 +60,32 @@ where
     })
 }
 
+/// Largest size: up to it a 32-bit float holds every whole number, and the product of two sizes and a number of
+/// rows fits 64 bits.
+pub(crate) const MOST: usize = 1 << 24;
+
+/// A size, such as a number of units; whether it may be 0 is up to who uses it.
+pub(crate) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    usize::deserialize(deserializer).and_then(|size| check_size(size).map_err(D::Error::custom))
+}
+
+/// Several sizes.
+pub(crate) fn sizes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    /// One of them, so that an error has its place.
+    #[derive(serde::Deserialize)]
+    struct Size(#[serde(deserialize_with = "size")] usize);
+    let sizes = Vec::<Size>::deserialize(deserializer)?;
+    Ok(sizes.into_iter().map(|Size(size)| size).collect())
+}
+
+/// Refuses what is larger than [`MOST`].
+pub(crate) fn check_size(size: usize) -> Result<usize, String> {
+    match size {
+        ..=MOST => Ok(size),
+        _ => Err(format!("expected at most {MOST}, found {size}")),
+    }
+}
+
 /// The value as it will be used is checked: what an `f32` rounds to 1 is not below 1.
 fn number<'de, D, F>(
     deserializer: D,

@@ -215,6 +215,11 @@ pub trait Memory: Clone + Sized + Send + 'static {
         len: usize,
     ) -> Result<Self::Buffer<T>, BackendError>;
 
+    /// Bytes that can still be allocated, where the device says so beforehand.
+    fn room(&self) -> Option<u64> {
+        None
+    }
+
     /// All of a buffer.
     fn view<T: Element>(buffer: &Self::Buffer<T>) -> Self::View<'_, T>;
 

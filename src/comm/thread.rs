@@ -37,7 +37,8 @@ pub fn threads(world: usize, options: &Options) -> Result<Vec<Box<dyn Communicat
             operation: "start of thread ranks",
             rank: 0,
             problem: format!(
-                "{} ranks on one host; at most {MOST} can be",
+                "{} ranks on one host; at most {MOST} can be: make train.ranks smaller, or start them as \
+                 processes on several hosts, by mpirun",
                 hosts.largest()
             ),
         });

@@ -13,6 +13,12 @@ use crate::comm::{CollectiveChoice, ReduceMode};
 use crate::models::LossReduction;
 use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
 
+/// More ranks than a launcher starts; how many can be threads, `comm` says.
+const MOST_RANKS: usize = 1 << 16;
+
+/// Most rows of a step: a table has no more.
+const MOST_ROWS: usize = u32::MAX as usize;
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TrainSection {
@@ -104,6 +110,13 @@ impl TrainSection {
         };
         let default = TrainConfig::new(self.global_batch, length);
         at_least_one(self.global_batch as u64, &["train", "global_batch"])?;
+        if self.global_batch > MOST_ROWS {
+            let text = format!(
+                "expected at most {MOST_ROWS} rows, found {}; a step of all rows has global_batch = their number",
+                self.global_batch
+            );
+            return Err(invalid(&["train", "global_batch"], text));
+        }
         let micro_batch = self.micro_batch.unwrap_or(default.micro_batch);
         at_least_one(micro_batch as u64, &["train", "micro_batch"])?;
         if micro_batch > self.global_batch {
@@ -115,6 +128,12 @@ impl TrainSection {
                     self.global_batch
                 ),
             ));
+        }
+        let ranks = self.ranks.unwrap_or(default.ranks);
+        at_least_one(ranks as u64, &["train", "ranks"])?;
+        if ranks > MOST_RANKS {
+            let text = format!("expected at most {MOST_RANKS}, found {ranks}");
+            return Err(invalid(&["train", "ranks"], text));
         }
         let sharded = match self.zero {
             None => default.sharded,
@@ -146,10 +165,7 @@ impl TrainSection {
             micro_batch,
             length,
             seed: self.seed.unwrap_or(default.seed),
-            ranks: match self.ranks {
-                Some(ranks) => at_least_one(ranks as u64, &["train", "ranks"])? as usize,
-                None => default.ranks,
-            },
+            ranks,
             device: self.device.unwrap_or(default.device),
             reduce: self.reduce,
             precision: self.precision.unwrap_or(default.precision),

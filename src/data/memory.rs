@@ -1,8 +1,9 @@
-//! How much memory there is, asked before a file decides how much of it is taken.
+//! Whether there is room for a table, asked before a file decides how much memory is taken.
 
 use std::path::Path;
 
 use super::DataError;
+use crate::memory::available;
 
 /// Refuses a table of `rows` rows of `width` 32-bit numbers that the machine has no room for.
 ///
@@ -23,14 +24,4 @@ pub(super) fn check(path: &Path, rows: usize, width: usize) -> Result<(), DataEr
             ),
         )),
     }
-}
-
-/// Bytes that can be taken without swapping, where the system says so.
-fn available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kibibytes << 10)
 }

@@ -73,7 +73,7 @@ impl<B: Backend> Epilogue<B> {
     ) -> Result<Self, LayerError> {
         let function = spec.elementwise();
         let keeps_sum = function.is_some_and(|function| function.saved() == Saved::Input);
-        let len = build.max_rows * elements;
+        let len = build.max_rows.saturating_mul(elements);
         let sum = match keeps_sum || function.is_none() {
             true => Some(build.backend.allocate("pre-activations", len)?),
             false => None,

@@ -9,10 +9,11 @@ use super::{ActivationSpec, Backward, Build, Built, Context, Layer, LayerError, 
 use crate::backend::{Backend, ConvGeometry, Convolution, Padding, View, ViewMut};
 use crate::onnx::{Attribute, Graph, OnnxError, Value};
 use crate::params::{Grads, Group, Initializer};
+use crate::range::{check_size, size};
 
 /// A number for rows and one for columns; one number alone stands for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(from = "OneOrTwo")]
+#[serde(try_from = "OneOrTwo")]
 pub struct Pair(pub [usize; 2]);
 
 #[derive(serde::Deserialize)]
@@ -22,12 +23,18 @@ enum OneOrTwo {
     Two([usize; 2]),
 }
 
-impl From<OneOrTwo> for Pair {
-    fn from(given: OneOrTwo) -> Self {
-        match given {
-            OneOrTwo::One(both) => Self([both; 2]),
-            OneOrTwo::Two(each) => Self(each),
+impl TryFrom<OneOrTwo> for Pair {
+    type Error = String;
+
+    fn try_from(given: OneOrTwo) -> Result<Self, String> {
+        let sizes = match given {
+            OneOrTwo::One(both) => [both; 2],
+            OneOrTwo::Two(each) => each,
+        };
+        for size in sizes {
+            check_size(size)?;
         }
+        Ok(Self(sizes))
     }
 }
 
@@ -51,6 +58,7 @@ pub struct Conv2D {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Channels of the output.
+    #[serde(deserialize_with = "size")]
     pub filters: usize,
     /// Rows and columns of the window.
     pub kernel_size: Pair,
@@ -119,10 +127,10 @@ impl Conv2D {
         input: &Shape,
     ) -> Result<Built<B>, LayerError> {
         let image = image(build, input)?;
-        positive(build, "filters", &[self.filters])?;
+        check_sizes(build, "filters", &[self.filters])?;
         let (window, strides) = (self.kernel_size.0, self.strides.0);
-        positive(build, "kernel_size", &window)?;
-        positive(build, "strides", &strides)?;
+        check_sizes(build, "kernel_size", &window)?;
+        check_sizes(build, "strides", &strides)?;
         let rows = build.max_rows;
         let geometry = ConvGeometry::new(rows, image, self.filters, window, strides, self.padding)
             .ok_or_else(|| too_large(build, window, image))?;
@@ -134,6 +142,7 @@ impl Conv2D {
             build.parameter("bias", &[self.filters], initializer, Group::NoDecay)
         });
         let output = Shape::from([geometry.out_height, geometry.out_width, self.filters]);
+        build.check_room(&output)?;
         let workspace = build.backend.convolution_workspace(&geometry);
         let layer = Conv2DLayer {
             kernel,
@@ -161,8 +170,8 @@ pub(super) fn image<B: Backend>(
         .ok_or_else(|| build.shape_error("needs [height, width, channels]", input))
 }
 
-/// Refuses zeros.
-pub(super) fn positive<B: Backend>(
+/// Refuses zeros and what no image has.
+pub(super) fn check_sizes<B: Backend>(
     build: &Build<'_, B>,
     argument: &str,
     values: &[usize],
@@ -171,7 +180,9 @@ pub(super) fn positive<B: Backend>(
         let problem = format!("{argument} is 0, but must be at least 1");
         return Err(build.argument_error(problem));
     }
-    Ok(())
+    let mut values = values.iter();
+    let checked = values.try_for_each(|&value| check_size(value).map(drop));
+    checked.map_err(|problem| build.argument_error(format!("{argument}: {problem}")))
 }
 
 /// The error of a window that does not fit an image.

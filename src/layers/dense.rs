@@ -7,6 +7,7 @@ use super::{ActivationSpec, Backward, Build, Built, Context, Layer, LayerError, 
 use crate::backend::{Backend, MatmulShape, View, ViewMut};
 use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::{GlorotUniform, Grads, Group, Initializer, Zeros};
+use crate::range::size;
 
 /// Every output from every input of the last dimension.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -16,6 +17,7 @@ pub struct Dense {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Number of outputs.
+    #[serde(deserialize_with = "size")]
     pub units: usize,
     /// What follows.
     #[serde(default)]
@@ -84,6 +86,7 @@ impl Dense {
         if let Some(last) = output.0.last_mut() {
             *last = self.units;
         }
+        build.check_room(&output)?;
         let layer = DenseLayer {
             kernel,
             bias,

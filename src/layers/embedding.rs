@@ -6,6 +6,7 @@ use super::{Backward, Build, Built, Context, Layer, LayerError, Shape};
 use crate::backend::{Accumulate, Backend, Bag, View, ViewMut};
 use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::{Grads, Group, Initializer, RandomUniform};
+use crate::range::{MOST, size};
 
 /// A learned vector of `output_dim` numbers for each index from 0 to below `input_dim`.
 ///
@@ -17,8 +18,10 @@ pub struct Embedding {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Number of different indices.
+    #[serde(deserialize_with = "size")]
     pub input_dim: usize,
     /// Length of the vectors.
+    #[serde(deserialize_with = "size")]
     pub output_dim: usize,
     /// How the vectors start out.
     #[serde(default = "random_uniform")]
@@ -28,9 +31,6 @@ pub struct Embedding {
 fn random_uniform() -> Initializer {
     RandomUniform::default().into()
 }
-
-/// Largest whole number up to which a 32-bit float holds all.
-const MOST_INDICES: usize = 1 << 24;
 
 impl Embedding {
     /// Vectors of `output_dim` numbers for indices below `input_dim`, everything else by default.
@@ -49,10 +49,9 @@ impl Embedding {
         input: &Shape,
     ) -> Result<Built<B>, LayerError> {
         let (rows, width) = (self.input_dim, self.output_dim);
-        if rows == 0 || width == 0 || rows > MOST_INDICES {
+        if rows == 0 || width == 0 || rows > MOST || width > MOST {
             let problem = format!(
-                "input_dim is {rows} and output_dim {width}, but both must be at least 1 and \
-                 input_dim at most {MOST_INDICES}"
+                "input_dim is {rows} and output_dim {width}, but both must be from 1 to {MOST}"
             );
             return Err(build.argument_error(problem));
         }

@@ -48,7 +48,7 @@ impl LayerNorm {
             return Err(build.shape_error("needs at least one dimension", input));
         }
         let columns = input.channels();
-        let rows = build.max_rows * input.elements() / columns.max(1);
+        let rows = build.max_rows.saturating_mul(input.elements()) / columns.max(1);
         let gamma = self
             .scale
             .then(|| build.parameter("gamma", &[columns], Ones {}.into(), Group::NoDecay));

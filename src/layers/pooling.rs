@@ -1,6 +1,6 @@
 //! The largest or the mean value of windows of an image, or of the whole image.
 
-use super::conv2d::{Pair, Windows, image, positive, too_large};
+use super::conv2d::{Pair, Windows, check_sizes, image, too_large};
 use super::{Backward, Build, Built, Context, Layer, LayerError, Shape};
 use crate::backend::{Backend, Padding, PoolGeometry, Pooling, View, ViewMut};
 use crate::onnx::{Attribute, Graph, OnnxError, Value};
@@ -49,8 +49,8 @@ macro_rules! window_pooling {
                 let image = image(build, input)?;
                 let window = self.pool_size.0;
                 let strides = self.strides.map_or(window, |strides| strides.0);
-                positive(build, "pool_size", &window)?;
-                positive(build, "strides", &strides)?;
+                check_sizes(build, "pool_size", &window)?;
+                check_sizes(build, "strides", &strides)?;
                 let geometry =
                     PoolGeometry::new(build.max_rows, image, window, strides, self.padding)
                         .ok_or_else(|| too_large(build, window, image))?;

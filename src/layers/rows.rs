@@ -19,7 +19,7 @@ impl<B: Backend> RowBuffer<B> {
         max_rows: usize,
         width: usize,
     ) -> Result<Self, BackendError> {
-        let buffer = backend.allocate(what, max_rows * width)?;
+        let buffer = backend.allocate(what, max_rows.saturating_mul(width))?;
         Ok(Self { buffer, width })
     }
 

@@ -2,15 +2,18 @@
 
 use std::fmt;
 
+use crate::params::elements;
+use crate::range::sizes;
+
 /// Dimensions of one row, without the batch: `[8, 8, 1]` is an 8 x 8 image of one channel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
-pub struct Shape(pub Vec<usize>);
+pub struct Shape(#[serde(deserialize_with = "sizes")] pub Vec<usize>);
 
 impl Shape {
-    /// Number of elements of one row.
+    /// Number of elements of one row, as [`elements`] counts them.
     pub fn elements(&self) -> usize {
-        self.0.iter().product()
+        elements(&self.0)
     }
 
     /// The last dimension: channels, or features. One for a scalar.

@@ -63,7 +63,11 @@ impl<B: Backend> Stack<B> {
             });
             shape = built.output;
         }
-        let mut gradient = || build.backend.allocate("gradients", build.max_rows * widest);
+        let mut gradient = || {
+            build
+                .backend
+                .allocate("gradients", build.max_rows.saturating_mul(widest))
+        };
         Ok(Self {
             children,
             gradients: [gradient()?, gradient()?],

@@ -15,6 +15,16 @@ use super::Initializer;
 /// before the blocks' sums are added in order, so that a norm does not depend on the sharding.
 pub const ALIGNMENT: usize = crate::backend::BLOCK;
 
+/// How many elements a tensor of these dimensions has; `usize::MAX` where they are more than can be counted, for
+/// which no allocation is granted.
+pub fn elements(shape: &[usize]) -> usize {
+    let dimensions = shape.iter().copied();
+    match shape.contains(&0) {
+        true => 0,
+        false => dimensions.fold(1, usize::saturating_mul),
+    }
+}
+
 /// Which hyper-parameters a tensor is optimized with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -47,9 +57,9 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Number of elements, without padding.
+    /// Number of elements, without padding, as [`elements`] counts them.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        elements(&self.shape)
     }
 
     /// Whether it holds nothing.
@@ -68,7 +78,7 @@ impl Tensor {
 
     /// Its elements in the arena, without padding.
     pub fn range(&self) -> Range<usize> {
-        self.offset..self.offset + self.len()
+        self.offset..self.offset.saturating_add(self.len())
     }
 }
 
@@ -99,7 +109,10 @@ impl Layout {
             rows: None,
         };
         let range = tensor.range();
-        self.end = range.end.next_multiple_of(ALIGNMENT);
+        self.end = range
+            .end
+            .checked_next_multiple_of(ALIGNMENT)
+            .unwrap_or(usize::MAX);
         self.tensors.push(tensor);
         range
     }
@@ -141,7 +154,7 @@ impl Layout {
 
     /// Number of parameters, without padding; of tables all.
     pub fn parameters(&self) -> usize {
-        let parameters = |tensor: &Tensor| tensor.stored_shape().iter().product::<usize>();
+        let parameters = |tensor: &Tensor| elements(&tensor.stored_shape());
         self.tensors.iter().map(parameters).sum()
     }
 

@@ -12,7 +12,7 @@ pub use initializer::{
     Constant, GlorotNormal, GlorotUniform, HeNormal, HeUniform, Initializer, LecunNormal,
     LecunUniform, Ones, RandomNormal, RandomUniform, TruncatedNormal, Zeros,
 };
-pub use layout::{ALIGNMENT, Group, Layout, Tensor};
+pub use layout::{ALIGNMENT, Group, Layout, Tensor, elements};
 pub use partition::partition;
 pub use sink::{GradSink, Grads};
 pub use working_set::{Indexed, WorkingSet, append_places, find_touched};

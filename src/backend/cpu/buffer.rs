@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use crate::backend::Element;
+use crate::memory::available;
 
 /// Alignment in bytes: a cache line, and one AVX-512 register.
 const ALIGNMENT: usize = 64;
@@ -12,6 +13,9 @@ const ALIGNMENT: usize = 64;
 /// Bytes of a huge page. All arrays of as much are put into such, for the sake of tables: rows that are looked
 /// up here and there would else each wait for the address of their page.
 const HUGE_PAGE: usize = 2 << 20;
+
+/// Bytes below which nobody asks how much memory is free.
+const WORTH_ASKING: usize = 64 << 20;
 
 /// A fixed-length array on the heap whose first element starts a cache line.
 #[derive(Debug)]
@@ -29,6 +33,12 @@ impl<T: Element> Buffer<T> {
     /// `len` zeros, or `None` where memory is short.
     pub fn zeroed(len: usize) -> Option<Self> {
         let layout = Self::layout(len)?;
+        // The system may promise memory that it does not have, and end the process that uses it.
+        if layout.size() >= WORTH_ASKING
+            && available().is_some_and(|free| layout.size() as u64 > free)
+        {
+            return None;
+        }
         if layout.size() == 0 {
             return Some(Self {
                 start: NonNull::dangling(),

@@ -24,6 +24,7 @@ pub(crate) use fixed_point::power_of_two;
 pub use instructions::InstructionSet;
 
 use super::{BackendError, Download, Element, Fence, Memory, Precision, Region};
+use crate::memory::available;
 
 /// One CPU thread that stands in for a device.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +91,10 @@ impl Memory for Cpu {
             what,
             bytes: len.saturating_mul(size_of::<T>()),
         })
+    }
+
+    fn room(&self) -> Option<u64> {
+        available()
     }
 
     fn view<T: Element>(buffer: &Buffer<T>) -> &[T] {

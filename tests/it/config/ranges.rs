@@ -35,6 +35,50 @@ fn impossible_numbers_are_refused() {
     );
 }
 
+#[test]
+fn sizes_that_no_memory_holds_are_refused() {
+    let huge = i64::MAX;
+    let most = format!("expected at most 16777216, found {huge}");
+    for key in ["units", "filters", "input_dim", "output_dim"] {
+        let other = match key {
+            "units" => "kind = \"dense\"",
+            "filters" => "kind = \"conv2d\"\nkernel_size = 3",
+            "input_dim" => "kind = \"embedding\"\noutput_dim = 3",
+            _ => "kind = \"embedding\"\ninput_dim = 3",
+        };
+        let line = 11 + other.lines().count();
+        assert_eq!(
+            error(
+                "kind = \"dense\"\nunits = 10",
+                &format!("{other}\n{key} = {huge}")
+            ),
+            format!("run.toml:{line}: model.layers entry 1.{key}: {most}")
+        );
+    }
+    assert_eq!(
+        error(
+            "\"dense\"\nunits = 10",
+            &format!("\"conv2d\"\nfilters = 1\nkernel_size = [3, {huge}]")
+        ),
+        format!("run.toml:13: model.layers entry 1.kernel_size entry 2: {most}")
+    );
+    assert_eq!(
+        error("label =", &format!("shape = [8, {huge}]\nlabel =")),
+        format!("run.toml:5: data.shape entry 2: {most}")
+    );
+    assert_eq!(
+        error("global_batch = 64", &format!("global_batch = {huge}")),
+        format!(
+            "run.toml:15: train.global_batch: expected at most 4294967295 rows, found {huge}; a step of all rows \
+             has global_batch = their number"
+        )
+    );
+    assert_eq!(
+        error("epochs = 3", &format!("epochs = 3\nranks = {huge}")),
+        format!("run.toml:17: train.ranks: expected at most 65536, found {huge}")
+    );
+}
+
 /// `settings` of an optimizer, and what is wrong with them.
 fn optimizer_error(settings: &str) -> String {
     let optimizer = format!("optimizer = {{ {settings} }}");

@@ -1,59 +1,16 @@
 //! From what a user wrote to layers that run: names, parameters, state and buffers.
 
+mod room;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Built, RowBuffer, Shape};
+use super::{Built, LayerError, RowBuffer, Shape};
 use crate::backend::{Backend, BackendError};
 use crate::optim::StepsRows;
-use crate::params::{Group, Indexed, Initializer, Layout, Tensor};
-
-/// A layer that cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum LayerError {
-    /// The layer before hands over something this one cannot take.
-    #[error("layer '{layer}' {needs}, but '{previous}' before it gives {got}")]
-    Shape {
-        /// The layer that cannot be built.
-        layer: String,
-        /// What it needs, as a clause: "needs height x width x channels".
-        needs: String,
-        /// The layer before it, or "input".
-        previous: String,
-        /// The shape that one gives.
-        got: Shape,
-    },
-    /// An argument makes no sense.
-    #[error("layer '{layer}': {problem}")]
-    Argument {
-        /// The layer that cannot be built.
-        layer: String,
-        /// What is wrong and what would be right.
-        problem: String,
-    },
-    /// Two layers have one name.
-    #[error(
-        "two layers are called '{name}': this {kind}, and before it {other}; give one of them \
-         another name"
-    )]
-    Name {
-        /// The name.
-        name: String,
-        /// Kind of the layer that cannot be built.
-        kind: String,
-        /// The layer before it, with where its name came from.
-        other: String,
-    },
-    /// Something is wrong with the model as a whole, such as a setting of its own.
-    #[error("the model cannot be built: {problem}")]
-    Model {
-        /// What is wrong and what would be right.
-        problem: String,
-    },
-    /// The device is too small.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-}
+use crate::params::{Group, Indexed, Initializer, Layout, Tensor, elements};
 
 /// Moving statistics start out at `initial` and keep `momentum` of themselves each step.
 #[derive(Debug, Clone, PartialEq)]
@@ -211,13 +168,14 @@ impl<'a, B: Backend> Build<'a, B> {
         });
         self.depth += 1;
         let (part, output) = body(self)?;
+        self.check_room(&output)?;
         self.depth -= 1;
         self.base = enclosing;
         let own = &self.layout.tensors()[tensors..];
         let summary = &mut self.summary[entry];
         summary.output = output.clone();
-        let parameters = |tensor: &Tensor| tensor.stored_shape().iter().product::<usize>();
-        summary.parameters = own.iter().map(parameters).sum();
+        let parameters = |tensor: &Tensor| elements(&tensor.stored_shape());
+        summary.parameters = own.iter().map(parameters).fold(0, usize::saturating_add);
         let own = &self.states[states..];
         summary.state = own.iter().map(|state| state.range.len()).sum();
         Ok((part, output))
@@ -367,7 +325,7 @@ impl<'a, B: Backend> Build<'a, B> {
         momentum: f32,
     ) -> Range<usize> {
         let start = self.states.last().map_or(0, |state| state.range.end);
-        let range = start..start + shape.iter().product::<usize>();
+        let range = start..start.saturating_add(elements(shape));
         self.states.push(StateTensor {
             name: format!("{}/{weight}", self.current),
             shape: shape.to_vec(),
@@ -412,89 +370,5 @@ impl<'a, B: Backend> Build<'a, B> {
     /// What was collected: parameters, state, and the tables that are not in the arena.
     pub fn finish(self) -> (Layout, Vec<StateTensor>, Vec<Table>) {
         (self.layout, self.states, self.tables)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::cpu::Cpu;
-    use crate::layers::{Dense, LayerSpec, Stack};
-
-    #[test]
-    fn the_summary_counts_what_each_layer_and_those_in_it_hold() {
-        let layers: Vec<LayerSpec> = serde_json::from_str(
-            r#"[
-                {"kind": "dense", "units": 6, "name": "first"},
-                {"kind": "residual", "layers": [
-                    {"kind": "batch_normalization"},
-                    {"kind": "dense", "units": 6}
-                ]},
-                {"kind": "dense", "units": 2}
-            ]"#,
-        )
-        .unwrap();
-        let mut backend = Cpu::new();
-        let mut build = Build::new(&mut backend, 1);
-        Stack::new(&mut build, &layers, &Shape::from([5])).unwrap();
-        let show = |layer: &LayerSummary| {
-            let LayerSummary {
-                name,
-                kind,
-                depth,
-                output,
-                parameters,
-                state,
-            } = layer;
-            format!("{depth} {name} {kind} {output} {parameters} {state}")
-        };
-        let shown: Vec<_> = build.summary().iter().map(show).collect();
-        let expected = [
-            "0 first dense [6] 36 0",
-            "0 residual residual [6] 54 12",
-            "1 batch_normalization batch_normalization [6] 12 12",
-            "1 dense dense [6] 42 0",
-            "0 dense_1 dense [2] 14 0",
-        ];
-        assert_eq!(shown, expected);
-    }
-
-    /// The names of dense layers with the names given, or why they cannot be built.
-    fn named(names: &[Option<&str>]) -> Result<Vec<String>, String> {
-        let layer = |name: &Option<&str>| {
-            let name = name.map(str::to_owned);
-            LayerSpec::from(Dense {
-                name,
-                ..Dense::new(1)
-            })
-        };
-        let layers: Vec<_> = names.iter().map(layer).collect();
-        let mut backend = Cpu::new();
-        let mut build = Build::new(&mut backend, 1);
-        let built = Stack::new(&mut build, &layers, &Shape::from([1]));
-        built.map_err(|error| error.to_string())?;
-        let summary = build.summary().iter();
-        Ok(summary.map(|layer| layer.name.clone()).collect())
-    }
-
-    #[test]
-    fn generated_names_go_around_chosen_ones() {
-        let names = named(&[Some("dense_1"), None, None, Some("last"), None]);
-        let expected = ["dense_1", "dense", "dense_2", "last", "dense_3"];
-        assert_eq!(names.unwrap(), expected);
-    }
-
-    #[test]
-    fn a_chosen_name_that_is_taken_is_refused() {
-        assert_eq!(
-            named(&[None, None, Some("dense_1")]).unwrap_err(),
-            "two layers are called 'dense_1': this dense, and before it a dense that got it from \
-             its kind; give one of them another name"
-        );
-        assert_eq!(
-            named(&[Some("a"), None, Some("a")]).unwrap_err(),
-            "two layers are called 'a': this dense, and before it a dense of that name; give one \
-             of them another name"
-        );
     }
 }
