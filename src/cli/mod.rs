@@ -89,7 +89,7 @@ pub struct TrainArguments {
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
     /// With --resume: trains so many steps more than the run has taken, whatever train.steps or
-    /// train.epochs say.
+    /// train.epochs say in the run file.
     #[arg(long, value_name = "N", requires = "resume", value_parser = clap::value_parser!(u64).range(1..))]
     pub more_steps: Option<u64>,
     /// With --resume: goes on although this machine's arithmetic, values in the data (as many rows

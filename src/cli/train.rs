@@ -33,6 +33,12 @@ pub(super) fn run(
         (None, None) => PathBuf::from("runs").join(&config.name),
     };
     if let Some(more) = arguments.more_steps {
+        if let Some(length) = arguments.set.iter().find(|set| is_length(set)) {
+            return Err(format!(
+                "--more-steps {more} says how long to train, and so does --set {length}; keep one of them"
+            )
+            .into());
+        }
         let newest = Checkpoint::newest(&folder.join(CHECKPOINTS))?.checkpoint;
         let taken = newest.map_or(0, |checkpoint| checkpoint.step());
         // As large as a run file can say.
@@ -139,15 +145,17 @@ fn next(arguments: &TrainArguments, session: &Session, was_stopped: bool) -> Str
 
 /// What was set on the command line, with another length.
 fn assignments(arguments: &TrainArguments, length: String) -> Vec<String> {
-    let lengths = ["train.steps=", "train.max_steps=", "train.epochs="];
-    let is_length = |set: &String| {
-        let set = set.replace(' ', "");
-        lengths.iter().any(|key| set.starts_with(key))
-    };
     let mut assignments = arguments.assignments();
     assignments.retain(|set| !is_length(set));
     assignments.push(length);
     assignments
+}
+
+/// Whether an assignment says how long to train.
+fn is_length(set: &str) -> bool {
+    let lengths = ["train.steps=", "train.max_steps=", "train.epochs="];
+    let set = set.replace(' ', "");
+    lengths.iter().any(|key| set.starts_with(key))
 }
 
 /// The command that goes on with the run.

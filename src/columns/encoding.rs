@@ -154,6 +154,18 @@ impl Columns {
         }
     }
 
+    /// How many categories the column called `name` has, where the data do not decide it.
+    pub(crate) fn categories(&self, name: &str) -> Option<usize> {
+        match self.get(name)? {
+            ColumnSpec::Vocabulary(spec) if spec.values.is_none() => None,
+            ColumnSpec::Weighted(spec) => self.categories(&spec.source),
+            _ => match self.values(name) {
+                Values::Ids { count } | Values::Weighted { count } => Some(count),
+                Values::Numbers => None,
+            },
+        }
+    }
+
     fn values(&self, name: &str) -> Values {
         let count = match self.get(name) {
             Some(ColumnSpec::Bucketized(spec)) => {

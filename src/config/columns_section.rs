@@ -41,10 +41,14 @@ pub(super) fn check(config: &RunConfig) -> Result<(), Problem> {
         let wrong = |text: String| Err(invalid(&["columns", name], text));
         for read in columns.sources(name) {
             if source.labels.iter().any(|label| label == read) {
-                return wrong(format!("'{read}' is the label"));
+                return wrong(format!(
+                    "'{read}' is the label; learn from other columns, or name another label in [data]"
+                ));
             }
             if Some(read) == source.weight.as_deref() {
-                return wrong(format!("'{read}' is the weight of rows"));
+                return wrong(format!(
+                    "'{read}' is the weight of rows; learn from other columns, or leave weight out of [data]"
+                ));
             }
         }
         let spec = columns.get(name).filter(|spec| spec.is_categorical());

@@ -1,22 +1,44 @@
 //! The keys of `[data]` that say which rows there are and what becomes of them, whatever their format.
 
+use serde::{Deserialize, Serialize};
+
 use super::file::{Problem, at_least_one, invalid};
 use crate::data::{Augment, Normalize, Part, Shard};
 
 /// Most pixels by which images are moved: an image has no more.
 const MOST_PIXELS: usize = 1 << 16;
 
+/// `mean` or `std`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a number for all channels, or an array with a number for each"
+)]
+pub(super) enum Channels {
+    All(f64),
+    Each(Vec<f64>),
+}
+
+impl Channels {
+    fn numbers(self) -> Vec<f64> {
+        match self {
+            Self::All(number) => vec![number],
+            Self::Each(numbers) => numbers,
+        }
+    }
+}
+
 /// What `mean` and `std` mean together.
 pub(super) fn normalize(
-    mean: Option<Vec<f64>>,
-    std: Option<Vec<f64>>,
+    mean: Option<Channels>,
+    std: Option<Channels>,
 ) -> Result<Option<Normalize>, Problem> {
     if mean.is_none() && std.is_none() {
         return Ok(None);
     }
     let normalize = Normalize {
-        mean: mean.unwrap_or_else(|| vec![0.0]),
-        std: std.unwrap_or_else(|| vec![1.0]),
+        mean: mean.unwrap_or(Channels::All(0.0)).numbers(),
+        std: std.unwrap_or(Channels::All(1.0)).numbers(),
     };
     if normalize.mean.is_empty() || normalize.mean.iter().any(|mean| !mean.is_finite()) {
         let text = "expected a finite number for each channel, or one for all";

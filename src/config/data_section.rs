@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::data_rows;
+use super::data_rows::{self, Channels};
 use super::file::{Problem, invalid, required};
 use super::one_or_more::OneOrMore;
 use super::paths::Paths;
@@ -48,9 +48,9 @@ pub(super) struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     scale: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mean: Option<Vec<f64>>,
+    mean: Option<Channels>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    std: Option<Vec<f64>>,
+    std: Option<Channels>,
     #[serde(skip_serializing_if = "Option::is_none")]
     skip: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -375,6 +375,7 @@ fn check_names(names: &[String], others: &[(&[String], &str)]) -> Result<(), Str
 impl From<DataConfig> for DataSection {
     fn from(data: DataConfig) -> Self {
         let (mean, std) = data.normalize.map(|it| (it.mean, it.std)).unzip();
+        let (mean, std) = (mean.map(Channels::Each), std.map(Channels::Each));
         Self {
             shape: data.shape,
             scale: Some(data.scale),

@@ -14,10 +14,23 @@ use super::document::{Entry, Node, Value};
 /// Why a tree is not the typed value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Fault {
-    UnknownKey { key: String, known: Vec<String> },
-    UnknownName { name: String, known: Vec<String> },
-    WrongValue { found: String, expected: String },
-    MissingKey(&'static str),
+    UnknownKey {
+        key: String,
+        known: Vec<String>,
+    },
+    UnknownName {
+        name: String,
+        known: Vec<String>,
+    },
+    WrongValue {
+        found: String,
+        expected: String,
+    },
+    MissingKey {
+        key: &'static str,
+        /// Which names it may have, where it is one of some.
+        names: Vec<String>,
+    },
     Other(String),
 }
 
@@ -45,13 +58,20 @@ fn blame<T: DeserializeOwned>(root: &Node, mut error: Error) -> Error {
         let node = follow(&mut tree, &error.path);
         // What lacks a key is a table that is no longer to blame once it has the key.
         let first = match error.fault {
-            Fault::MissingKey(key) if node.get(key).is_none() => {
-                if !remains(&|node| node.add(key)) {
+            Fault::MissingKey { key, .. } if node.get(key).is_none() => {
+                let mut added = root.clone();
+                follow(&mut added, &error.path).add(key);
+                let other = T::deserialize(&added).err().map(|other| other.fault);
+                if other.as_ref() != Some(&error.fault) {
+                    // The name that was added is none of those that it could have been.
+                    if let Some(Fault::UnknownName { known: names, .. }) = other {
+                        error.fault = Fault::MissingKey { key, names };
+                    }
                     return error;
                 }
                 0
             }
-            Fault::MissingKey(_) => 1,
+            Fault::MissingKey { .. } => 1,
             _ => 0,
         };
         let count = (first..=node.entries()).find(|&count| remains(&|node| node.truncate(count)));
@@ -186,7 +206,10 @@ impl de::Error for Error {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::new(Fault::MissingKey(field))
+        Self::new(Fault::MissingKey {
+            key: field,
+            names: Vec::new(),
+        })
     }
 }
 

@@ -86,7 +86,8 @@ pub(super) struct Entry {
 pub(super) struct Document {
     pub(super) root: Node,
     path: String,
-    lines: Vec<usize>,
+    /// Where they end; `None` where a program stands behind it, whose text nobody has seen.
+    lines: Option<Vec<usize>>,
     len: usize,
     overrides: Vec<Override>,
 }
@@ -104,7 +105,7 @@ impl Document {
                 value: Value::Table(Vec::new()),
             },
             path: path.display().to_string(),
-            lines: text.match_indices('\n').map(|(at, _)| at).collect(),
+            lines: Some(text.match_indices('\n').map(|(at, _)| at).collect()),
             len: text.len(),
             overrides: overrides.to_vec(),
         };
@@ -119,14 +120,26 @@ impl Document {
         Ok(document)
     }
 
+    /// The same of a text that a program's configuration was turned into.
+    pub(super) fn of_program(name: &str, text: &str) -> Result<Self, ConfigError> {
+        let document = Self::parse(Path::new(name), text, &[])?;
+        Ok(Self {
+            lines: None,
+            ..document
+        })
+    }
+
     /// `run.toml:12`, or the override.
     pub(super) fn place(&self, at: usize) -> String {
         match at.checked_sub(self.len) {
             Some(index) if index > 0 => self.overrides[index - 1].shown.clone(),
-            _ => {
-                let line = self.lines.partition_point(|&newline| newline < at) + 1;
-                format!("{}:{line}", self.path)
-            }
+            _ => match &self.lines {
+                Some(lines) => {
+                    let line = lines.partition_point(|&newline| newline < at) + 1;
+                    format!("{}:{line}", self.path)
+                }
+                None => self.path.clone(),
+            },
         }
     }
 

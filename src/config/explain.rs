@@ -1,9 +1,13 @@
 //! From a fault and the way to it to a message in the words of the run file.
 
+use serde::de::value::{self, StrDeserializer};
+use serde::de::{Deserialize, IntoDeserializer};
+
 use super::ConfigError;
 use super::deserialize::{Error, Fault};
 use super::document::{Document, KIND, Node, Value};
 use super::file::Problem;
+use crate::layers::ActivationSpec;
 use crate::named::hint;
 
 /// A node on the way from the root to a fault.
@@ -36,7 +40,12 @@ pub(super) fn explain(document: &Document, error: Error) -> ConfigError {
                 Some(what) => format!("unknown {what} kind"),
                 None => format!("{key}: unknown name"),
             },
-            hint: hint(&name, &known),
+            hint: match key.starts_with("model.layers") && is_activation(&name) {
+                true => format!(
+                    "; a function is a layer as {{ kind = \"activation\", function = \"{name}\" }}"
+                ),
+                false => hint(&name, &known),
+            },
             name,
         },
         Fault::WrongValue { found, expected } => ConfigError::Value {
@@ -44,13 +53,20 @@ pub(super) fn explain(document: &Document, error: Error) -> ConfigError {
             key,
             problem: format!("expected {expected}, found {found}"),
         },
-        Fault::MissingKey(missing) if above.is_empty() => ConfigError::Missing {
+        Fault::MissingKey { key, .. } if above.is_empty() => ConfigError::Missing {
             at: document.file().to_owned(),
-            problem: format!("missing section [{missing}]"),
+            problem: format!("missing section [{key}]"),
         },
-        Fault::MissingKey(missing) => ConfigError::Missing {
+        Fault::MissingKey { key, names } => ConfigError::Missing {
             at,
-            problem: format!("missing key '{missing}' in {}", describe(last)),
+            problem: match &names[..] {
+                [] => format!("missing key '{key}' in {}", describe(last)),
+                names => format!(
+                    "missing key '{key}' in {}: one of {}",
+                    describe(last),
+                    names.join(", ")
+                ),
+            },
         },
         Fault::Other(problem) => ConfigError::Value { at, key, problem },
     }
@@ -125,4 +141,9 @@ fn kind_of_what(key: &str, table: &Stop<'_>) -> Option<String> {
         table if table.starts_with("columns.") => "column".to_owned(),
         _ => name.to_owned(),
     })
+}
+
+fn is_activation(name: &str) -> bool {
+    let name: StrDeserializer<'_, value::Error> = name.into_deserializer();
+    ActivationSpec::deserialize(name).is_ok()
 }

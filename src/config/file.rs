@@ -89,8 +89,10 @@ pub(super) fn check(config: &RunConfig, has_test: bool) -> Result<(), ConfigErro
         let text = format!("cannot stand in a run file: {error}");
         invalid(&["run"], text).of(config)
     })?;
-    let path = format!("run '{}'", config.name);
-    let document = Document::parse(Path::new(&path), &text, &[])?;
+    let document = Document::of_program(&format!("run '{}'", config.name), &text)?;
+    // Numbers have their ranges where they are read.
+    let file: RunFile =
+        deserialize::read(&document.root).map_err(|error| explain(&document, error))?;
     paths::refuse_relative(&document).map_err(|problem| problem.of(config))?;
     file.check(custom, Some(has_test))
         .map_err(|problem| problem.of(config))?;
@@ -132,7 +134,7 @@ impl RunFile {
                 "expected the name of a folder within runs/",
             ));
         }
-        let train = self.train.check(self.estimator.is_some())?;
+        let is_estimator = self.estimator.is_some();
         let (model, input) = match (self.model, self.estimator) {
             (Some(model), None) => model.check(custom)?,
             (None, Some(estimator)) => (check_estimator(estimator, self.columns.as_ref())?, None),
@@ -141,10 +143,13 @@ impl RunFile {
                 return Err(invalid(&["estimator"], text));
             }
             (None, None) => {
-                let text = "missing section [model] or [estimator]: what learns";
+                let text = "missing section [model] or [estimator]: what learns, such as loss = \
+                            \"softmax_cross_entropy\" and layers = [{ kind = \"dense\", units = 10 }] in \
+                            [model]";
                 return Err(missing(&[], text));
             }
         };
+        let train = self.train.check(is_estimator)?;
         let mut config = RunConfig {
             columns: self.columns,
             ..RunConfig::new(name, self.data.check(input)?, model, train)
@@ -153,6 +158,17 @@ impl RunFile {
         config.train.loss_reduction = Some(config.named_reduction());
         check_labels(&config)?;
         columns_section::check(&config)?;
+        if let (Task::Regression, Some(_)) = (config.task(), config.data.classes()) {
+            let predicts = match &config.model.architecture {
+                Architecture::Estimator(estimator) => estimator.name(),
+                Architecture::Layers(_) | Architecture::Custom(_) => config.model.loss.name(),
+            };
+            let text = format!(
+                "{predicts} is for numbers, which have no classes; leave classes out, or take a classifier: a cross \
+                 entropy as loss, or an estimator that is one"
+            );
+            return Err(invalid(&["data", "classes"], text));
+        }
         let has_test = has_test.unwrap_or_else(|| config.data.has_test());
         control::check(&config, has_test)?;
         Ok(config)

@@ -203,7 +203,10 @@ impl CustomModels {
                     let kind = deserialize::read::<String>(&first.node);
                     (kind.map_err(|error| error.under(0))?, settings)
                 }
-                _ => return Err(Error::new(Fault::MissingKey(KIND))),
+                _ => {
+                    let names = self.names();
+                    return Err(Error::new(Fault::MissingKey { key: KIND, names }));
+                }
             },
             _ => (deserialize::read::<String>(node)?, &[][..]),
         };
@@ -234,10 +237,14 @@ impl CustomModels {
                  to the program that defines it: the one that trained the run"
             ));
         }
-        let known = self.known.iter().map(|known| known.kind.to_owned());
         Fault::UnknownName {
             name,
-            known: known.collect(),
+            known: self.names(),
         }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let known = self.known.iter();
+        known.map(|known| known.kind.to_owned()).collect()
     }
 }

@@ -275,6 +275,17 @@ impl DataConfig {
         }
     }
 
+    /// Names of the classes in index order, where they are given.
+    pub fn classes(&self) -> Option<&[String]> {
+        let classes = match &self.source {
+            Source::Columns(columns) => &columns.classes,
+            Source::Arrays(arrays) => &arrays.classes,
+            Source::Images(images) => &images.classes,
+            Source::Program => &None,
+        };
+        classes.as_deref()
+    }
+
     /// Whether there is anything to evaluate on, or may be where a program has the rows.
     pub fn has_test(&self) -> bool {
         match &self.source {

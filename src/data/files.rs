@@ -27,6 +27,7 @@ pub(crate) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
     let mut files = Vec::new();
     for pattern in patterns {
         let before = files.len();
+        refuse_folder(pattern)?;
         // A name may have brackets of its own.
         if !is_pattern(pattern) || pattern.exists() {
             files.push(pattern.clone());
@@ -65,6 +66,18 @@ pub(crate) fn present(patterns: &[PathBuf]) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Refuses a folder where there has to be a file.
+fn refuse_folder(path: &Path) -> Result<(), DataError> {
+    if path.is_dir() {
+        let text = format!(
+            "is a folder; name the files in it, as by {}",
+            path.join("*").display()
+        );
+        return Err(DataError::format(path, text));
+    }
+    Ok(())
+}
+
 fn is_pattern(path: &Path) -> bool {
     path.to_string_lossy().contains(['*', '?', '['])
 }
@@ -74,6 +87,7 @@ pub(super) type Contents = Box<dyn Read + Send>;
 
 /// What lies in a file, unpacked where it is gzip: known by its first two bytes.
 pub(super) fn open(path: &Path) -> Result<Contents, DataError> {
+    refuse_folder(path)?;
     let failed = |source| DataError::Read {
         path: path.to_owned(),
         source,

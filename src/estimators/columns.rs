@@ -10,6 +10,7 @@ use crate::columns::{ColumnSpec, Columns, Encoded, Encoding, Values};
 use crate::models::{DenseColumn, EmbeddingTable, Ids};
 use crate::named::hint;
 use crate::params::{Initializer, TruncatedNormal};
+use crate::range::size;
 
 /// A categorical column as dense numbers, as it is written.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -35,6 +36,7 @@ pub struct Embedding {
     /// A categorical column.
     pub column: String,
     /// Length of the vectors, at least 1.
+    #[serde(deserialize_with = "size")]
     pub dimension: usize,
     /// How the vectors of several values become one.
     #[serde(default = "mean")]
@@ -52,6 +54,7 @@ pub struct SharedEmbedding {
     /// Categorical columns.
     pub columns: Vec<String>,
     /// Length of the vectors, at least 1.
+    #[serde(deserialize_with = "size")]
     pub dimension: usize,
     /// As of [`Embedding`].
     #[serde(default = "mean")]
@@ -89,6 +92,18 @@ impl DnnColumn {
         }
     }
 
+    /// Names that its columns have in the network, which decide their order: TensorFlow's.
+    fn names(&self) -> Vec<String> {
+        let kind = match self {
+            Self::Plain(_) => "",
+            Self::Indicator(_) => "_indicator",
+            Self::Embedding(_) => "_embedding",
+            Self::SharedEmbedding(_) => "_shared_embedding",
+        };
+        let columns = self.columns().into_iter();
+        columns.map(|column| format!("{column}{kind}")).collect()
+    }
+
     /// Refuses what is not among `columns`, or of another kind.
     pub(super) fn check(&self, columns: &Columns) -> Result<(), String> {
         for name in self.columns() {
@@ -122,6 +137,17 @@ impl DnnColumn {
             }
             Self::SharedEmbedding(spec) if spec.columns.is_empty() => {
                 Err("a shared_embedding of no columns; name those that share it".to_owned())
+            }
+            Self::SharedEmbedding(spec) => {
+                let known = spec.columns.iter();
+                let mut known = known.filter_map(|name| Some((name, columns.categories(name)?)));
+                let Some((first, shared)) = known.next() else {
+                    return Ok(());
+                };
+                match known.find(|(_, count)| *count != shared) {
+                    Some((column, count)) => Err(unequal([column, first], [count, shared])),
+                    None => Ok(()),
+                }
             }
             _ => Ok(()),
         }
@@ -261,11 +287,7 @@ pub(super) fn dense(
                     let ids = ids(encoded(encoding, column)?)?;
                     let shared = *count.get_or_insert(ids.count);
                     if ids.count != shared {
-                        return Err(format!(
-                            "'{column}' has {} categories, but '{}', with which it shares an embedding, \
-                             {shared}",
-                            ids.count, spec.columns[0]
-                        ));
+                        return Err(unequal([column, &spec.columns[0]], [ids.count, shared]));
                     }
                     let combiner = spec.combiner;
                     let dense = DenseColumn::Embedding {
@@ -285,16 +307,33 @@ pub(super) fn dense(
         return Err(format!("two embeddings are called '{}'", twice.name));
     }
     named.sort_by(|(one, _), (other, _)| one.cmp(other));
-    if let Some(pair) = named.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(format!(
-            "two columns of the network are called '{}'",
-            pair[0].0
-        ));
-    }
     Ok((
         named.into_iter().map(|(_, column)| column).collect(),
         tables,
     ))
+}
+
+/// Refuses a network that has a column twice.
+pub(super) fn check_names(used: &[DnnColumn]) -> Result<(), String> {
+    let mut known = BTreeSet::new();
+    let mut names = used.iter().flat_map(DnnColumn::names);
+    names.try_for_each(|name| {
+        if known.contains(&name) {
+            return Err(format!(
+                "the network has '{name}' twice; name each column once"
+            ));
+        }
+        known.insert(name);
+        Ok(())
+    })
+}
+
+/// What is said of columns that share an embedding although one has more categories than the other.
+fn unequal([column, first]: [&str; 2], [count, shared]: [usize; 2]) -> String {
+    format!(
+        "'{column}' has {count} categories, but '{first}', with which it shares an embedding, {shared}; give them \
+         as many, or each an embedding of its own"
+    )
 }
 
 fn table_of(

@@ -26,6 +26,7 @@ use crate::models::{
 };
 use crate::named::{listed, registry};
 use crate::optim::OptimizerSpec;
+use crate::range::{size, sizes};
 
 registry! {
     /// An Estimator with its arguments.
@@ -56,6 +57,7 @@ macro_rules! pair {
         #[serde(default, deny_unknown_fields)]
         pub struct $classifier {
             /// Number of classes; for two there is one logit, that of the second.
+            #[serde(deserialize_with = "size")]
             pub n_classes: usize,
             $($(#[$about])* pub $field: $type,)*
         }
@@ -71,6 +73,7 @@ macro_rules! pair {
         #[serde(default, deny_unknown_fields)]
         pub struct $regressor {
             /// Numbers in a label.
+            #[serde(deserialize_with = "size")]
             pub label_dimension: usize,
             $($(#[$about])* pub $field: $type,)*
         }
@@ -105,6 +108,7 @@ pair! {
         #[serde(skip_serializing_if = "Option::is_none")]
         feature_columns: Option<Vec<DnnColumn>> = None,
         /// Units of the hidden layers, in forward order.
+        #[serde(deserialize_with = "sizes")]
         hidden_units: Vec<usize> = Vec::new(),
         /// By name, with a learning rate of 0.05.
         optimizer: OptimizerChoice = OptimizerChoice::named("adagrad"),
@@ -136,6 +140,7 @@ pair! {
         /// By name, with a learning rate of 0.001.
         dnn_optimizer: OptimizerChoice = OptimizerChoice::named("adagrad"),
         /// Units of the hidden layers, in forward order.
+        #[serde(deserialize_with = "sizes")]
         dnn_hidden_units: Vec<usize> = Vec::new(),
         /// What follows each hidden layer.
         dnn_activation_fn: ActivationSpec = ActivationSpec::Relu,
@@ -379,7 +384,11 @@ impl EstimatorSpec {
                 Which::All => columns
                     .names()
                     .try_for_each(|name| DnnColumn::Plain(name.to_owned()).check(columns)),
-                Which::These(used) => used.iter().try_for_each(|column| column.check(columns)),
+                Which::These(used) => {
+                    let mut each = used.iter();
+                    each.try_for_each(|column| column.check(columns))
+                        .and_then(|()| columns::check_names(used))
+                }
             };
             checked.map_err(|problem| (argument, problem))?;
         }

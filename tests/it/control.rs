@@ -373,6 +373,10 @@ fn a_run_goes_on_for_more_steps_from_its_own_folder() {
         said.contains("trained 10 steps") && said.contains("from 32 to 42"),
         "{said}"
     );
+    let both = ["--more-steps", "10", "--set", "train.epochs=3"];
+    let error = failure(folder, &[&own[..], &both].concat());
+    let twice = "--more-steps 10 says how long to train, and so does --set train.epochs=3; keep one of them";
+    assert!(error.contains(twice), "{error}");
     let most = [&own[..], &["--set", "train.max_steps=30"]].concat();
     let nothing = ringstep(folder, &most);
     let said = String::from_utf8(nothing.stderr).unwrap();

@@ -154,7 +154,7 @@ fn mistakes_in_run_files_are_named_with_line_and_nearest() {
     );
     assert_eq!(
         error("model.custom={ filters = 3 }"),
-        "--set model.custom={ filters = 3 }: missing key 'kind' in [model.custom]"
+        "--set model.custom={ filters = 3 }: missing key 'kind' in [model.custom]: one of residual, plain"
     );
     assert_eq!(
         error("model.layers=[\"flatten\"]"),

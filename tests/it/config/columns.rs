@@ -168,7 +168,7 @@ fn a_column_that_cannot_be_is_named_with_line() {
         ),
         (
             "c = { kind = \"crossed\", buckets = 9, keys = [\"u\", \"digit\"] }",
-            "c: 'digit' is the label",
+            "c: 'digit' is the label; learn from other columns, or name another label in [data]",
         ),
         (
             "h = { kind = \"hash\", buckets = 3 }",

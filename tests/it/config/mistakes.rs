@@ -106,6 +106,29 @@ fn what_is_missing_is_named() {
         "run.toml:7: missing key 'layers' in [model]: the layers, in forward order (or 'keras', a file \
          with Keras's description of them, or 'custom', the name of a model written in Rust)"
     );
+    assert_eq!(
+        error("format = \"csv\"\n", ""),
+        "run.toml:1: missing key 'format' in [data]: one of csv, jsonl, parquet, tfrecord, idx, numpy, images, \
+         program"
+    );
+    assert_eq!(
+        error("loss = { kind = \"softmax_cross_entropy\" }\n", ""),
+        "run.toml:7: missing key 'loss' in [model]: one of softmax_cross_entropy, sigmoid_cross_entropy, \
+         squared_error, absolute_error, huber"
+    );
+    assert_eq!(
+        error("kind = \"adam\", ", ""),
+        "run.toml:17: missing key 'kind' in [train.optimizer]: one of sgd, adam, adamw, adagrad, rmsprop, ftrl, \
+         lamb, lars, lion"
+    );
+    let model = &RUN[RUN.find("[model]").unwrap()..RUN.find("[train]").unwrap()];
+    let optimizer = &RUN[RUN.find("optimizer").unwrap()..];
+    let nothing = RUN.replace(model, "").replace(optimizer, "");
+    assert_eq!(
+        load(&nothing, &[]).unwrap_err(),
+        "run.toml: missing section [model] or [estimator]: what learns, such as loss = \
+         \"softmax_cross_entropy\" and layers = [{ kind = \"dense\", units = 10 }] in [model]"
+    );
     let missing = RunConfig::load(Path::new("no/such/run.toml"), &[]).unwrap_err();
     assert_eq!(
         missing.to_string(),
@@ -134,6 +157,34 @@ fn files_have_names_and_classes_have_one_each() {
     assert_eq!(
         error("label = \"digit\"", classes),
         "run.toml:6: data.classes: class 'one' is named twice"
+    );
+}
+
+#[test]
+fn what_contradicts_the_label_is_named() {
+    assert_eq!(
+        error("label =", "weight = \"digit\"\nlabel ="),
+        "run.toml:6: data.label: 'digit' is the weight"
+    );
+    let numbers = RUN.replace("softmax_cross_entropy", "huber");
+    let classes = load(&numbers, &["data.classes=['a', 'b']"]).unwrap_err();
+    assert!(
+        classes.ends_with(
+            "data.classes: huber is for numbers, which have no classes; leave classes out, or take a \
+             classifier: a cross entropy as loss, or an estimator that is one"
+        ),
+        "{classes}"
+    );
+}
+
+#[test]
+fn channels_are_normalised_alike_by_one_number() {
+    let run = |mean: &str| load(RUN, &[mean, "data.std=2"]).map(|run| run.data.normalize);
+    let normalize = run("data.mean=0.286").unwrap().unwrap();
+    assert_eq!((normalize.mean, normalize.std), (vec![0.286], vec![2.0]));
+    assert_eq!(
+        run("data.mean=grey").unwrap_err(),
+        "--set data.mean=grey: data.mean: expected a number for all channels, or an array with a number for each"
     );
 }
 
@@ -199,13 +250,24 @@ fn mistakes_in_layers_are_found_however_deep() {
         error("\"dense\"", "\"densed\""),
         "run.toml:11: unknown layer kind 'densed'; did you mean 'dense'?"
     );
+    for function in ["relu", "swish"] {
+        assert_eq!(
+            error("\"dense\"\nunits = 10", &format!("\"{function}\"")),
+            format!(
+                "run.toml:11: unknown layer kind '{function}'; a function is a layer as {{ kind = \
+                 \"activation\", function = \"{function}\" }}"
+            )
+        );
+    }
     assert_eq!(
         error("units = 10\n", ""),
         "run.toml:10: missing key 'units' in model.layers entry 1 (dense)"
     );
     assert_eq!(
         error("kind = \"dense\"\n", ""),
-        "run.toml:10: missing key 'kind' in model.layers entry 1"
+        "run.toml:10: missing key 'kind' in model.layers entry 1: one of dense, activation, leaky_relu, elu, \
+         softmax, conv2d, max_pooling2d, average_pooling2d, global_max_pooling2d, global_average_pooling2d, \
+         flatten, dropout, batch_normalization, layer_normalization, embedding, residual"
     );
     assert_eq!(
         block_error("units = 8", "unist = 8"),

@@ -1,6 +1,7 @@
 //! Run files: what they mean, and what is said about mistakes in them.
 
 mod columns;
+mod estimators;
 mod mistakes;
 mod ranges;
 

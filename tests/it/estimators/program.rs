@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ringstep::config::{Length, RunConfig, TrainConfig};
 use ringstep::data::{ColumnFormat, ColumnSource, DataConfig, Source};
-use ringstep::estimators::LinearRegressor;
+use ringstep::estimators::{DnnRegressor, LinearRegressor};
 use ringstep::models::LossReduction;
 use ringstep::train::{Begin, Existing, Ranks, Session};
 
@@ -100,6 +100,17 @@ fn a_program_is_refused_what_a_run_file_could_not_say() {
     assert!(
         relative.contains("data.train: 'train.csv' is relative"),
         "{relative}"
+    );
+    let mut config = regression(folder.path(), train.clone());
+    config.model = DnnRegressor {
+        hidden_units: vec![8, usize::MAX >> 1],
+        ..DnnRegressor::default()
+    }
+    .into();
+    let session = Session::new(config, folder.path(), begin, Ranks::Threads(1));
+    assert_eq!(
+        session.train().unwrap_err().to_string(),
+        "run 'mpg': estimator.hidden_units entry 2: expected at most 16777216, found 9223372036854775807"
     );
     let never = refused(TrainConfig::new(20, Length::Epochs(0)));
     assert_eq!(never, "run 'mpg': train.epochs: must be at least 1");

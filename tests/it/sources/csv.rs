@@ -60,6 +60,13 @@ fn patterns_without_files_and_files_named_twice_are_refused() {
         "part-*.csv: no file matches; mend the pattern"
     );
     let mut folder = parts();
+    folder.data = PARTS.replace("[\"first.csv\", \"part-*.csv\"]", "\".\"");
+    let error = folder.train().unwrap_err();
+    assert!(
+        error.contains("is a folder; name the files in it, as by "),
+        "{error}"
+    );
+    let mut folder = parts();
     folder.data = PARTS.replace("first", "part-1");
     assert_eq!(
         folder.train().unwrap_err(),

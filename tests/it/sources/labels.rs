@@ -100,7 +100,7 @@ fn mistakes_name_the_column() {
         ),
         (
             "label = [\"u\", \"v\"]\n[columns]\nv = \"numeric\"",
-            "6: columns.v: 'v' is the label",
+            "6: columns.v: 'v' is the label; learn from other columns, or name another label in [data]",
         ),
         (
             "label = 3",
