@@ -60,7 +60,7 @@ fn a_global_batch_is_no_larger_than_the_data() {
         )
     };
     let lines = |text: String| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(lines(all("1000000000000")), lines(all("1000")));
+    assert_eq!(lines(all("4000000000")), lines(all("1000")));
 }
 
 #[test]
