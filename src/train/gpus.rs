@@ -63,14 +63,13 @@ impl Gpus {
     /// # Errors
     /// If it is not there, or cannot be used, or cuBLASLt is asked for and cannot.
     pub(super) fn open(&self, local_rank: usize) -> Result<Cuda, BackendError> {
-        let cuda = match self.number {
-            Some(number) => Cuda::new(number)?,
+        let number = match self.number {
+            Some(number) => number,
             None => gpu_of_rank(local_rank)?,
         };
+        let cuda = Cuda::open(number, self.train.precision)?;
         tracing::info!("GPU {}: {}", cuda.ordinal(), cuda.name());
-        let cuda = cuda
-            .with_precision(self.train.precision)?
-            .with_matmul(self.train.matmul)?;
+        let cuda = cuda.with_matmul(self.train.matmul)?;
         Ok(match self.train.graphs {
             true => cuda.with_graphs(),
             false => cuda,
@@ -154,14 +153,14 @@ fn is_by_library(products: &[TimedMatmul]) -> bool {
     chosen.any(|chosen| chosen == MatmulChoice::Cublaslt)
 }
 
-/// The GPU of the rank with this number on its host: one for each, and around again where there are more
+/// The number of the GPU of the rank with this number on its host: one for each, and around again where there are more
 /// ranks than GPUs.
 ///
 /// # Errors
-/// If there is none, or it cannot be used.
-pub(crate) fn gpu_of_rank(local_rank: usize) -> Result<Cuda, BackendError> {
+/// If there is no driver.
+pub(crate) fn gpu_of_rank(local_rank: usize) -> Result<usize, BackendError> {
     let count = Cuda::count()?;
-    Cuda::new(local_rank.checked_rem(count).unwrap_or(0))
+    Ok(local_rank.checked_rem(count).unwrap_or(0))
 }
 
 /// NCCL, if every rank has it and a GPU of its own; where not, rank 0 says why the host sums. Collective.

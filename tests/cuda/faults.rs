@@ -235,19 +235,30 @@ fn a_compiler_that_does_not_fit_the_gpu_or_the_driver_is_named_by_faults() {
     }
     assert!(!run.path().exists());
 
-    let said = run.error(&[], &[("FAKE_CUDA_VERSION", "11.8")]);
+    // A precision that such a GPU does not take is the first thing that is wrong.
+    let said = run.error(&["--precision", "f16"], &[("FAKE_CUDA_CC", "6.1")]);
+    let expected = "GPU 0 has compute capability 6.1; products of f16 need 7.5; use a newer GPU, or \
+                    `--precision f32`";
+    assert!(said.contains(expected) && !said.contains("NVRTC"), "{said}");
+
+    let said = run.error(&[], &[("FAKE_CUDA_VERSION", "12.1")]);
     let rank = run.rank_of(&said);
     let expected = format!(".cu for GPU {rank}: NVRTC ");
     for part in [
         &*expected,
         "libnvrtc.so",
-        " makes code that the driver, which is of CUDA 11.8, does not take: \
+        " makes code that the driver, which is of CUDA 12.1, does not take: \
          CUDA_ERROR_UNSUPPORTED_PTX_VERSION: ",
         "; install a newer driver, or an NVRTC that is not newer in its place (`pip install \
-         'nvidia-cuda-nvrtc-cu11==11.8.*'`)",
+         'nvidia-cuda-nvrtc-cu12==12.1.*'`)",
     ] {
         assert!(said.contains(part), "{part} in {said}");
     }
+
+    let said = run.error(&[], &[("FAKE_CUDA_VERSION", "11.8")]);
+    let expected = "the CUDA driver is of CUDA 11.8; ringstep needs one of 12.0 or later; install \
+                    NVIDIA's driver 525 or later, or use `--device cpu`";
+    assert!(said.contains(expected), "{said}");
 }
 
 #[test]

@@ -271,6 +271,7 @@ impl Compiler {
         match driver() {
             Ok(driver) if is_of_another_version && driver.version < (self.major, self.minor) => {
                 let (major, minor) = driver.version;
+                // No driver is of a CUDA before 12.
                 let package = match major {
                     ..13 => format!("nvidia-cuda-nvrtc-cu{major}"),
                     _ => "nvidia-cuda-nvrtc".to_owned(),

@@ -171,6 +171,25 @@ impl Device {
         }))
     }
 
+    /// # Errors
+    /// Where tensor cores do not take operands of `precision`.
+    pub(super) fn takes(&self, precision: Precision) -> Result<(), BackendError> {
+        let Self {
+            ordinal,
+            capability,
+            ..
+        } = self;
+        let Some(least) = capability.lacks(precision) else {
+            return Ok(());
+        };
+        Err(BackendError::NoDevice {
+            problem: format!(
+                "GPU {ordinal} has compute capability {capability}; products of {precision} need {least}"
+            ),
+            remedy: "use a newer GPU, or `--precision f32`",
+        })
+    }
+
     /// Makes the device's context the calling thread's.
     pub(super) fn bind(&self) {
         // SAFETY: the context is retained as long as `self` lives.
@@ -354,10 +373,29 @@ fn wait_event(stream: sys::CUstream, event: sys::CUevent) -> Result<(), DriverEr
     unsafe { result::stream::wait_event(stream, event, flags) }
 }
 
+/// The oldest CUDA whose drivers have all functions that are called, and take what NVRTC makes.
+const OLDEST: (u32, u32) = (12, 0);
+
+/// The version of CUDA that the driver is of: major and minor. It is loaded.
+///
+/// # Errors
+/// If it does not say.
+pub(super) fn version() -> Result<(u32, u32), BackendError> {
+    let mut version = 0;
+    // SAFETY: the driver was found; a number is written.
+    let asked = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
+    asked.map_err(|error| BackendError::NoDevice {
+        problem: format!("the CUDA driver says no version: {}", describe(error)),
+        remedy: "see whether `nvidia-smi` works",
+    })?;
+    let version = version.unsigned_abs();
+    Ok((version / 1000, version % 1000 / 10))
+}
+
 /// Number of GPUs that this process sees.
 ///
 /// # Errors
-/// Where there is no driver, or it cannot start.
+/// Where there is no driver, or it cannot start, or is too old.
 pub(super) fn count() -> Result<usize, BackendError> {
     // SAFETY: loads the driver's library, which does nothing before `cuInit`.
     if !unsafe { sys::is_culib_present() } {
@@ -375,6 +413,16 @@ pub(super) fn count() -> Result<usize, BackendError> {
                 remedy: "see whether `nvidia-smi` works, or use `--device cpu`",
             });
         }
+    }
+    let version = version()?;
+    if version < OLDEST {
+        let ((major, minor), (oldest, _)) = (version, OLDEST);
+        return Err(BackendError::NoDevice {
+            problem: format!(
+                "the CUDA driver is of CUDA {major}.{minor}; ringstep needs one of {oldest}.0 or later"
+            ),
+            remedy: "install NVIDIA's driver 525 or later, or use `--device cpu`",
+        });
     }
     let count = result::device::get_count().map_err(|error| BackendError::NoDevice {
         problem: format!(

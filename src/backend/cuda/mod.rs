@@ -70,10 +70,20 @@ impl Cuda {
     /// [`BackendError::NoDevice`] where there is no driver or no such GPU, or NVRTC does not compile for
     /// it, [`BackendError::Device`] where it cannot be used.
     pub fn new(ordinal: usize) -> Result<Self, BackendError> {
+        Self::open(ordinal, Precision::F32)
+    }
+
+    /// The same with products as [`Cuda::with_precision`] says. What the GPU does not take is refused before
+    /// NVRTC is looked for.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn open(ordinal: usize, precision: Precision) -> Result<Self, BackendError> {
         let device = Device::open(ordinal)?;
+        device.takes(precision)?;
         let is_known = compile::check(device.capability)?;
         Ok(Self {
-            precision: Precision::F32,
+            precision,
             packed: Multiplier::of(device.capability)
                 .filter(|multiplier| is_known || *multiplier != Multiplier::Wgmma),
             library: None,
@@ -86,20 +96,8 @@ impl Cuda {
     /// # Errors
     /// [`BackendError::NoDevice`] where the GPU's tensor cores do not take such operands.
     pub fn with_precision(self, precision: Precision) -> Result<Self, BackendError> {
-        let Device {
-            ordinal,
-            capability,
-            ..
-        } = *self.device;
-        match capability.lacks(precision) {
-            None => Ok(Self { precision, ..self }),
-            Some(least) => Err(BackendError::NoDevice {
-                problem: format!(
-                    "GPU {ordinal} has compute capability {capability}; products of {precision} need {least}"
-                ),
-                remedy: "use a newer GPU, or `--precision f32`",
-            }),
-        }
+        self.device.takes(precision)?;
+        Ok(Self { precision, ..self })
     }
 
     /// The same GPU with all products by instructions that newer GPUs have too. Without it, those of many

@@ -21,22 +21,11 @@ pub struct Found {
 /// The driver.
 ///
 /// # Errors
-/// [`BackendError::NoDevice`] where there is none, or it does not start.
+/// [`BackendError::NoDevice`] where there is none, or it does not start or is too old.
 pub fn driver() -> Result<Found, BackendError> {
     device::count()?;
-    let mut version = 0;
-    // SAFETY: the driver was found; a number is written.
-    let asked = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
-    asked.map_err(|error| BackendError::NoDevice {
-        problem: format!(
-            "the CUDA driver says no version: {}",
-            device::describe(error)
-        ),
-        remedy: "see whether `nvidia-smi` works",
-    })?;
-    let version = version.unsigned_abs();
     Ok(Found {
-        version: (version / 1000, version % 1000 / 10),
+        version: device::version()?,
         path: mapped("libcuda.so"),
     })
 }

@@ -185,14 +185,14 @@ impl Plan {
         }
         let rows = match collective {
             Staged => world.run(&options, |host| {
-                let mut cuda = gpu_of_rank(host.local_rank())?;
+                let mut cuda = Cuda::new(gpu_of_rank(host.local_rank())?)?;
                 let mut staged = self::Staged::new(cuda.clone(), host);
                 self.rank(collective, &mut cuda, &mut staged, QUEUED)
             })?,
             Nccl => {
                 let library = nccl::load(self.nccl_algo)?;
                 world.run(&options, |host| {
-                    let mut cuda = gpu_of_rank(host.local_rank())?;
+                    let mut cuda = Cuda::new(gpu_of_rank(host.local_rank())?)?;
                     let mut nccl = self::Nccl::connect(library, cuda.clone(), host)?;
                     self.rank(collective, &mut cuda, &mut nccl, QUEUED)
                 })?

@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &MatmulArguments) -> Result<(), Failure> {
     let precision = arguments.precision;
     let report = match arguments.device.resolve() {
         DeviceChoice::Cuda(number) => {
-            let mut cuda = Cuda::new(number.unwrap_or(0))?.with_precision(precision)?;
+            let mut cuda = Cuda::open(number.unwrap_or(0), precision)?;
             let found = cuda::cublaslt().map(ToString::to_string);
             let library = match &found {
                 Ok(_) => Some(cuda.clone().with_matmul(MatmulChoice::Cublaslt)?),
