@@ -2,8 +2,9 @@
 # Tests and measures ringstep on a machine with an NVIDIA driver; needs neither Rust nor a package
 # registry, but the folder that scripts/build-gpu-bundle.sh makes, and NVRTC, which it looks for in CUDA
 # toolkits and in the packages of Python environments, as it does for NCCL and cuBLASLt. Runs all CUDA
-# tests, `ringstep doctor`, the benchmarks, digits on the GPU against the CPU, and training against
-# PyTorch where that can be imported; writes one report and takes at most 8 minutes.
+# tests, `ringstep doctor`, the benchmarks, digits on the GPU against the CPU and on two ranks, a trace of
+# sums beside backward, and training against PyTorch where that can be imported; writes one report, which
+# judges the targets, and takes at most 8 minutes.
 #
 #   scripts/gpu-check.sh [--emulated] [--report FILE]
 #
@@ -98,6 +99,7 @@ table=()
 sections=$work/sections
 failures=0
 : >"$sections"
+mkdir "$work/parts"
 
 # Adds a line to the table of results.
 result() { # NAME RESULT SECONDS
@@ -109,7 +111,8 @@ skip() { # NAME WHY
     result "$1" "skipped: $2" 0
 }
 
-# Runs a part for at most SECONDS, or what is left, and shows its last lines in the report.
+# Runs a part for at most SECONDS, or what is left, and shows its last lines in the report; all of them
+# stay in $work/parts.
 part() { # NAME SECONDS COMMAND...
     local name=$1 seconds=$2 start=$SECONDS left=$((limit - SECONDS)) status
     shift 2
@@ -121,6 +124,7 @@ part() { # NAME SECONDS COMMAND...
     if [[ $seconds -gt $left ]]; then seconds=$left; fi
     timeout --kill-after 5 "$seconds" "$@" >"$work/out" 2>&1
     status=$?
+    cp "$work/out" "$work/parts/$name"
     {
         printf '\n## %s\n\n```\n' "$name"
         grep -v 'this is a cubin or fatbin' "$work/out" | tail -n 120
@@ -156,6 +160,37 @@ digits() {
     done
 }
 
+# Exact sums of two ranks, through the host and on one GPU where there is only one, against one rank's.
+two_ranks() {
+    local ranks
+    for ranks in 1 2; do
+        # shellcheck disable=SC2086 # a list of words
+        "$RINGSTEP" train examples/digits/run.toml --quiet --overwrite --run-dir "$work/ranks-$ranks" \
+            --ranks $ranks --device cuda --collective staged --set train.reduce=exact $digits_options || return 1
+        sha256sum "$work/ranks-$ranks"/checkpoints/step-*/model.safetensors | tail -n 1 | cut -d ' ' -f 1 |
+            tee "$work/ranks-$ranks.sum"
+    done
+    cmp "$work/ranks-1.sum" "$work/ranks-2.sum" && echo 'the same weights'
+}
+
+# The trace of rank 0's last step, of two that sum through the host, and how many of its buckets were
+# summed, on the host, before its device was through with backward. In one bucket, which leaves when backward
+# is over, there is none: the control.
+overlap() { # BUCKET-MIB
+    model cnn f32 "$large" "$overlap_steps" "$overlap_steps"
+    "$RINGSTEP" train "$work/cnn.toml" -vv --overwrite --run-dir "$work/overlap" --ranks 2 --device cuda \
+        --collective staged --set "train.bucket_mib=$1" >/dev/null 2>"$work/trace" || return 1
+    awk '!/ rank-0/ { next }
+        / step [0-9]+ begins$/ { lines = ""; early = late = is_over = 0 }
+        / backward is over$/ { is_over = 1 }
+        / all-reduce .* ends$/ { if (is_over) late++; else early++ }
+        { lines = lines $0 "\n" }
+        END {
+            printf "%s", lines
+            printf "buckets summed before backward was over: %d of %d\n", early, early + late
+        }' "$work/trace"
+}
+
 # Each number as a byte.
 bytes() {
     # shellcheck disable=SC2059 # the format is made here
@@ -171,8 +206,8 @@ images() { # ROWS EXTENT
     LC_ALL=C tr -dc '\000-\011' </dev/urandom | head -c "$1" >>"$work/labels"
 }
 
-# Rows per second of a model in training on one GPU, the median of what is logged.
-throughput() { # MODEL
+# Writes the run file of a model.
+model() { # MODEL PRECISION BATCH STEPS EVERY
     local layers
     case $1 in
     mlp) layers='"flatten", {kind="dense",units=512,activation="relu"}, {kind="dense",units=512,activation="relu"}' ;;
@@ -188,21 +223,82 @@ scale = 0.00390625
 loss = "softmax_cross_entropy"
 layers = [$layers, {kind="dense",units=10}]
 [train]
-global_batch = $batch
-micro_batch = $batch
-steps = $steps
-log_every = $every
+global_batch = $3
+micro_batch = $((large == $3 ? large / 2 : $3))
+precision = "$2"
+steps = $4
+log_every = $5
 evaluate_every = 0
 checkpoint_every = 0
 device = "cuda"
 optimizer = {kind="adam",learning_rate=0.001}
 RUN
+}
+
+# Rows per second of a model in training on one GPU, the median of what is logged.
+throughput() { # MODEL PRECISION
+    model "$1" "$2" "$batch" "$steps" "$every"
     "$RINGSTEP" train "$work/$1.toml" --quiet --overwrite --run-dir "$work/$1" --ranks 1 || return 1
     sed -n 's/.*"samples_per_second":\([0-9.]*\).*/\1/p' "$work/$1/metrics.jsonl" | sort -n |
-        awk -v model="$1" '{ rates[NR] = $1 } END {
+        awk -v model="$1 in $2" '{ rates[NR] = $1 } END {
             if (!NR) exit 1
             printf "ringstep %s: %.0f rows/s, median of %d\n", model, rates[int((NR + 1) / 2)], NR
         }'
+}
+
+# --- targets ----------------------------------------------------------------------------------
+
+targets=()
+
+# Adds a line to the table of targets: whether MEASURED, nothing where it was not, is so.
+judge() { # TARGET MEASURED CONDITION-ON-x
+    local met='not met'
+    if [[ -z $2 ]]; then
+        met='not measured'
+    elif [[ $emulated == 1 ]]; then
+        met='not judged on the emulator'
+    elif awk -v "x=$2" "BEGIN { exit !($3) }"; then
+        met=met
+    fi
+    targets+=("| $1 | ${2:-} | $met |")
+}
+
+# Own kernels' speed as a percentage of the last rival's: the least of the products whose rows match.
+share() { # PRECISION PATTERN [NUMBER-OF-THE-ROW]
+    awk -v number="${3:-0}" -v pattern="$2" '
+        $0 ~ pattern && ++row && (!number || row == number) && $NF == "%" {
+            if (least == "" || $(NF - 1) < least) least = $(NF - 1)
+        }
+        END { print least }' "$work/parts/bench matmul, $1" 2>/dev/null
+}
+
+# Rows per second that a part has said.
+rate() { # PART
+    sed -n 's/.*: \([0-9]*\) rows\/s.*/\1/p' "$work/parts/$1" 2>/dev/null
+}
+
+judge_all() {
+    local model precision ours theirs part beside
+    judge 'bf16, 4096 cubed: at least 80 % of cuBLASLt of bf16' "$(share bf16 '^square ' 3)" 'x >= 80'
+    judge 'bf16, 8192 cubed: at least 80 % of cuBLASLt of bf16' "$(share bf16 '^square ' 4)" 'x >= 80'
+    judge 'bf16, every product with its epilogue: at least 100 %' "$(share bf16 ' \\+ bias')" 'x >= 100'
+    judge 'f32, every square product: at least 90 % of cuBLASLt' "$(share f32 '^square ')" 'x >= 90'
+    for model in mlp cnn; do
+        for precision in f32 bf16; do
+            ours=$(rate "training: $model, $precision") theirs=$(rate "PyTorch: $model, $precision")
+            [[ -n $ours && -n $theirs ]] && ours=$(awk "BEGIN { printf \"%.2f\", $theirs / $ours }") || ours=
+            judge "$model in $precision: a step takes at most 0.8 of compiled PyTorch's" "$ours" 'x <= 0.8'
+        done
+    done
+    for part in 'overlap' 'overlap, control'; do
+        beside=$(sed -n 's/^buckets summed before .*: \([0-9]*\) of .*/\1/p' "$work/parts/$part")
+        case $part in
+        overlap) judge 'buckets summed beside backward: at least one' "$beside" 'x >= 1' ;;
+        *) judge 'the same in one bucket, the control: none' "$beside" 'x == 0' ;;
+        esac
+    done
+    judge "two ranks on $gpus GPU(s), through the host: lines that say \"the same weights\"" \
+        "$(grep -c '^the same weights$' "$work/parts/two ranks")" 'x == 1'
 }
 
 # --- what runs --------------------------------------------------------------------------------
@@ -211,12 +307,14 @@ find_libraries
 if [[ $emulated == 1 ]]; then
     sums=(--sizes "1KiB,64KiB" --repeats 2) products=(--divide 256 --seconds 0.0001)
     digits_options='--set train.steps=3' batch=4 extent=8 rows=64 steps=2 every=1
+    large=16 overlap_steps=3 bucket_mib=0.03
 else
     sums=() products=(--seconds 0.03)
     digits_options='' batch=64 extent=28 rows=4096 steps=1500 every=250
+    large=2048 overlap_steps=20 bucket_mib=0.5
 fi
-export work digits_options batch steps every
-export -f digits throughput
+export work digits_options batch steps every large overlap_steps
+export -f digits two_ranks model throughput overlap
 images "$rows" "$extent"
 
 if command -v nvidia-smi >/dev/null; then
@@ -248,18 +346,27 @@ for precision in f32 bf16; do
         "$RINGSTEP" bench matmul --device cuda --precision $precision "${products[@]}"
 done
 part 'digits, GPU against CPU' 60 bash -c digits
+part 'two ranks' 60 bash -c two_ranks
+part 'overlap' 30 bash -c "overlap $bucket_mib"
+part 'overlap, control' 30 bash -c 'overlap 1024'
 for model in mlp cnn; do
-    part "training: $model" 30 bash -c "throughput $model"
+    for precision in f32 bf16; do
+        part "training: $model, $precision" 30 bash -c "throughput $model $precision"
+    done
 done
 if [[ $emulated == 1 ]]; then
     skip PyTorch 'it does not run on the emulator'
 elif "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
     for model in mlp cnn; do
-        part "PyTorch: $model" 60 "$python" scripts/bench/peers/gpu.py --model "$model"
+        for precision in f32 bf16; do
+            part "PyTorch: $model, $precision" 60 "$python" scripts/bench/peers/gpu.py --model "$model" \
+                --precision $precision
+        done
     done
 else
     skip PyTorch "$python cannot import it with a GPU"
 fi
+judge_all
 
 {
     if [[ $emulated == 1 ]]; then
@@ -270,6 +377,8 @@ fi
     printf '\n%s UTC, commit %s, %s\n\n' "$(date -u '+%F %H:%M')" "$(cat "$bundle/commit")" \
         "$("$RINGSTEP" --version)"
     printf -- '- %s\n' "${libraries[@]}"
+    printf '\n| target | measured | met |\n|---|---|---|\n'
+    printf '%s\n' "${targets[@]}"
     printf '\n| part | result | seconds |\n|---|---|---|\n'
     printf '%s\n' "${table[@]}"
     cat "$sections"

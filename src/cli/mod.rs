@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::Level;
+use tracing_subscriber::fmt::time::uptime;
 
 use self::bench::BenchCommand;
 use crate::backend::{DeviceChoice, MatmulChoice, Precision};
@@ -46,7 +47,7 @@ pub struct Arguments {
 
 #[derive(Debug, Args)]
 struct Verbosity {
-    /// Says more; twice says everything.
+    /// Says more; twice says when each collective and each part of a step begins and ends.
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
     /// Says nothing but results, warnings and errors.
@@ -346,16 +347,18 @@ fn start_log(verbosity: &Verbosity) -> Console {
         Verbosity { .. } => Level::TRACE,
     };
     let writer = console.clone();
-    // Only tests start twice in one process; the first log serves them.
-    let _ = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_target(false)
-        .without_time()
         // A log that cannot be written is no reason to stop.
         .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(move || writer.clone())
-        .try_init();
+        .with_writer(move || writer.clone());
+    // Only tests start twice in one process; the first log serves them.
+    let _ = match level {
+        Level::TRACE => log.with_timer(uptime()).with_thread_names(true).try_init(),
+        _ => log.without_time().try_init(),
+    };
     console
 }
 

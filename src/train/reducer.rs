@@ -442,9 +442,11 @@ fn run(job: Job, place: &mut Option<Box<dyn Communicator>>) -> Result<(), CommEr
             *place = place.take().map(wrap).transpose()?;
             Ok(())
         }
-        Job::AllReduce(span) => communicator.all_reduce(&span),
-        Job::ReduceScatter(span) => communicator.reduce_scatter(&span),
-        Job::AllGather(span) => communicator.all_gather(&span),
+        Job::AllReduce(span) => traced("all-reduce", &span, || communicator.all_reduce(&span)),
+        Job::ReduceScatter(span) => traced("reduce-scatter", &span, || {
+            communicator.reduce_scatter(&span)
+        }),
+        Job::AllGather(span) => traced("all-gather", &span, || communicator.all_gather(&span)),
         Job::After(fence) => communicator.after(fence),
         Job::Abort(reason) => {
             communicator.abort(&reason);
@@ -452,4 +454,16 @@ fn run(job: Job, place: &mut Option<Box<dyn Communicator>>) -> Result<(), CommEr
         }
         Job::Call(call) => call(communicator),
     }
+}
+
+/// Runs a collective between two lines of the trace.
+fn traced(
+    name: &str,
+    Span { region, range }: &Span,
+    collective: impl FnOnce() -> Result<(), CommError>,
+) -> Result<(), CommError> {
+    tracing::trace!("{name} of {range:?} in region {region} begins");
+    let result = collective();
+    tracing::trace!("{name} of {range:?} in region {region} ends");
+    result
 }

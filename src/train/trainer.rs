@@ -180,6 +180,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         self.fetch_tables(share.working_sets());
         let mut repeats = 0;
         let Verdict { totals, overflowed } = loop {
+            tracing::trace!("step {} begins", self.step + 1);
             self.forward_backward(share)?;
             self.hand_over_board(share)?;
             self.reduction.finish()?;
@@ -219,6 +220,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
         }
         // The device begins with the update while the host does what comes between steps.
         self.backend.release();
+        tracing::trace!("update is queued");
         self.step += 1;
         Ok(StepReport {
             totals,
@@ -293,6 +295,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             self.reduction.magnitudes(&mut self.gradient_magnitudes),
             self.moving.magnitudes(&mut self.state_magnitudes),
         ])?;
+        tracing::trace!("backward is over");
         for (slot, report) in reports.as_chunks().0.iter().enumerate() {
             let report = self.loss_scaling.unscaled(*report);
             self.board.write_report(slot, report);

@@ -438,3 +438,37 @@ fn a_run_that_is_over_says_so() {
         "{said}"
     );
 }
+
+#[test]
+fn a_trace_has_every_part_of_a_step_with_its_time() {
+    let folder = trained();
+    let traced = ringstep(
+        folder.path(),
+        &["train", "two.toml", "--ranks", "2", "--overwrite", "-vv"],
+    );
+    let said = String::from_utf8_lossy(&traced.stderr);
+    assert!(traced.status.success(), "{said}");
+    let of_rank = |line: &&str| line.contains(" TRACE ") && line.contains(" rank-0");
+    let step: Vec<_> = said
+        .lines()
+        .filter(of_rank)
+        .skip_while(|line| !line.ends_with(" step 2 begins"))
+        .take_while(|line| !line.ends_with(" step 3 begins"))
+        .collect();
+    for part in [
+        "all-reduce of 0..",
+        "backward is over",
+        "update is queued",
+        " ends",
+    ] {
+        assert!(
+            step.iter().any(|line| line.contains(part)),
+            "{part}: {said}"
+        );
+    }
+    let time = |line: &&str| -> f64 {
+        let word = line.split_whitespace().next().unwrap();
+        word.strip_suffix('s').unwrap().parse().unwrap()
+    };
+    assert!(time(step.last().unwrap()) > time(&step[0]));
+}
