@@ -56,12 +56,18 @@ fn check(capability: Capability) {
         "compute capability {capability}\n{:<38} {:>7} {:>9} {:>7} {:>5} {:>6} {:>6} {:>5}  unit\n",
         "kernel", "threads", "registers", "shared", "stack", "spills", "blocks", "warps"
     );
+    // For another compiler: file, and precision or a dash.
+    let mut compiled = String::new();
     for compilation in &compilations {
         rows(compilation, capability, &mut table, &mut problems);
+        let precision = compilation.precision;
+        let precision = precision.map_or_else(|| "-".to_owned(), |of| format!("{of:?}"));
+        writeln!(compiled, "{} {precision}", compilation.file).unwrap();
     }
     // Cargo sets it for integration tests.
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kernels-{capability}.txt"));
-    fs::write(path, &table).unwrap();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::write(folder.join(format!("compiled-{capability}.txt")), compiled).unwrap();
+    fs::write(folder.join(format!("kernels-{capability}.txt")), &table).unwrap();
     assert!(
         problems.is_empty(),
         "{capability}:\n{}",
@@ -82,8 +88,8 @@ fn rows(
     let (usages, warnings) = read_log(&compilation.log);
     problems.extend(warnings.iter().map(|line| format!("{file}: {line}")));
     let entries = entries(&compilation.ptx);
-    // Kernels of a file that makes products do nothing else.
-    let listing = precision.map(|precision| disassemble(compilation, precision, capability));
+    let of_products = precision.filter(|_| compilation.makes_products);
+    let listing = of_products.map(|precision| disassemble(compilation, precision, capability));
     let listing = listing.unwrap_or_default();
     let units = count_units(&listing);
     for (kernel, dynamic) in &compilation.kernels {
@@ -99,14 +105,16 @@ fn rows(
         let (blocks, warps) = Multiprocessor::of(capability).occupancy(usage, threads);
         let mut unit = String::new();
         let mut label = (*kernel).to_owned();
-        if let Some(precision) = precision {
-            if *precision != Precision::F32 {
-                write!(label, " {precision}").unwrap();
-            }
+        if let Some(precision) = precision
+            && *precision != Precision::F32
+        {
+            write!(label, " {precision}").unwrap();
+        }
+        if let Some(precision) = of_products {
             let (asked, counts) = (unit_of(body), units.get(kernel).unwrap_or(&[0; 3]));
             let index = UNITS.iter().position(|unit| *unit == asked).unwrap();
             unit = format!("{asked} x {}", counts[index]);
-            if (asked == "FFMA") != (*precision == Precision::F32) {
+            if (asked == "FFMA") != (precision == Precision::F32) {
                 problems.push(format!("{label}: made of {asked}"));
             }
             if counts[index] == 0 {

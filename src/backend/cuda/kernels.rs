@@ -26,13 +26,20 @@ pub(super) enum Variants {
     One,
     /// For each precision: it makes products.
     Precisions,
-    /// For each precision of 16 bits: it packs operands, or multiplies packed ones.
+    /// For each precision of 16 bits: it rounds operands, and multiplies nothing.
+    Operands,
+    /// For each of these precisions: it makes products.
     Halves,
     /// The same for compute capability 9.0 alone.
     HopperHalves,
 }
 
 impl Variants {
+    /// Whether the file's kernels make products, and do nothing else.
+    pub(super) fn makes_products(self) -> bool {
+        !matches!(self, Self::One | Self::Operands)
+    }
+
     /// What the file's products are rounded to in each of its variants for GPUs of this capability.
     pub(super) fn on(self, capability: Capability) -> Vec<Option<Precision>> {
         let precisions = capability.precisions().map(Some);
@@ -40,7 +47,7 @@ impl Variants {
             Self::One => vec![None],
             Self::Precisions => precisions.collect(),
             Self::HopperHalves if capability != HOPPER => Vec::new(),
-            Self::Halves | Self::HopperHalves => {
+            Self::Operands | Self::Halves | Self::HopperHalves => {
                 let halves = [Some(Precision::Bf16), Some(Precision::F16)];
                 precisions.filter(|of| halves.contains(of)).collect()
             }
@@ -82,6 +89,9 @@ macro_rules! variants {
     };
     (precision) => {
         Variants::Precisions
+    };
+    (operand) => {
+        Variants::Operands
     };
     (half) => {
         Variants::Halves
@@ -193,7 +203,7 @@ kernels! {
         NormalizeRows = "normalize_rows",
         NormalizeRowsBackward = "normalize_rows_backward",
     }
-    "pack.cu" by half => { Pack = "pack" }
+    "pack.cu" by operand => { Pack = "pack" }
     "packed.cu" by half => { MatmulPacked = "matmul_packed_128x128" }
     "peak.cu" by precision => { MultiplyAdd = "multiply_add" }
     "pooling.cu" => {

@@ -10,8 +10,10 @@ use crate::backend::cuda::kernels::{FILES, File};
 pub struct Compilation {
     /// The file.
     pub file: &'static str,
-    /// What the operands of its products are rounded to, where it makes products.
+    /// What operands of products are rounded to, where it has to do with these.
     pub precision: Option<Precision>,
+    /// Whether its kernels make products, and do nothing else.
+    pub makes_products: bool,
     /// Names of its kernels, and the dynamic shared memory that each is launched with, in bytes.
     pub kernels: Vec<(&'static str, u32)>,
     /// Warnings, and for each kernel its registers, shared memory and spills as `ptxas -v` has them.
@@ -42,6 +44,7 @@ pub fn compile_every_kernel(capability: Capability) -> Result<Vec<Compilation>, 
         Ok(Compilation {
             file: file.source.name,
             precision,
+            makes_products: file.variants.makes_products(),
             kernels: kernels.collect(),
             log: program.log(),
             ptx: String::from_utf8_lossy(&code(Target::Ptx(capability))?).into_owned(),
