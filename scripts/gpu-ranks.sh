@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains a small convolutional network on emulated GPUs under MPI, summed by NCCL and through the host, and
 # prints a table: what was varied, seconds, largest difference of a loss from the CPU's over twenty
-# steps, SHA-256 of the weights. Ranks that are threads do the same in tests/cuda/training.rs.
+# steps, SHA-256 of the weights. Ranks that are threads do the same in tests/cuda/training.rs. Ranks on one
+# GPU have to be refused by NCCL's communicator, by name.
 #
 #   scripts/gpu-ranks.sh [openmpi|mpich ...]   under these MPIs, which must be installed;
 #                                              without a name under every one that is
@@ -112,6 +113,17 @@ for precision in bf16 f16; do
                 scripts/mpirun.sh "$mpi" "$ranks" "target/$mpi/debug/ringstep"
         done
     done
+done
+
+# Processes that have been put on one GPU are named, with what to do, before NCCL is asked.
+for mpi in ${implementations[@]+"${implementations[@]}"}; do
+    device=cuda:0 train 2 nccl '--collective nccl' \
+        scripts/mpirun.sh "$mpi" 2 "target/$mpi/debug/ringstep"
+    case $problem in
+    *'ranks 0 and 1 are on the same GPU; '*'--collective staged'*) problem= ;;
+    *) problem="two ranks on one GPU: ${problem:-nobody was refused}" ;;
+    esac
+    row "$mpi -n 2, nccl, both on GPU 0"
 done
 
 printf 'GPU ranks: %d passed, %d failed\n' "$passed" "$failures"
