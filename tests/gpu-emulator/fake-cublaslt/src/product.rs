@@ -93,12 +93,11 @@ impl Product {
 /// It is memory that nobody writes meanwhile.
 unsafe fn elements(address: u64, layout: Layout) -> Vec<f32> {
     // SAFETY: the caller's promise.
+    let singles = || unsafe { std::slice::from_raw_parts(address as *const f32, layout.span()) };
+    // SAFETY: as above.
     let halves = || unsafe { std::slice::from_raw_parts(address as *const u16, layout.span()) };
     match layout.element {
-        // SAFETY: as above.
-        Element::F32 => {
-            unsafe { std::slice::from_raw_parts(address as *const f32, layout.span()) }.to_vec()
-        }
+        Element::F32 => singles().to_vec(),
         Element::F16 => halves().iter().map(|&bits| f16_to_f32(bits)).collect(),
         Element::Bf16 => halves().iter().map(|&bits| bf16_to_f32(bits)).collect(),
     }
