@@ -60,8 +60,8 @@ where
     })
 }
 
-/// Largest size: up to it a 32-bit float holds every whole number, and the product of two sizes and a number of
-/// rows fits 64 bits.
+/// Largest size: up to it a 32-bit float holds every whole number. What products of sizes need, `Build::check_room`
+/// compares with the memory there is.
 pub(crate) const MOST: usize = 1 << 24;
 
 /// A size, such as a number of units; whether it may be 0 is up to who uses it.

@@ -59,7 +59,7 @@ fn columns(data: &Description) -> String {
 /// One line per layer, those inside another indented, the loss, and the totals.
 fn layers(model: &ModelConfig, data: &Description) -> Result<String, Failure> {
     let mut backend = Cpu::new();
-    let built = model.build(Build::new(&mut backend, 1), data)?;
+    let built = model.build(Build::new(&mut backend, 1).of_any_size(), data)?;
     let Structure {
         layout,
         states,

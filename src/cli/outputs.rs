@@ -7,7 +7,7 @@ use super::{Failure, show};
 use crate::checkpoint::write_atomically;
 use crate::columns::ColumnSpec;
 use crate::config::ExportFormat;
-use crate::data::files;
+use crate::data::{files, images};
 use crate::train::Run;
 
 /// Writes to the file at `output`, or to the standard output where that is `-`.
@@ -71,14 +71,17 @@ pub(super) fn refusal(flag: &str, output: &Path, problem: &str) -> Result<(), Fa
     Err(format!("{flag} {output} {problem}; name another file, or it would be lost").into())
 }
 
-/// Whether a file that is there is one of those that paths and patterns name, or in one of such folders.
+/// Whether a file that is there is one of those that paths and patterns name, or an image in such a folder.
 pub(super) fn is_among(patterns: &[PathBuf], output: &Path) -> bool {
     let Ok(target) = fs::canonicalize(output) else {
         return false;
     };
-    let is_within =
-        |file: &PathBuf| fs::canonicalize(file).is_ok_and(|file| target.starts_with(file));
-    files::present(patterns).iter().any(is_within)
+    let is_image = images::ends_as_image(&target);
+    let is_named = |path: &PathBuf| {
+        fs::canonicalize(path)
+            .is_ok_and(|path| target == path || is_image && target.starts_with(path))
+    };
+    files::present(patterns).iter().any(is_named)
 }
 
 /// Paths of what the run reads.

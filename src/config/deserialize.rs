@@ -63,8 +63,10 @@ fn blame<T: DeserializeOwned>(root: &Node, mut error: Error) -> Error {
                 follow(&mut added, &error.path).add(key);
                 let other = T::deserialize(&added).err().map(|other| other.fault);
                 if other.as_ref() != Some(&error.fault) {
-                    // The name that was added is none of those that it could have been.
-                    if let Some(Fault::UnknownName { known: names, .. }) = other {
+                    // The empty name that was added is none of those that it could have been.
+                    if let Some(Fault::UnknownName { name, known: names }) = other
+                        && name.is_empty()
+                    {
                         error.fault = Fault::MissingKey { key, names };
                     }
                     return error;

@@ -25,6 +25,15 @@ impl RunConfig {
     pub(crate) fn check_test(&self, test: &Table, trained: &Description) -> Result<(), DataError> {
         let path = Path::new("test data");
         self.check_given(test, path)?;
+        Self::check_alike(test, trained, path)
+    }
+
+    /// Refuses rows of another kind than those trained on, which `trained` describes.
+    pub(crate) fn check_alike(
+        test: &Table,
+        trained: &Description,
+        path: &Path,
+    ) -> Result<(), DataError> {
         let test = Description {
             rows: trained.rows,
             ..test.description()

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::train_section::MOST_ROWS;
 use super::{Architecture, RunConfig};
 use crate::columns::{Columns, Encoding, Selection};
 use crate::data::stream::Remainder;
@@ -39,7 +40,12 @@ impl RunConfig {
     /// Refuses rows that no step could be made of.
     pub(super) fn check_steps(&self, table: &Table, path: &Path) -> Result<(), DataError> {
         let global_batch = self.train.global_batch;
-        let problem = if self.data.remainder == Remainder::Drop && table.rows < global_batch {
+        let problem = if table.rows > MOST_ROWS {
+            format!(
+                "{} rows, of which a run counts at most {MOST_ROWS}; read fewer, as by take in [data]",
+                table.rows
+            )
+        } else if self.data.remainder == Remainder::Drop && table.rows < global_batch {
             format!(
                 "drop_remainder in [data] leaves no step of {} rows, for global_batch is {global_batch}; make \
                  it smaller, or leave drop_remainder out",

@@ -16,8 +16,8 @@ use crate::optim::{ClipSpec, OptimizerSpec, ScheduleSpec};
 /// More ranks than a launcher starts; how many can be threads, `comm` says.
 const MOST_RANKS: usize = 1 << 16;
 
-/// Most rows of a step: a table has no more.
-const MOST_ROWS: usize = u32::MAX as usize;
+/// Most rows of a table, and of a step.
+pub(super) const MOST_ROWS: usize = u32::MAX as usize;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

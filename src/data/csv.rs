@@ -43,30 +43,35 @@ fn read_file(
     let places = Places::find(path, &header, spec)?;
     let before = builder.rows();
     let na_value = spec.na_value.map(str::as_bytes);
-    rows(path, &mut reader, (&header, &places, na_value), builder)?;
+    let ends_in_lines = rows(path, &mut reader, (&header, &places, na_value), builder)?;
     if builder.rows() == before {
         return Err(DataError::Empty {
             path: path.to_owned(),
         });
     }
-    match reader.get_ref().is_odd().then(|| unclosed(path)).flatten() {
+    let is_open = ends_in_lines || reader.get_ref().is_odd();
+    match is_open.then(|| unclosed(path)).flatten() {
         Some(error) => Err(error),
         None => Ok(header),
     }
 }
 
-/// Adds the rows that a file has.
+/// Adds the rows that a file has. Returns whether its last field is of several lines, as one is whose quote nothing
+/// closes.
 fn rows(
     path: &Path,
     reader: &mut csv::Reader<impl Read>,
     (header, places, na_value): (&[String], &Places, Option<&[u8]>),
     builder: &mut Builder<'_>,
-) -> Result<(), DataError> {
+) -> Result<bool, DataError> {
     let mut record = ByteRecord::new();
+    let mut ends_in_lines = false;
     while reader
         .read_byte_record(&mut record)
         .map_err(|error| broken(path, error))?
     {
+        let last = record.iter().next_back();
+        ends_in_lines = last.is_some_and(|field| field.contains(&b'\n'));
         let wrong = |column: String, problem: String| DataError::Field {
             path: path.to_owned(),
             place: Place::Line(line(path, record.position())),
@@ -74,30 +79,33 @@ fn rows(
             problem,
         };
         let fail = |index: usize, problem| wrong(header[index].clone(), problem);
-        let field = |index: usize| match record[index].trim_ascii() {
-            text if Some(text) == na_value => Field(b""),
-            text => Field(text),
+        let field = |index: usize, may_be_missing| Field {
+            text: match record[index].trim_ascii() {
+                text if Some(text) == na_value => b"",
+                text => text,
+            },
+            may_be_missing,
         };
         for (place, &index) in places.features.iter().enumerate() {
             builder
-                .feature(place, &[field(index)])
+                .feature(place, &[field(index, true)])
                 .map_err(|problem| fail(index, problem))?;
         }
         for &index in &places.labels {
             builder
-                .label(&field(index))
+                .label(&field(index, false))
                 .map_err(|problem| fail(index, problem))?;
         }
         if let Some(index) = places.weight {
             builder
-                .weight(&field(index))
+                .weight(&field(index, false))
                 .map_err(|problem| fail(index, problem))?;
         }
         builder
             .end_row()
             .map_err(|fault| wrong(fault.source, fault.problem))?;
     }
-    Ok(())
+    Ok(ends_in_lines)
 }
 
 /// Names of the columns, each once.
@@ -120,27 +128,33 @@ fn header(path: &Path, reader: &mut csv::Reader<impl Read>) -> Result<Vec<String
 }
 
 /// What stands between two commas, without the space around it.
-struct Field<'a>(&'a [u8]);
+struct Field<'a> {
+    text: &'a [u8],
+    /// As no label and no weight may.
+    may_be_missing: bool,
+}
 
 impl Value for Field<'_> {
     fn is_missing(&self) -> bool {
-        self.0.is_empty()
+        self.text.is_empty()
     }
 
     fn number(&self) -> Result<f64, String> {
-        let number = decimal(self.0).or_else(|| std::str::from_utf8(self.0).ok()?.parse().ok());
+        let number =
+            decimal(self.text).or_else(|| std::str::from_utf8(self.text).ok()?.parse().ok());
         if let Some(number) = number.filter(|number: &f64| number.is_finite()) {
             return Ok(number);
         }
         let shown = self.shown();
         let is_missing = number.is_some_and(f64::is_nan)
             || ["NA", "N/A", "NULL", "null", "None", "?"].contains(&&*shown);
-        let remedy = match is_missing {
-            true => format!(
+        let remedy = match (is_missing, self.may_be_missing) {
+            (true, true) => format!(
                 "; where that is a missing value, leave the row out, or set na_value = \"{shown}\" in \
                  [data] and give the column a default in [columns]"
             ),
-            false => String::new(),
+            (true, false) => "; where that is a missing value, leave the row out".to_owned(),
+            (false, _) => String::new(),
         };
         let what = match number {
             Some(number) if number.is_infinite() => "a finite number",
@@ -150,11 +164,11 @@ impl Value for Field<'_> {
     }
 
     fn text(&self) -> Option<Cow<'_, [u8]>> {
-        Some(Cow::Borrowed(self.0))
+        Some(Cow::Borrowed(self.text))
     }
 
     fn shown(&self) -> String {
-        String::from_utf8_lossy(self.0).into_owned()
+        String::from_utf8_lossy(self.text).into_owned()
     }
 }
 
@@ -213,7 +227,9 @@ fn line(path: &Path, position: Option<&csv::Position>) -> u64 {
 
 /// The error of a quote that nothing closes, where the file has one.
 fn unclosed(path: &Path) -> Option<DataError> {
-    let line = quotes::unclosed(&text(path))?;
+    // What is no file, such as a pipe, is read once.
+    let file = path.is_file().then(|| files::open(path).ok()).flatten();
+    let line = quotes::unclosed(file?)?;
     Some(DataError::Row {
         path: path.to_owned(),
         place: Place::Line(line as u64),

@@ -52,18 +52,15 @@ pub(crate) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
     Ok(files)
 }
 
-/// The files that paths and patterns name, without those that are not there: of an array in an archive, the
-/// archive.
+/// The files and folders that paths and patterns name, without those that are not there: of an array in an
+/// archive, the archive.
 pub(crate) fn present(patterns: &[PathBuf]) -> Vec<PathBuf> {
-    let found = patterns
-        .iter()
-        .filter_map(|pattern| find(std::slice::from_ref(pattern)).ok());
+    let found = patterns.iter().flat_map(|pattern| match pattern.is_dir() {
+        true => vec![pattern.clone()],
+        false => find(std::slice::from_ref(pattern)).unwrap_or_default(),
+    });
     let file = |path: PathBuf| numpy::archive_of(&path).map_or(path.clone(), Path::to_owned);
-    found
-        .flatten()
-        .map(file)
-        .filter(|path| path.exists())
-        .collect()
+    found.map(file).filter(|path| path.exists()).collect()
 }
 
 /// Refuses a folder where there has to be a file.
@@ -115,18 +112,17 @@ impl<R: BufRead> Gzip<R> {
 
 impl<R: BufRead> Read for Gzip<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(mut member) = self.member.take() {
+        while let Some(member) = &mut self.member {
             let read = member.read(buffer)?;
-            let file = member.get_mut();
             if read > 0 || buffer.is_empty() {
-                self.member = Some(member);
                 return Ok(read);
             }
-            match file.fill_buf()? {
-                [] => {}
+            match member.get_mut().fill_buf()? {
+                [] => self.member = None,
                 // The second byte may not be read yet.
                 [first, ..] if *first == GZIP[0] => {
-                    self.member = Some(GzDecoder::new(member.into_inner()));
+                    let ended = self.member.take();
+                    self.member = ended.map(|member| GzDecoder::new(member.into_inner()));
                 }
                 _ => {
                     let problem = "bytes that are no gzip follow their end";
@@ -154,14 +150,17 @@ pub(super) fn unreadable(path: &Path, error: io::Error) -> DataError {
     }
 }
 
-/// The error itself, unless the file that it blames cannot be unpacked to its end: what comes out of damage
-/// before that is found is blamed for nothing.
+/// The error itself, unless the file that it blames is compressed and cannot be unpacked to its end: what comes
+/// out of damage before that is found is blamed for nothing.
 pub(super) fn cause(
     error: DataError,
     open: impl Fn(&Path) -> Result<Contents, DataError>,
 ) -> DataError {
     // What is no file, such as a pipe, is read once.
-    let Some(path) = error.path().filter(|path| path.is_file()) else {
+    let Some(path) = error
+        .path()
+        .filter(|path| path.is_file() && may_be_compressed(path))
+    else {
         return error;
     };
     let read = open(path).and_then(|mut contents| {
@@ -170,5 +169,52 @@ pub(super) fn cause(
     match read {
         Ok(_) => error,
         Err(damage) => damage,
+    }
+}
+
+/// Whether a file begins as gzip or zlib does.
+fn may_be_compressed(path: &Path) -> bool {
+    let mut start = [0; 2];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && (start == GZIP || start[0] & 15 == 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Is interrupted before every read, as a file of a network may be.
+    struct Interrupted<'a> {
+        rest: &'a [u8],
+        is_next: bool,
+    }
+
+    impl Read for Interrupted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.is_next = !self.is_next;
+            match self.is_next {
+                true => Err(ErrorKind::Interrupted.into()),
+                false => self.rest.read(buffer),
+            }
+        }
+    }
+
+    #[test]
+    fn members_are_whole_however_often_reading_is_interrupted() {
+        let member = |text: &[u8]| {
+            let mut packed = Vec::new();
+            let mut encoder = flate2::read::GzEncoder::new(text, flate2::Compression::fast());
+            encoder.read_to_end(&mut packed).unwrap();
+            packed
+        };
+        let packed = [member(b"one "), member(b"two")].concat();
+        let file = Interrupted {
+            rest: &packed,
+            is_next: false,
+        };
+        let mut text = String::new();
+        let mut file = Gzip::new(BufReader::with_capacity(16, file));
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one two");
     }
 }

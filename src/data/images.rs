@@ -237,7 +237,7 @@ fn images_within(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
 }
 
 /// Whether a path ends as those of images do.
-pub(super) fn ends_as_image(path: &Path) -> bool {
+pub(crate) fn ends_as_image(path: &Path) -> bool {
     let end = path.extension().unwrap_or_default().to_string_lossy();
     ENDINGS.contains(&end.to_ascii_lowercase().as_str())
 }

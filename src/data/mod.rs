@@ -7,7 +7,7 @@ mod csv;
 mod error;
 pub(crate) mod files;
 mod idx;
-mod images;
+pub(crate) mod images;
 mod jsonl;
 mod keyed;
 mod load;

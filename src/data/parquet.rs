@@ -146,11 +146,17 @@ impl<'a> GroupReader<'a> {
         let columns = all.map(|&index| {
             let name = names[index].clone();
             let leaf = leaves[index].ok_or_else(|| {
-                let problem = format!(
-                    "column '{name}' is nested; learn from columns of single values alone, which features \
-                     in [data], or [columns], chooses"
-                );
-                DataError::format(path, problem)
+                let remedy = match places.features.contains(&index) {
+                    true => {
+                        "learn from columns of single values alone, which features in [data], or [columns], \
+                         chooses"
+                    }
+                    false => {
+                        "write each of its numbers to a column of its own, and name them all, as in label = \
+                         [\"a\", \"b\"]"
+                    }
+                };
+                DataError::format(path, format!("column '{name}' is nested; {remedy}"))
             })?;
             let values = group.get_column_reader(leaf).map_err(|error| broken(path, error))?;
             let column = group.metadata().column(leaf).column_descr();

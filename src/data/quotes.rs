@@ -3,8 +3,8 @@
 
 use std::io::{self, Read};
 
-/// Counts the quotes that are read: an even number tells, at next to no cost, that each is closed, unless one
-/// stands within a field without quotes.
+/// Counts the quotes that are read: an odd number tells, at next to no cost, that one is not closed, or stands within
+/// a field without quotes.
 pub(super) struct Quotes<R> {
     file: R,
     is_odd: bool,
@@ -33,8 +33,8 @@ impl<R: Read> Read for Quotes<R> {
     }
 }
 
-/// The line, from 1, on which a quote opens that nothing closes, where there is one.
-pub(super) fn unclosed(text: &[u8]) -> Option<usize> {
+/// The line, from 1, on which a quote opens that nothing closes, where there is one in what can be read.
+pub(super) fn unclosed(mut text: impl Read) -> Option<usize> {
     /// Where in a field a byte is.
     enum Place {
         Start,
@@ -45,17 +45,22 @@ pub(super) fn unclosed(text: &[u8]) -> Option<usize> {
         Closed(usize),
     }
     use Place::{Closed, Plain, Quoted, Start};
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let (mut place, mut line) = (Start, 1);
-    for byte in text {
-        place = match (place, byte) {
-            (Quoted(opened), b'"') => Closed(opened),
-            (Quoted(opened), _) | (Closed(opened), b'"') => Quoted(opened),
-            (Start, b'"') => Quoted(line),
-            (_, b',' | b'\n' | b'\r') => Start,
-            _ => Plain,
-        };
-        line += usize::from(*byte == b'\n');
+    let (mut place, mut line, mut at) = (Start, 1, 0_u64);
+    let mut buffer = [0; 1 << 16];
+    while let Ok(read @ 1..) = text.read(&mut buffer) {
+        for byte in &buffer[..read] {
+            place = match (place, byte) {
+                // Of a byte order mark.
+                (Start, 0xef | 0xbb | 0xbf) if at < 3 => Start,
+                (Quoted(opened), b'"') => Closed(opened),
+                (Quoted(opened), _) | (Closed(opened), b'"') => Quoted(opened),
+                (Start, b'"') => Quoted(line),
+                (_, b',' | b'\n' | b'\r') => Start,
+                _ => Plain,
+            };
+            line += usize::from(*byte == b'\n');
+            at += 1;
+        }
     }
     match place {
         Quoted(opened) => Some(opened),

@@ -244,6 +244,7 @@ pub(super) fn dense(
 ) -> Result<(Vec<DenseColumn>, Vec<EmbeddingTable>), String> {
     let (mut named, mut tables) = (Vec::new(), Vec::new());
     for column in used {
+        let names = column.names();
         match column {
             DnnColumn::Plain(name) => {
                 let column = encoded(encoding, name)?;
@@ -253,50 +254,41 @@ pub(super) fn dense(
                         DenseColumn::Indicator(ids(column)?)
                     }
                 };
-                named.push((name.clone(), dense));
+                named.extend(names.into_iter().zip([dense]));
             }
             DnnColumn::Indicator(Indicator { column }) => {
-                let ids = ids(encoded(encoding, column)?)?;
-                named.push((format!("{column}_indicator"), DenseColumn::Indicator(ids)));
+                let dense = DenseColumn::Indicator(ids(encoded(encoding, column)?)?);
+                named.extend(names.into_iter().zip([dense]));
             }
             DnnColumn::Embedding(spec) => {
-                let name = format!("{}_embedding", spec.column);
                 let ids = ids(encoded(encoding, &spec.column)?)?;
-                let table = tables.len();
-                tables.push(table_of(
-                    name.clone(),
-                    ids.count,
-                    spec.dimension,
-                    &spec.initializer,
-                ));
-                let combiner = spec.combiner;
-                named.push((
-                    name,
-                    DenseColumn::Embedding {
-                        ids,
-                        table,
-                        combiner,
-                    },
-                ));
+                let (table, count) = (tables.len(), ids.count);
+                let dense = DenseColumn::Embedding {
+                    ids,
+                    table,
+                    combiner: spec.combiner,
+                };
+                let name = names[0].clone();
+                tables.push(table_of(name, count, spec.dimension, &spec.initializer));
+                named.extend(names.into_iter().zip([dense]));
             }
             DnnColumn::SharedEmbedding(spec) => {
-                let name = format!("{}_shared_embedding", spec.columns.join("_"));
                 let table = tables.len();
                 let mut count = None;
-                for column in &spec.columns {
+                for (column, name) in spec.columns.iter().zip(names) {
                     let ids = ids(encoded(encoding, column)?)?;
                     let shared = *count.get_or_insert(ids.count);
                     if ids.count != shared {
                         return Err(unequal([column, &spec.columns[0]], [ids.count, shared]));
                     }
-                    let combiner = spec.combiner;
                     let dense = DenseColumn::Embedding {
                         ids,
                         table,
-                        combiner,
+                        combiner: spec.combiner,
                     };
-                    named.push((format!("{column}_shared_embedding"), dense));
+                    named.push((name, dense));
                 }
+                let name = format!("{}_shared_embedding", spec.columns.join("_"));
                 let count = count.unwrap_or_default();
                 tables.push(table_of(name, count, spec.dimension, &spec.initializer));
             }

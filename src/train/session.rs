@@ -220,6 +220,7 @@ impl Session {
             true => {
                 let trained = train.description();
                 let test = self.config.load_data(Split::Test, Some(&trained))?;
+                RunConfig::check_alike(&test, &trained, Path::new("test data"))?;
                 Some(Arc::new(test))
             }
             false => None,
@@ -243,12 +244,13 @@ impl Session {
     {
         let train = &self.config.train;
         let optimizers = self.config.optimizers();
-        let build = Build::new(&mut backend, train.micro_batch).with_working_sets(WorkingSets {
+        // However large they are called, batches have no more rows than there are.
+        let global_batch = train.global_batch.min(data.train.rows);
+        let tested = data.test.as_ref().map_or(0, |test| test.rows);
+        let micro_batch = train.micro_batch.min(data.train.rows.max(tested));
+        let build = Build::new(&mut backend, micro_batch).with_working_sets(WorkingSets {
             // Evaluation looks up as many rows as a micro-batch has, however few are trained on.
-            batch: train
-                .global_batch
-                .min(data.train.rows)
-                .max(train.micro_batch),
+            batch: global_batch.max(micro_batch),
             rows: optimizers.iter().map(OptimizerSpec::rows).collect(),
             is_sharded: train.sharded,
         });
@@ -261,9 +263,8 @@ impl Session {
         let (rank, world) = (reducer.rank(), reducer.world());
         let options = TrainerOptions {
             seed: train.seed,
-            micro_batch: train.micro_batch,
-            // However large it is called, a global batch has no more rows than there are.
-            micro_batches: (train.global_batch.min(data.train.rows)).div_ceil(train.micro_batch),
+            micro_batch,
+            micro_batches: global_batch.div_ceil(micro_batch),
             reduce: train.reduce(),
             bucket_bytes: train.bucket_bytes(),
             sharded: train.sharded,
@@ -317,6 +318,10 @@ impl Session {
             (Some(checkpoint), _, _) => fit.restore(checkpoint)?,
             (None, Begin::Resume(_), Some(warm)) => fit.trainer.warm_start(warm)?,
             _ => {}
+        }
+        if let (0, Begin::Resume(_)) = (rank, self.begin) {
+            // Whoever reads the run finds its data where they lie now.
+            folder.write_config(&self.config.to_toml())?;
         }
         fit.run()
     }
@@ -387,11 +392,7 @@ impl Session {
     ) -> Result<Log, TrainError> {
         let step = checkpoint.map_or(0, Checkpoint::step);
         let metrics = match self.begin {
-            Begin::Resume(_) => {
-                // Whoever reads the run finds its data where they lie now.
-                folder.write_config(&self.config.to_toml())?;
-                MetricsWriter::resume(&folder.metrics_path(), step)?
-            }
+            Begin::Resume(_) => MetricsWriter::resume(&folder.metrics_path(), step)?,
             Begin::New(_) => MetricsWriter::append(&folder.metrics_path())?,
         };
         let per_epoch = self.config.sampler(&data.train).steps_per_epoch();

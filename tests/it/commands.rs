@@ -266,6 +266,16 @@ fn a_run_that_was_moved_and_resumed_is_read_where_its_data_lie_now() {
         &resume(&["--set", "model.layers.0.activation=relu"]),
     );
     assert_eq!(config(), before);
+    let (metrics, aside) = (
+        folder.join("moved/two/metrics.jsonl"),
+        folder.join("metrics"),
+    );
+    fs::rename(&metrics, &aside).unwrap();
+    fs::create_dir(&metrics).unwrap();
+    failure(folder, &resume(&["--more-steps", "1"]));
+    assert_eq!(config(), before);
+    fs::remove_dir(&metrics).unwrap();
+    fs::rename(&aside, &metrics).unwrap();
     output(folder, &resume(&["--more-steps", "1"]));
     output(folder, &["evaluate", "moved/two"]);
     output(

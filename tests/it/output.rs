@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use image::{GrayImage, Luma};
+
 use crate::commands::{failure, output, ringstep, trained};
 
 #[cfg(unix)]
@@ -243,6 +245,54 @@ fn what_a_run_has_and_reads_is_kept() {
     let expected =
         "error: --output no/y.csv: there is no folder no; make it, or name a file in another\n";
     assert_eq!(error, expected);
+}
+
+#[test]
+fn images_that_a_run_reads_are_kept() {
+    let folder = trained();
+    let folder = folder.path();
+    for class in ["cat", "dog"] {
+        fs::create_dir_all(folder.join("photos").join(class)).unwrap();
+        let image = GrayImage::from_pixel(2, 2, Luma([class.len() as u8]));
+        let path = format!("photos/{class}/1.png");
+        image.save(folder.join(path)).unwrap();
+    }
+    let run = "[data]\nformat = \"images\"\ntrain = \"photos\"\nshape = [2, 2, 1]\n\
+               [model]\nloss = \"softmax_cross_entropy\"\nlayers = [\"flatten\", { kind = \"dense\", units = 2 }]\n\
+               [train]\ndevice = \"cpu\"\nglobal_batch = 2\nsteps = 1\noptimizer = { kind = \"sgd\", learning_rate = 1 }\n";
+    fs::write(folder.join("images.toml"), run).unwrap();
+    output(folder, &["train", "images.toml"]);
+    let predict = [
+        "predict",
+        "runs/images",
+        "--input",
+        "photos/cat",
+        "--output",
+    ];
+    for (input, problem) in [
+        ("photos/cat", "is the input"),
+        ("photos/dog", "is what the run learns from or is tested on"),
+    ] {
+        let error = failure(
+            folder,
+            &[
+                "predict",
+                "runs/images",
+                "--input",
+                input,
+                "--output",
+                "photos/cat/1.png",
+            ],
+        );
+        let expected = format!(
+            "error: --output photos/cat/1.png {problem}; name another file, or it would be lost\n"
+        );
+        assert_eq!(error, expected);
+    }
+    // What is no image may lie beside them.
+    for _ in 0..2 {
+        output(folder, &[&predict[..], &["photos/y.csv"]].concat());
+    }
 }
 
 #[test]

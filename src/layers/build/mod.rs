@@ -63,6 +63,8 @@ pub struct Build<'a, B: Backend> {
     optimizer: usize,
     working_sets: Option<WorkingSets>,
     tables: Vec<Table>,
+    /// Whether what is built will be allocated.
+    is_allocated: bool,
 }
 
 /// What decides whether a table is stepped by the rows that a step touches.
@@ -107,6 +109,16 @@ impl<'a, B: Backend> Build<'a, B> {
             optimizer: 0,
             working_sets: None,
             tables: Vec::new(),
+            is_allocated: true,
+        }
+    }
+
+    /// Of a model that is only looked at, however large it is.
+    #[must_use]
+    pub fn of_any_size(self) -> Self {
+        Self {
+            is_allocated: false,
+            ..self
         }
     }
 

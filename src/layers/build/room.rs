@@ -27,12 +27,13 @@ impl<B: Backend> Build<'_, B> {
         if bytes(parameters.max(rows)) < WORTH_ASKING {
             return Ok(());
         }
-        let room = self.backend.room().unwrap_or(MOST_BYTES).min(MOST_BYTES);
+        let free = self.is_allocated.then(|| self.backend.room()).flatten();
+        let room = free.unwrap_or(MOST_BYTES).min(MOST_BYTES);
         let mib = |bytes: u64| bytes >> 20;
         let problem = if bytes(parameters) > room {
             format!(
-                "with it the model has {parameters} parameters, which take {} MiB and their gradients as much; {} \
-                 MiB are free: make it smaller",
+                "with it the model has {parameters} parameters, which take {} MiB; {} MiB are free: make it \
+                 smaller",
                 mib(bytes(parameters)),
                 mib(room)
             )

@@ -82,4 +82,9 @@ fn arguments_that_cannot_be_are_named_with_their_remedy() {
     let missing = load(&missing, &[]).unwrap_err();
     let expected = "run.toml:12: missing key 'kind' in [estimator]: one of linear_classifier, ";
     assert!(missing.starts_with(expected), "{missing}");
+    // Whose names are not those of a mistake further on.
+    let key = "estimator.feature_columns=[{ kind = 'embedding', dimension = 3 }]";
+    let more = "train.optimizer={ kind = 'adm' }";
+    let missing = load(ESTIMATOR, &[key, more]).unwrap_err();
+    assert!(!missing.contains("one of"), "{missing}");
 }

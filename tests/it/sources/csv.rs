@@ -139,6 +139,8 @@ fn what_is_no_row_has_its_line_and_a_remedy() {
         (format!("a,\"y\n1,u\n{more}"), 1),
         ("a,y\n1,u\n2,\"v".to_owned(), 3),
         ("a,y\n1,\"u\n".to_owned(), 2),
+        // Of an even number of quotes.
+        (format!("a,y\n1,6\" nail\n2,\"v\n{more}"), 3),
     ] {
         assert_eq!(error(&text), format!("a.csv:{line}: {open}"), "{text:?}");
     }
@@ -172,6 +174,13 @@ fn what_is_no_row_has_its_line_and_a_remedy() {
         assert_eq!(error.contains("set na_value"), text != "inf", "{error}");
         assert!(error.contains("mend the row"), "{error}");
     }
+    // A label has to be there.
+    let label = Folder::regression(data).with("a.csv", "a,y\n1,2\n1,NA\n");
+    assert_eq!(
+        label.train().unwrap_err(),
+        "a.csv:3: column 'y': expected a number, found 'NA'; where that is a missing value, leave the row \
+         out; mend the row, or for classes take a classifier or a loss of cross entropy"
+    );
 }
 
 #[test]

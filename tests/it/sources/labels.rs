@@ -1,10 +1,13 @@
 //! Labels of several numbers, of every format that has named columns.
 
+use std::fs;
+
 use ringstep::data::Targets;
 
 use super::parquet::{Values, file};
 use super::tfrecord::{List, example, record};
 use super::{Folder, gzip};
+use crate::commands::{failure, output};
 
 /// Two columns are predicted, in this order.
 const TWO: &str = "label = [\"v\", \"u\"]";
@@ -148,4 +151,26 @@ fn rows_have_as_many_numbers_in_their_label_as_the_first() {
         error("{\"x\": 1, \"y\": 1, \"w\": [1, 2]}", "weight = \"w\""),
         "a.jsonl:1: column 'w': 2 values, where one belongs; mend the row"
     );
+}
+
+#[test]
+fn rows_that_are_tested_on_have_labels_as_those_that_are_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = |label| format!("{{\"x\": 1, \"y\": {label}}}\n").repeat(2);
+    let write = |name: &str, label| fs::write(folder.path().join(name), lines(label)).unwrap();
+    write("train.jsonl", "[1, 2]");
+    let run = "[data]\nformat = \"jsonl\"\ntrain = \"train.jsonl\"\ntest = \"test.jsonl\"\nlabel = \"y\"\n\
+               [estimator]\nkind = \"linear_regressor\"\nlabel_dimension = 2\n\
+               [train]\ndevice = \"cpu\"\nglobal_batch = 2\nsteps = 1\n";
+    fs::write(folder.path().join("run.toml"), run).unwrap();
+    for label in ["3", "[3, 4, 5]"] {
+        write("test.jsonl", label);
+        let error = failure(folder.path(), &["train", "run.toml"]);
+        assert!(
+            error.contains("test data: shape, columns, targets or encoding"),
+            "{error}"
+        );
+    }
+    write("test.jsonl", "[3, 4]");
+    output(folder.path(), &["train", "run.toml"]);
 }
