@@ -376,7 +376,9 @@ constexpr unsigned SUM_LANES = 256;
 __device__ __forceinline__ double sum_of_blocks(const double* sums, unsigned first, unsigned end) {
     __shared__ double lanes[SUM_LANES];
     double mine = 0.0;
-    for (size_t block = first + threadIdx.x; block < end; block += SUM_LANES) mine += sums[block];
+    in_batches<8>(
+        first + threadIdx.x, end, SUM_LANES, [=](size_t block) { return sums[block]; },
+        [&](size_t, double sum) { mine += sum; });
     lanes[threadIdx.x] = mine;
     for (unsigned half = SUM_LANES / 2; half > 0; half /= 2) {
         __syncthreads();

@@ -39,11 +39,12 @@ if [[ -z $nvcc ]]; then
     exit "$status"
 fi
 count=0
+known=$("$nvcc" --list-gpu-code)
 for capability in 7.5 8.0 9.0 10.0; do
     architecture=sm_${capability/./}
     # What is of 9.0 alone.
     if [[ $capability == 9.0 ]]; then architecture=sm_90a; fi
-    if ! "$nvcc" --list-gpu-code | grep -qx "${architecture%a}"; then
+    if ! grep -qx "${architecture%a}" <<<"$known"; then
         printf '\nnvcc: this one does not know %s\n' "$architecture"
         continue
     fi

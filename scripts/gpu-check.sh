@@ -169,6 +169,7 @@ two_ranks() {
             --ranks $ranks --device cuda --collective staged --set train.reduce=exact $digits_options || return 1
         sha256sum "$work/ranks-$ranks"/checkpoints/step-*/model.safetensors | tail -n 1 | cut -d ' ' -f 1 |
             tee "$work/ranks-$ranks.sum"
+        [[ -s $work/ranks-$ranks.sum ]] || return 1
     done
     cmp "$work/ranks-1.sum" "$work/ranks-2.sum" && echo 'the same weights'
 }
@@ -263,10 +264,14 @@ judge() { # TARGET MEASURED CONDITION-ON-x
     targets+=("| $1 | ${2:-} | $met |")
 }
 
-# Own kernels' speed as a percentage of the last rival's: the least of the products whose rows match.
+# Own kernels' speed as a percentage of cuBLASLt's on operands of that precision, the last column: the least of the
+# products whose rows match.
 share() { # PRECISION PATTERN [NUMBER-OF-THE-ROW]
-    awk -v number="${3:-0}" -v pattern="$2" '
-        $0 ~ pattern && ++row && (!number || row == number) && $NF == "%" {
+    local title=' own/cuBLASLt'
+    if [[ $1 == bf16 ]]; then title+=' of bf16'; fi
+    awk -v number="${3:-0}" -v pattern="$2" -v title="$title" '
+        /^product / { is_compared = substr($0, length($0) - length(title) + 1) == title }
+        is_compared && $0 ~ pattern && ++row && (!number || row == number) && $NF == "%" {
             if (least == "" || $(NF - 1) < least) least = $(NF - 1)
         }
         END { print least }' "$work/parts/bench matmul, $1" 2>/dev/null
@@ -291,14 +296,14 @@ judge_all() {
         done
     done
     for part in 'overlap' 'overlap, control'; do
-        beside=$(sed -n 's/^buckets summed before .*: \([0-9]*\) of .*/\1/p' "$work/parts/$part")
+        beside=$(sed -n 's/^buckets summed before .*: \([0-9]*\) of .*/\1/p' "$work/parts/$part" 2>/dev/null)
         case $part in
         overlap) judge 'buckets summed beside backward: at least one' "$beside" 'x >= 1' ;;
         *) judge 'the same in one bucket, the control: none' "$beside" 'x == 0' ;;
         esac
     done
     judge "two ranks on $gpus GPU(s), through the host: lines that say \"the same weights\"" \
-        "$(grep -c '^the same weights$' "$work/parts/two ranks")" 'x == 1'
+        "$(grep -c '^the same weights$' "$work/parts/two ranks" 2>/dev/null)" 'x == 1'
 }
 
 # --- what runs --------------------------------------------------------------------------------

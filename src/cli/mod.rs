@@ -47,7 +47,8 @@ pub struct Arguments {
 
 #[derive(Debug, Args)]
 struct Verbosity {
-    /// Says more; twice says when each collective and each part of a step begins and ends.
+    /// Says more; twice says when each step begins, when its backward is over, and when each collective begins and ends
+    /// (NCCL's, when one is queued, and is over).
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
     /// Says nothing but results, warnings and errors.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::segments::spared;
 use super::{BlockExchange, Segment, StepError};
-use crate::backend::{Backend, BackendError, TrustRule, View};
+use crate::backend::{Backend, BackendError, Download, TrustRule, View};
 use crate::params::{ALIGNMENT, Group, Layout};
 
 /// Sums of squares of all blocks, on the device and on the host.
@@ -34,8 +34,12 @@ impl<B: Backend> BlockSums<B> {
         backend: &mut B,
         exchange: &mut dyn BlockExchange,
     ) -> Result<(), StepError> {
-        backend.download(B::view(&self.device), &mut self.host);
+        backend.collect([self.fetch()])?;
         Ok(exchange.complete(&mut self.host)?)
+    }
+
+    fn fetch(&mut self) -> Download<'_, B> {
+        Download::F64(B::view(&self.device), &mut self.host)
     }
 
     /// All blocks' sums, once complete.
@@ -96,9 +100,10 @@ impl<B: Backend> TrustRates<B> {
         exchange: &mut dyn BlockExchange,
     ) -> Result<(), StepError> {
         let is_shared = exchange.is_shared();
-        for sums in [&mut self.parameters, &mut self.directions] {
-            if is_shared {
-                sums.complete(backend, exchange)?;
+        if is_shared {
+            backend.collect([self.parameters.fetch(), self.directions.fetch()])?;
+            for sums in [&mut self.parameters, &mut self.directions] {
+                exchange.complete(&mut sums.host)?;
                 backend.upload(&sums.host, B::view_mut(&mut sums.device));
             }
         }

@@ -456,7 +456,7 @@ fn run(job: Job, place: &mut Option<Box<dyn Communicator>>) -> Result<(), CommEr
     }
 }
 
-/// Runs a collective between two lines of the trace.
+/// Runs a collective between two lines of the trace. NCCL ends when it is queued, and says when that is over.
 fn traced(
     name: &str,
     Span { region, range }: &Span,

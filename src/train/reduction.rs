@@ -113,12 +113,7 @@ impl<B: Backend> Reduction<B> {
     /// each bucket.
     pub fn owned(&self) -> Vec<Range<usize>> {
         if !self.options.sharded {
-            return self
-                .buckets
-                .first()
-                .map(|last| 0..last.end)
-                .into_iter()
-                .collect();
+            return std::iter::once(0..self.gradients.len()).collect();
         }
         let mut owned: Vec<_> = self
             .buckets

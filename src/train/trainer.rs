@@ -285,7 +285,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     }
 
     /// Sends what is not a gradient behind the last bucket. Here the host waits for the device, the only
-    /// time in a step but for the norms that clipping asks for, and learns of what failed there.
+    /// time in a step but for norms of clipping, or of LARS and LAMB under ZeRO-1, and learns of what failed there.
     fn hand_over_board(&mut self, share: &Share) -> Result<(), TrainError> {
         let used = 0..share.micro_batches().len() * REPORT;
         let reports = &mut self.host_reports[used.clone()];

@@ -50,7 +50,9 @@ impl Multiplier {
 /// packed operands. So packing pays where `m n / (m + n)` is more than 260, whatever `k` is: from 520 rows and
 /// columns on. The launch more, 3 microseconds, pays from `m n k = 4e8` on, which is 740 cubed. Where sums have
 /// 1024 terms, rows and columns are mostly of that order; where they have fewer, products are often small. What
-/// loses is many terms with few rows: up to twice the time, where reading B takes all of it.
+/// loses is many terms with few rows: up to twice the time, where reading B takes all of it. Other GPUs than those of
+/// compute capability 9.0 gain less from packing, as `mma.sync` multiplies slower than `wgmma`; no estimate was made
+/// for them, and the threshold is the same.
 const FEWEST_TERMS: usize = 1024;
 
 /// Terms of a slice, where there are not too many: or somewhat less, so that slices have as many each.

@@ -269,6 +269,7 @@ impl Nccl {
                 }
                 failed => return Ok(self.cuda.done("cuEventQuery", failed)?),
             }
+            tracing::trace!("{} is over on the GPU", entered.operation);
             self.spare
                 .extend(self.queued.pop_front().map(|done| done.end));
             if let Some(next) = self.queued.front_mut() {
