@@ -227,9 +227,7 @@ fn line(path: &Path, position: Option<&csv::Position>) -> u64 {
 
 /// The error of a quote that nothing closes, where the file has one.
 fn unclosed(path: &Path) -> Option<DataError> {
-    // What is no file, such as a pipe, is read once.
-    let file = path.is_file().then(|| files::open(path).ok()).flatten();
-    let line = quotes::unclosed(file?)?;
+    let line = quotes::unclosed(again(path)?)?;
     Some(DataError::Row {
         path: path.to_owned(),
         place: Place::Line(line as u64),
@@ -240,13 +238,15 @@ fn unclosed(path: &Path) -> Option<DataError> {
     })
 }
 
-/// What could be read of a file before, again.
+/// A file that was read before, from its start; what is none, such as a pipe, is read once.
+fn again(path: &Path) -> Option<files::Contents> {
+    path.is_file().then(|| files::open(path).ok()).flatten()
+}
+
+/// What could be read of a file before.
 fn text(path: &Path) -> Vec<u8> {
     let mut text = Vec::new();
-    // What is no file, such as a pipe, is read once.
-    if path.is_file()
-        && let Ok(mut file) = files::open(path)
-    {
+    if let Some(mut file) = again(path) {
         // Damage is told of where it is read first.
         let _ = file.read_to_end(&mut text);
     }

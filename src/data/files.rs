@@ -172,11 +172,16 @@ pub(super) fn cause(
     }
 }
 
+/// Whether zlib may begin so: the first byte names the method, 8, and the two are a multiple of 31.
+pub(super) fn is_zlib(start: [u8; 2]) -> bool {
+    start[0] & 15 == 8 && u16::from_be_bytes(start).is_multiple_of(31)
+}
+
 /// Whether a file begins as gzip or zlib does.
 fn may_be_compressed(path: &Path) -> bool {
     let mut start = [0; 2];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    read.is_ok() && (start == GZIP || start[0] & 15 == 8)
+    read.is_ok() && (start == GZIP || is_zlib(start))
 }
 
 #[cfg(test)]

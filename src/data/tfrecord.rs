@@ -102,12 +102,7 @@ fn open(path: &Path) -> Result<files::Contents, DataError> {
     Ok(match start {
         _ if is_plain => Box::new(file),
         start if start.starts_with(&files::GZIP) => Box::new(files::Gzip::new(file)),
-        // The first byte of zlib names the method, 8, and the two are a multiple of 31.
-        &[first, second, ..]
-            if first & 15 == 8 && (u16::from(first) << 8 | u16::from(second)) % 31 == 0 =>
-        {
-            Box::new(ZlibDecoder::new(file))
-        }
+        &[first, second, ..] if files::is_zlib([first, second]) => Box::new(ZlibDecoder::new(file)),
         _ => Box::new(file),
     })
 }

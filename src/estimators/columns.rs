@@ -244,55 +244,51 @@ pub(super) fn dense(
 ) -> Result<(Vec<DenseColumn>, Vec<EmbeddingTable>), String> {
     let (mut named, mut tables) = (Vec::new(), Vec::new());
     for column in used {
-        let names = column.names();
-        match column {
+        let denses = match column {
             DnnColumn::Plain(name) => {
                 let column = encoded(encoding, name)?;
-                let dense = match column.values {
+                vec![match column.values {
                     Values::Numbers => DenseColumn::Numbers(column.slots.clone()),
                     Values::Ids { .. } | Values::Weighted { .. } => {
                         DenseColumn::Indicator(ids(column)?)
                     }
-                };
-                named.extend(names.into_iter().zip([dense]));
+                }]
             }
             DnnColumn::Indicator(Indicator { column }) => {
-                let dense = DenseColumn::Indicator(ids(encoded(encoding, column)?)?);
-                named.extend(names.into_iter().zip([dense]));
+                vec![DenseColumn::Indicator(ids(encoded(encoding, column)?)?)]
             }
             DnnColumn::Embedding(spec) => {
                 let ids = ids(encoded(encoding, &spec.column)?)?;
-                let (table, count) = (tables.len(), ids.count);
-                let dense = DenseColumn::Embedding {
+                let table = tables.len();
+                let name = column.names().swap_remove(0);
+                tables.push(table_of(name, ids.count, spec.dimension, &spec.initializer));
+                vec![DenseColumn::Embedding {
                     ids,
                     table,
                     combiner: spec.combiner,
-                };
-                let name = names[0].clone();
-                tables.push(table_of(name, count, spec.dimension, &spec.initializer));
-                named.extend(names.into_iter().zip([dense]));
+                }]
             }
             DnnColumn::SharedEmbedding(spec) => {
-                let table = tables.len();
-                let mut count = None;
-                for (column, name) in spec.columns.iter().zip(names) {
+                let (mut denses, mut count) = (Vec::new(), None);
+                for column in &spec.columns {
                     let ids = ids(encoded(encoding, column)?)?;
                     let shared = *count.get_or_insert(ids.count);
                     if ids.count != shared {
                         return Err(unequal([column, &spec.columns[0]], [ids.count, shared]));
                     }
-                    let dense = DenseColumn::Embedding {
+                    denses.push(DenseColumn::Embedding {
                         ids,
-                        table,
+                        table: tables.len(),
                         combiner: spec.combiner,
-                    };
-                    named.push((name, dense));
+                    });
                 }
                 let name = format!("{}_shared_embedding", spec.columns.join("_"));
                 let count = count.unwrap_or_default();
                 tables.push(table_of(name, count, spec.dimension, &spec.initializer));
+                denses
             }
-        }
+        };
+        named.extend(column.names().into_iter().zip(denses));
     }
     let mut known = BTreeSet::new();
     if let Some(twice) = tables.iter().find(|table| !known.insert(&table.name)) {

@@ -114,8 +114,8 @@ impl<B: Backend> TrustRates<B> {
             B::view(&self.directions.device),
             B::view_mut(&mut self.rates),
         );
-        for sums in [&mut self.parameters, &mut self.directions] {
-            if is_shared {
+        if is_shared {
+            for sums in [&mut self.parameters, &mut self.directions] {
                 // What others own is zero here before sums are completed.
                 backend.fill(B::view_mut(&mut sums.device), 0.0);
             }

@@ -456,7 +456,7 @@ fn run(job: Job, place: &mut Option<Box<dyn Communicator>>) -> Result<(), CommEr
     }
 }
 
-/// Runs a collective between two lines of the trace. NCCL ends when it is queued, and says when that is over.
+/// Runs a collective between two lines of the trace. NCCL's ends when it is queued; NCCL says when it is over.
 fn traced(
     name: &str,
     Span { region, range }: &Span,

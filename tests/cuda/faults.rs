@@ -366,8 +366,7 @@ fn steps_of_a_known_shape_make_nothing_anew_by_faults() {
 fn a_step_waits_once_for_the_device_by_faults() {
     // With moving statistics, whose magnitudes are looked at too; and rules whose norms are of tensors.
     let layers = r#"model.layers=["flatten",{kind="dense",units=8},"batch_normalization",{kind="dense",units=3}]"#;
-    let run = Run::new((1, "staged"));
-    let waits = |steps: u32, more: &[&str]| {
+    let waits = |run: &Run, steps: u32, more: &[&str]| {
         let steps = format!("train.steps={steps}");
         let options = [
             "--set",
@@ -384,6 +383,8 @@ fn a_step_waits_once_for_the_device_by_faults() {
         };
         calls.iter().filter(waits).count()
     };
+    let of_4_more = |run: &Run, more: &[&str]| waits(run, 8, more) - waits(run, 4, more);
+    let run = Run::new((1, "staged"));
     let values = ["--set", "train.clip={value=1.0}"];
     let with = |more: &'static str| [&values[..], &["--set", more]].concat();
     for (more, expected) in [
@@ -393,9 +394,19 @@ fn a_step_waits_once_for_the_device_by_faults() {
         // The norm decides how gradients are scaled.
         (vec!["--set", "train.clip={global_norm=1.0}"], 2),
     ] {
-        let of_4_more = waits(8, &more) - waits(4, &more);
-        assert_eq!(of_4_more, 4 * expected, "{more:?}");
+        assert_eq!(of_4_more(&run, &more), 4 * expected, "{more:?}");
     }
+    // Both norms of LAMB, of which each rank has its shard's, take one wait more.
+    let run = Run::new((2, "nccl"));
+    let with = |optimizer: &'static str| {
+        let set = [&values[..], &["--zero", "1", "--set", optimizer]].concat();
+        of_4_more(&run, &set)
+    };
+    let (adam, lamb) = (
+        with("train.optimizer={kind=\"adam\"}"),
+        with("train.optimizer={kind=\"lamb\"}"),
+    );
+    assert_eq!(lamb, adam + 4 * 2, "{adam}");
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl<'a, B: Backend> Build<'a, B> {
         }
     }
 
-    /// Of a model that is only looked at, however large it is.
+    /// Of a model that is only looked at: how much memory there is does not matter.
     #[must_use]
     pub fn of_any_size(self) -> Self {
         Self {

@@ -254,24 +254,20 @@ fn mistakes_have_file_row_and_column() {
         )),
         "a.parquet: no label column 'y'; known are x, z"
     );
-    let nested = "required group g { required int64 x; } required int64 y;";
-    assert_eq!(
-        error(&file(
-            nested,
-            Compression::SNAPPY,
-            &[Int64(vec![0]), Int64(vec![0])]
-        )),
-        "a.parquet: column 'g' is nested; learn from columns of single values alone, which features in [data], or [columns], chooses"
-    );
-    let nested = "required int64 x; required group y { required int64 z; }";
-    assert_eq!(
-        error(&file(
-            nested,
-            Compression::SNAPPY,
-            &[Int64(vec![0]), Int64(vec![0])]
-        )),
-        "a.parquet: column 'y' is nested; write each of its numbers to a column of its own, and name them all, as in label = [\"a\", \"b\"]"
-    );
+    for (schema, problem) in [
+        (
+            "required group g { required int64 x; } required int64 y;",
+            "column 'g' is nested; learn from columns of single values alone, which features in [data], or [columns], chooses",
+        ),
+        (
+            "required int64 x; required group y { required int64 z; }",
+            "column 'y' is nested; write each of its numbers to a column of its own, and name them all, as in label = [\"a\", \"b\"]",
+        ),
+    ] {
+        let columns = [Int64(vec![0]), Int64(vec![0])];
+        let nested = file(schema, Compression::SNAPPY, &columns);
+        assert_eq!(error(&nested), format!("a.parquet: {problem}"));
+    }
     let empty = [Int64(Vec::new()), Int64(Vec::new())];
     assert_eq!(
         error(&file(
