@@ -7,8 +7,8 @@ mod tests;
 use std::ops::Range;
 
 use self::rules::{
-    adagrad, adam, block_sums, ftrl_power, ftrl_root, lamb_averages, lamb_step, lars, lion,
-    momentum, nesterov, rms_prop_centered, rms_prop_centered_momentum, rms_prop_momentum,
+    Sparing, adagrad, adam, block_sums, ftrl_power, ftrl_root, lamb_averages, lamb_step, lars,
+    lion, momentum, nesterov, rms_prop_centered, rms_prop_centered_momentum, rms_prop_momentum,
     rms_prop_plain, sgd,
 };
 use super::Cpu;
@@ -63,29 +63,27 @@ fn runs<K: PartialEq>(
     })
 }
 
-/// The same by whether weight decay spares them.
-fn spared_runs(
+/// The same of parameters under one rule, by whether weight decay spares them.
+fn runs_of<R: Sparing>(
+    rule: R,
     kernel: &str,
     len: usize,
     spared: Option<&[u32]>,
-) -> impl Iterator<Item = (bool, Range<usize>)> {
+) -> impl Iterator<Item = (R, Range<usize>)> {
     if let Some(spared) = spared {
         same_lengths(kernel, len.div_ceil(BLOCK), [spared.len()]);
     }
-    runs(len, move |block| {
-        spared.is_some_and(|spared| spared[block] != 0)
+    let is_spared = move |block| spared.is_some_and(|spared: &[u32]| spared[block] != 0);
+    runs(len, is_spared).map(move |(is_spared, run)| match is_spared {
+        true => (rule.sparing(), run),
+        false => (rule, run),
     })
 }
 
 impl Update for Cpu {
     fn sgd(&mut self, rule: SgdRule, Weights { p, g, spared }: Weights<'_, Self>) {
         assert_eq!(p.len(), g.len(), "sgd: lengths differ");
-        for (is_spared, run) in spared_runs("sgd", p.len(), spared) {
-            let preparation = rule.preparation.sparing(is_spared);
-            let rule = SgdRule {
-                preparation,
-                ..rule
-            };
+        for (rule, run) in runs_of(rule, "sgd", p.len(), spared) {
             sgd(rule, &mut p[run.clone()], &g[run]);
         }
     }
@@ -97,12 +95,7 @@ impl Update for Cpu {
         v: &mut [f32],
     ) {
         same_lengths("sgd_momentum", p.len(), [g.len(), v.len()]);
-        for (is_spared, run) in spared_runs("sgd_momentum", p.len(), spared) {
-            let preparation = rule.preparation.sparing(is_spared);
-            let rule = SgdRule {
-                preparation,
-                ..rule
-            };
+        for (rule, run) in runs_of(rule, "sgd_momentum", p.len(), spared) {
             let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
             match rule.nesterov {
                 true => nesterov(rule, p, g, &mut v[run]),
@@ -119,12 +112,7 @@ impl Update for Cpu {
         v: &mut [f32],
     ) {
         same_lengths("adam", p.len(), [g.len(), m.len(), v.len()]);
-        for (is_spared, run) in spared_runs("adam", p.len(), spared) {
-            let preparation = rule.preparation.sparing(is_spared);
-            let rule = AdamRule {
-                preparation,
-                ..rule
-            };
+        for (rule, run) in runs_of(rule, "adam", p.len(), spared) {
             let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
             adam(rule, p, g, &mut m[run.clone()], &mut v[run]);
         }
@@ -137,12 +125,7 @@ impl Update for Cpu {
         a: &mut [f32],
     ) {
         same_lengths("adagrad", p.len(), [g.len(), a.len()]);
-        for (is_spared, run) in spared_runs("adagrad", p.len(), spared) {
-            let preparation = rule.preparation.sparing(is_spared);
-            let rule = AdagradRule {
-                preparation,
-                ..rule
-            };
+        for (rule, run) in runs_of(rule, "adagrad", p.len(), spared) {
             let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
             adagrad(rule, p, g, &mut a[run]);
         }
@@ -159,12 +142,7 @@ impl Update for Cpu {
         let optional = |state: &Option<&mut [f32]>| state.as_ref().map_or(p.len(), |s| s.len());
         let lengths = [g.len(), s.len(), optional(&a), optional(&v)];
         same_lengths("rms_prop", p.len(), lengths);
-        for (is_spared, run) in spared_runs("rms_prop", p.len(), spared) {
-            let preparation = rule.preparation.sparing(is_spared);
-            let rule = RmsPropRule {
-                preparation,
-                ..rule
-            };
+        for (rule, run) in runs_of(rule, "rms_prop", p.len(), spared) {
             let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
             let s = &mut s[run.clone()];
             let a = a.as_mut().map(|a| &mut a[run.clone()]);
@@ -186,12 +164,7 @@ impl Update for Cpu {
         z: &mut [f32],
     ) {
         same_lengths("ftrl", p.len(), [g.len(), n.len(), z.len()]);
-        for (is_spared, run) in spared_runs("ftrl", p.len(), spared) {
-            let preparation = rule.preparation.sparing(is_spared);
-            let rule = FtrlRule {
-                preparation,
-                ..rule
-            };
+        for (rule, run) in runs_of(rule, "ftrl", p.len(), spared) {
             let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
             let (n, z) = (&mut n[run.clone()], &mut z[run]);
             match rule.power == 0.5 {
@@ -203,12 +176,7 @@ impl Update for Cpu {
 
     fn lion(&mut self, rule: LionRule, Weights { p, g, spared }: Weights<'_, Self>, m: &mut [f32]) {
         same_lengths("lion", p.len(), [g.len(), m.len()]);
-        for (is_spared, run) in spared_runs("lion", p.len(), spared) {
-            let preparation = rule.preparation.sparing(is_spared);
-            let rule = LionRule {
-                preparation,
-                ..rule
-            };
+        for (rule, run) in runs_of(rule, "lion", p.len(), spared) {
             let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
             lion(rule, p, g, &mut m[run]);
         }
@@ -223,12 +191,7 @@ impl Update for Cpu {
     ) {
         same_lengths("lars", p.len(), [g.len(), v.len()]);
         same_lengths("lars' rates", p.len().div_ceil(BLOCK), [rates.len()]);
-        for (is_spared, run) in spared_runs("lars", p.len(), spared) {
-            let rule = LarsRule {
-                preparation: rule.preparation.sparing(is_spared),
-                weight_decay: if is_spared { 0.0 } else { rule.weight_decay },
-                ..rule
-            };
+        for (rule, run) in runs_of(rule, "lars", p.len(), spared) {
             let rates = &rates[run.start / BLOCK..run.end.div_ceil(BLOCK)];
             let (p, g) = (&mut p[run.clone()], &g[run.clone()]);
             let v = &mut v[run];
@@ -251,10 +214,10 @@ impl Update for Cpu {
         same_lengths("lamb_averages", p.len(), [g.len(), m.len(), v.len()]);
         let blocks = p.len().div_ceil(BLOCK);
         same_lengths("lamb_averages' sums", blocks, [p_sums.len(), u_sums.len()]);
-        for (is_spared, run) in spared_runs("lamb_averages", p.len(), spared) {
+        for (rule, run) in runs_of(rule, "lamb_averages", p.len(), spared) {
             let blocks = run.start / BLOCK..run.end.div_ceil(BLOCK);
             lamb_averages(
-                rule.sparing(is_spared),
+                rule,
                 &p[run.clone()],
                 &g[run.clone()],
                 &mut m[run.clone()],
@@ -275,8 +238,7 @@ impl Update for Cpu {
     ) {
         same_lengths("lamb_step", p.len(), [m.len(), v.len()]);
         same_lengths("lamb_step's rates", p.len().div_ceil(BLOCK), [rates.len()]);
-        for (is_spared, run) in spared_runs("lamb_step", p.len(), spared) {
-            let rule = rule.sparing(is_spared);
+        for (rule, run) in runs_of(rule, "lamb_step", p.len(), spared) {
             let rates = &rates[run.start / BLOCK..run.end.div_ceil(BLOCK)];
             let (p, m, v) = (&mut p[run.clone()], &m[run.clone()], &v[run]);
             for (rate, run) in runs(p.len(), |block| rates[block].to_bits()) {

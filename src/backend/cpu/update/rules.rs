@@ -19,11 +19,46 @@ impl Preparation {
     fn parameter(self, p: f32) -> f32 {
         self.decay * p
     }
+}
 
-    /// For parameters that weight decay spares, or does not.
-    pub(super) fn sparing(self, is_spared: bool) -> Self {
-        let decay = if is_spared { 1.0 } else { self.decay };
-        Self { decay, ..self }
+/// What weight decay may spare.
+pub(super) trait Sparing: Copy {
+    /// The rule for parameters that weight decay spares.
+    fn sparing(self) -> Self;
+}
+
+macro_rules! decay_as_prepared {
+    ($($rule:ident),*) => {$(
+        impl Sparing for $rule {
+            fn sparing(mut self) -> Self {
+                self.preparation.decay = 1.0;
+                self
+            }
+        }
+    )*};
+}
+
+decay_as_prepared!(
+    SgdRule,
+    AdamRule,
+    AdagradRule,
+    RmsPropRule,
+    FtrlRule,
+    LionRule
+);
+
+impl Sparing for LarsRule {
+    fn sparing(mut self) -> Self {
+        self.preparation.decay = 1.0;
+        self.weight_decay = 0.0;
+        self
+    }
+}
+
+impl Sparing for LambRule {
+    fn sparing(mut self) -> Self {
+        self.weight_decay = 0.0;
+        self
     }
 }
 
@@ -50,15 +85,6 @@ fn sign(x: f32) -> f32 {
 }
 
 impl LambRule {
-    /// For parameters that weight decay spares, or does not.
-    pub(super) fn sparing(self, is_spared: bool) -> Self {
-        let weight_decay = if is_spared { 0.0 } else { self.weight_decay };
-        Self {
-            weight_decay,
-            ..self
-        }
-    }
-
     #[inline(always)]
     fn direction(self, p: f32, m: f32, v: f32) -> f32 {
         let divisor = positive((self.correction_2 * v).sqrt() + self.epsilon);
