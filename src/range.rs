@@ -60,6 +60,17 @@ where
     })
 }
 
+/// Any that single precision holds.
+pub(crate) fn finite<'de, D, F>(deserializer: D) -> Result<F, D::Error>
+where
+    D: Deserializer<'de>,
+    F: Deserialize<'de> + Copy + Display + Into<f64>,
+{
+    number(deserializer, "a finite number", |value| {
+        (value as f32).is_finite()
+    })
+}
+
 /// Largest size: up to it a 32-bit float holds every whole number. What products of sizes need, `Build::check_room`
 /// compares with the memory there is.
 pub(crate) const MOST: usize = 1 << 24;

@@ -55,6 +55,27 @@ pub struct Newest {
     pub skipped: Vec<Skipped>,
 }
 
+impl Newest {
+    /// The checkpoint.
+    ///
+    /// # Errors
+    /// If there is none in `checkpoints`, where it was looked for.
+    pub fn whole(self, checkpoints: &Path) -> Result<Checkpoint, CheckpointError> {
+        let Self {
+            checkpoint,
+            skipped,
+        } = self;
+        checkpoint.ok_or_else(|| CheckpointError::NotFound {
+            wanted: "whole checkpoint".to_owned(),
+            checkpoints: checkpoints.to_owned(),
+            present: match skipped.len() {
+                0 => "none; train the run first".to_owned(),
+                count => format!("{count} that are damaged; bring one back from a copy"),
+            },
+        })
+    }
+}
+
 /// A checkpoint that was passed over.
 #[derive(Debug)]
 pub struct Skipped {
@@ -109,8 +130,7 @@ impl Checkpoint {
     pub fn newest(checkpoints: &Path) -> Result<Newest, CheckpointError> {
         let mut skipped = Vec::new();
         for step in list(checkpoints)?.into_iter().rev() {
-            let opened = Self::open(&checkpoints.join(step_folder(step)));
-            match opened.and_then(|checkpoint| checkpoint.verify().map(|()| checkpoint)) {
+            match Self::whole(checkpoints, step) {
                 Ok(checkpoint) => {
                     return Ok(Newest {
                         checkpoint: Some(checkpoint),
@@ -145,9 +165,20 @@ impl Checkpoint {
                 },
             });
         };
+        Self::whole(checkpoints, step)
+    }
+
+    /// That of a step, every file checked, which a folder that was renamed is not.
+    fn whole(checkpoints: &Path, step: u64) -> Result<Self, CheckpointError> {
         let checkpoint = Self::open(&checkpoints.join(step_folder(step)))?;
         checkpoint.verify()?;
-        Ok(checkpoint)
+        match checkpoint.step() {
+            found if found == step => Ok(checkpoint),
+            found => {
+                let problem = format!("it is of step {found}; rename it {}", step_folder(found));
+                Err(damaged(&checkpoint.folder, problem))
+            }
+        }
     }
 
     /// Checks every file against its checksum.

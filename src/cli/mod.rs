@@ -71,7 +71,7 @@ enum Command {
     /// Says what this machine has for training and where it was found, and what to do about what is
     /// missing; fails where ranks cannot train on the default device. With -q only problems.
     Doctor,
-    /// Measures sums over ranks, or matrix products.
+    /// Measures sums over ranks, matrix products, or steps on large tables.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
 }

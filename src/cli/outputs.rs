@@ -8,7 +8,7 @@ use crate::checkpoint::write_atomically;
 use crate::columns::ColumnSpec;
 use crate::config::ExportFormat;
 use crate::data::{files, images};
-use crate::train::Run;
+use crate::train::{Run, RunFolder};
 
 /// Writes to the file at `output`, or to the standard output where that is `-`.
 pub(super) fn write(output: &Path, contents: &[u8]) -> Result<(), Failure> {
@@ -23,8 +23,8 @@ pub(super) fn is_standard(output: &Path) -> bool {
     output == Path::new("-")
 }
 
-/// Refuses the `output` that `flag` names where it has no folder to lie in, or would replace a part of the run,
-/// its data, or what was exported to its folder in another format than the one `written`.
+/// Refuses the `output` that `flag` names where it has no folder to lie in, or would replace a part of a run,
+/// this one's data, or what was exported to its folder in another format than the one `written`.
 pub(super) fn check(
     run: &Run,
     (flag, output): (&str, &Path),
@@ -41,21 +41,20 @@ pub(super) fn check(
         )
         .into());
     };
-    let parts = [
-        run.folder.config_path(),
-        run.folder.metrics_path(),
-        run.folder.checkpoints(),
-        run.folder.exports(),
-        run.folder.events(),
-    ];
-    let is_part = |part: &PathBuf| place(part).is_some_and(|part| target.starts_with(part));
+    let is_part = |part: PathBuf| place(&part).is_some_and(|part| target.starts_with(part));
+    let is_part_of = |folder: &RunFolder| parts(folder).into_iter().any(is_part);
+    let mut others = target
+        .ancestors()
+        .filter_map(|path| RunFolder::open(path).ok());
     let is_exported = |format: &ExportFormat| {
         Some(*format) != written && target.extension().is_some_and(|end| end == format.name())
     };
     let is_in_folder =
         fs::canonicalize(run.folder.path()).is_ok_and(|folder| target.parent() == Some(&folder));
-    if parts.iter().any(is_part) {
-        refusal(flag, output, "belongs to the run")
+    if is_part_of(&run.folder)
+        || others.any(|other| other.metrics_path().exists() && is_part_of(&other))
+    {
+        refusal(flag, output, "belongs to a run")
     } else if is_in_folder && target.exists() && ExportFormat::ALL.iter().any(is_exported) {
         refusal(flag, output, "is an exported model")
     } else if is_among(&data_of(run), output) {
@@ -63,6 +62,17 @@ pub(super) fn check(
     } else {
         Ok(())
     }
+}
+
+/// What a run consists of.
+fn parts(folder: &RunFolder) -> [PathBuf; 5] {
+    [
+        folder.config_path(),
+        folder.metrics_path(),
+        folder.checkpoints(),
+        folder.exports(),
+        folder.events(),
+    ]
 }
 
 /// The error of an `output` in whose place something else stands.

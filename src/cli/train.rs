@@ -41,8 +41,12 @@ pub(super) fn run(
         }
         let newest = Checkpoint::newest(&folder.join(CHECKPOINTS))?.checkpoint;
         let taken = newest.map_or(0, |checkpoint| checkpoint.step());
-        // As large as a run file can say.
-        let length = taken.saturating_add(more).min(i64::MAX as u64);
+        // No more than a run file can say.
+        let length = taken
+            .checked_add(more)
+            .filter(|steps| i64::try_from(*steps).is_ok());
+        let length = length
+            .ok_or_else(|| format!("--more-steps {more} is more than a run counts; say fewer"))?;
         config.train.length = Length::Steps(length);
     }
     let begin = match arguments.resume {

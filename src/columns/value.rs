@@ -36,6 +36,10 @@ pub(crate) fn single(
     Err(match number {
         _ if number.is_nan() => format!("'{}' is not a number; {remedy}", value.shown()),
         _ if number.is_infinite() => format!("'{}' is infinite; {remedy}", value.shown()),
+        _ if (number as f32).is_finite() => format!(
+            "{} is too large for a 32-bit number once it is scaled; make the scale smaller",
+            value.shown()
+        ),
         _ => format!(
             "{} is too large for a 32-bit number; {remedy}",
             value.shown()

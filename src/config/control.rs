@@ -158,6 +158,7 @@ pub struct Threshold {
     #[serde(default = "loss")]
     pub metric: String,
     /// What it has to get beyond.
+    #[serde(deserialize_with = "crate::range::finite")]
     pub threshold: f64,
     /// Evaluations before this step do not count.
     #[serde(default)]

@@ -110,6 +110,10 @@ impl DataSection {
                 "expected a text without space around it; an empty field is missing anyway",
             ));
         }
+        if self.classes.as_ref().is_some_and(Vec::is_empty) {
+            let text = "names no class; leave it out, or name all of them";
+            return Err(invalid(&["data", "classes"], text));
+        }
         let mut classes = self.classes.iter().flatten().enumerate();
         let named_before = |(index, name): &(usize, &String)| {
             self.classes

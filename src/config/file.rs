@@ -128,7 +128,7 @@ impl RunFile {
     /// What it means. Whether there are test rows is as the data say, where that is not given.
     fn check(self, custom: Option<Custom>, has_test: Option<bool>) -> Result<RunConfig, Problem> {
         let name = self.name.unwrap_or_else(|| "run".to_owned());
-        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\']) {
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\', '\0']) {
             return Err(invalid(
                 &["name"],
                 "expected the name of a folder within runs/",

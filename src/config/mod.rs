@@ -21,6 +21,7 @@ mod one_or_more;
 mod paths;
 mod train_section;
 
+use std::io;
 use std::path::Path;
 
 pub use cadence::{Cadence, Keep, Length, Patience, Seconds};
@@ -36,7 +37,7 @@ use crate::backend::{Backend, DeviceChoice, MatmulChoice, Precision};
 use crate::columns::Columns;
 use crate::comm::nccl::NcclAlgorithm;
 use crate::comm::{CollectiveChoice, ReduceMode};
-use crate::data::{Augmentation, DataConfig, Description, Sampler, Table, Task};
+use crate::data::{Augmentation, DataConfig, Description, Sampler, Table, Task, files};
 use crate::estimators::EstimatorSpec;
 use crate::layers::{Build, LayerError};
 use crate::models::{
@@ -321,7 +322,8 @@ impl RunConfig {
         overrides: &[Override],
         models: &CustomModels,
     ) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        let read = files::opened(path).and_then(io::read_to_string);
+        let text = read.map_err(|source| ConfigError::Read {
             path: path.to_owned(),
             source,
         })?;

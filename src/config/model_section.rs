@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fmt, fs};
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 use toml::Table;
@@ -11,6 +11,7 @@ use super::deserialize::{self, Error, Fault};
 use super::document::{KIND, Node, Value};
 use super::file::{Problem, invalid, missing};
 use super::{Architecture, ModelConfig};
+use crate::data::files;
 use crate::layers::Shape;
 use crate::models::{BuildAnywhere, CustomModel, KerasModel, Layers, LossSpec};
 
@@ -76,8 +77,8 @@ impl ModelSection {
 
 /// The model that a file describes.
 fn keras(path: &Path) -> Result<KerasModel, String> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text = files::opened(path).and_then(io::read_to_string);
+    let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     KerasModel::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Component, Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
+use walkdir::WalkDir;
 
 use super::{DataError, numpy};
 
@@ -32,13 +34,10 @@ pub(crate) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
         if !is_pattern(pattern) || pattern.exists() {
             files.push(pattern.clone());
         } else {
-            let bad =
-                |problem: &dyn std::fmt::Display| DataError::format(pattern, problem.to_string());
-            for path in glob::glob(&pattern.to_string_lossy()).map_err(|error| bad(&error))? {
-                files.push(path.map_err(|error| bad(&error))?);
-            }
+            files.append(&mut matching(pattern)?);
             if files.len() == before {
-                return Err(bad(&"no file matches; mend the pattern"));
+                let problem = "no file matches; mend the pattern";
+                return Err(DataError::format(pattern, problem));
             }
         }
         let twice = (before..files.len()).find(|&index| files[..index].contains(&files[index]));
@@ -50,6 +49,80 @@ pub(crate) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
         }
     }
     Ok(files)
+}
+
+/// What a pattern matches, those in a folder in the order of their names. Names may be of any bytes.
+fn matching(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let part = |text: &str| {
+        glob::Pattern::new(text).map_err(|error| DataError::format(pattern, error.to_string()))
+    };
+    let is_part = |name: &Component<'_>| is_pattern(Path::new(name));
+    let fixed = pattern.components().take_while(|name| !is_part(name));
+    let root: PathBuf = fixed.collect();
+    let rest = pattern.strip_prefix(&root).unwrap_or(pattern);
+    // Each part says where there is something to find, until `**`, which may be at any depth.
+    let names = rest
+        .components()
+        .map(|name| name.as_os_str().to_string_lossy());
+    let parts = names.take_while(|name| name != "**");
+    let parts = parts
+        .map(|name| part(&name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let depth = match rest.components().count() {
+        depth if depth > parts.len() => usize::MAX,
+        depth => depth,
+    };
+    let whole = part(&rest.to_string_lossy())?;
+    let may_match = |depth: usize, path: &Path| match depth.checked_sub(1) {
+        Some(index) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            parts.get(index).is_none_or(|part| part.matches(&name))
+        }
+        None => true,
+    };
+    let start = match root.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => &root,
+    };
+    let walk = walk(start).max_depth(depth).into_iter();
+    let walk = walk.filter_entry(|entry| may_match(entry.depth(), entry.path()));
+    let mut found = Vec::new();
+    for entry in walk {
+        let path = match entry {
+            Ok(entry) => entry.into_path(),
+            // Such as a link to nothing.
+            Err(error)
+                if !error
+                    .path()
+                    .is_some_and(|path| may_match(error.depth(), path)) =>
+            {
+                continue;
+            }
+            Err(error) => return Err(unwalkable(pattern, error)),
+        };
+        let relative = path.strip_prefix(start).unwrap_or(&path);
+        let options = glob::MatchOptions {
+            require_literal_separator: true,
+            ..glob::MatchOptions::new()
+        };
+        if whole.matches_with(&relative.to_string_lossy(), options) {
+            found.push(root.join(relative));
+        }
+    }
+    Ok(found)
+}
+
+/// All that is within a folder, those in a folder in the order of their names, links followed.
+pub(super) fn walk(folder: &Path) -> WalkDir {
+    WalkDir::new(folder).follow_links(true).sort_by_file_name()
+}
+
+/// The error of [`walk`], which goes round no circle of links.
+pub(super) fn unwalkable(path: &Path, error: walkdir::Error) -> DataError {
+    DataError::Read {
+        path: error.path().unwrap_or(path).to_owned(),
+        source: error.into(),
+    }
 }
 
 /// The files and folders that paths and patterns name, without those that are not there: of an array in an
@@ -79,6 +152,15 @@ fn is_pattern(path: &Path) -> bool {
     path.to_string_lossy().contains(['*', '?', '['])
 }
 
+/// A file or a pipe, but no device, which may have no end.
+pub(crate) fn opened(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    match file.metadata()?.file_type().is_char_device() {
+        true => Err(io::Error::other("it is a device; name a file or a pipe")),
+        false => Ok(file),
+    }
+}
+
 /// What lies in a file, as its reader sees it.
 pub(super) type Contents = Box<dyn Read + Send>;
 
@@ -89,7 +171,7 @@ pub(super) fn open(path: &Path) -> Result<Contents, DataError> {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(failed)?;
+    let file = opened(path).map_err(failed)?;
     let mut file = BufReader::with_capacity(BUFFER, file);
     Ok(match file.fill_buf().map_err(failed)?.starts_with(&GZIP) {
         true => Box::new(Gzip::new(file)),

@@ -1,5 +1,6 @@
 //! Folders of JPEG and PNG files, one for each class.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -66,11 +67,11 @@ pub(super) fn read(
     Ok(table)
 }
 
-/// Reads an image, or all within a folder, in the order of the paths.
+/// Reads an image, those that a pattern names, or all within a folder, in the order of the paths.
 pub(super) fn features(path: &Path, spec: Spec<'_>) -> Result<Table, DataError> {
     let paths = match path.is_dir() {
         true => images_within(path)?,
-        false => vec![path.to_owned()],
+        false => files::find(&[path.to_owned()])?,
     };
     decode(path, &paths, spec, None)
 }
@@ -225,15 +226,19 @@ fn bytes(image: &DynamicImage, shape: &[usize]) -> Vec<u8> {
 
 /// The images within a folder and the folders in it, sorted.
 fn images_within(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let walk = files::walk(folder).into_iter();
     let mut found = Vec::new();
-    for path in entries(folder)? {
-        if path.is_dir() {
-            found.append(&mut images_within(&path)?);
-        } else if ends_as_image(&path) {
-            found.push(path);
+    for entry in walk.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.file_name())) {
+        let entry = entry.map_err(|error| files::unwalkable(folder, error))?;
+        if !entry.file_type().is_dir() && ends_as_image(entry.path()) {
+            found.push(entry.into_path());
         }
     }
     Ok(found)
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
 }
 
 /// Whether a path ends as those of images do.
@@ -248,10 +253,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
         let mut paths = fs::read_dir(folder)?
             .map(|entry| Ok(entry?.path()))
             .collect::<std::io::Result<Vec<_>>>()?;
-        paths.retain(|path| {
-            let name = path.file_name().unwrap_or_default();
-            !name.to_string_lossy().starts_with('.')
-        });
+        paths.retain(|path| !is_hidden(path.file_name().unwrap_or_default()));
         paths.sort();
         Ok(paths)
     };

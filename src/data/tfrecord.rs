@@ -5,7 +5,6 @@
 //! weak. The data is a protocol buffer, `Example { features: Features { feature: map<string, Feature> } }`,
 //! where a `Feature` is a list of bytes, floats or integers. Those six messages are read here.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::iter;
 use std::path::{Path, PathBuf};
@@ -93,7 +92,7 @@ fn open(path: &Path) -> Result<files::Contents, DataError> {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(failed)?;
+    let file = files::opened(path).map_err(failed)?;
     let mut file = BufReader::with_capacity(files::BUFFER, file);
     let start = file.fill_buf().map_err(failed)?;
     let is_plain = start

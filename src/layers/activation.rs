@@ -49,11 +49,6 @@ impl ActivationSpec {
             Self::Softmax => return None,
         })
     }
-
-    /// Whether it is softmax.
-    pub fn is_softmax(self) -> bool {
-        self == Self::Softmax
-    }
 }
 
 /// What follows a layer's sum: kept where the backward pass needs the sum itself.
@@ -145,6 +140,7 @@ pub struct LeakyRelu {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Factor of negative values.
+    #[serde(deserialize_with = "crate::range::finite")]
     pub slope: f32,
 }
 
@@ -165,6 +161,7 @@ pub struct Elu {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Negated limit at minus infinity.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub alpha: f32,
 }
 

@@ -1,11 +1,13 @@
 //! The registry of layers.
 
+use std::mem;
+
 use super::{
     Activate, BatchNorm, Dense, Dropout, Elu, Embedding, Flatten, LayerError, LayerNorm, LeakyRelu,
     Residual, Softmax,
 };
+use super::{ActivationSpec, Build, Built, Shape};
 use super::{AveragePooling2D, Conv2D, GlobalAveragePooling2D, GlobalMaxPooling2D, MaxPooling2D};
-use super::{Build, Built, Shape};
 use crate::backend::Backend;
 use crate::named::registry;
 
@@ -72,19 +74,21 @@ impl LayerSpec {
         )
     }
 
-    /// Whether its last step is a softmax, and the layer without it; `None` where nothing is left.
-    pub fn split_softmax(&self) -> Option<Option<Self>> {
-        match self {
-            Self::Softmax(_) => Some(None),
-            Self::Activation(layer) if layer.function.is_softmax() => Some(None),
-            Self::Dense(dense) if dense.activation.is_softmax() => Some(Some(
-                Dense {
-                    activation: Default::default(),
-                    ..dense.clone()
-                }
-                .into(),
-            )),
-            _ => None,
+    /// The activation that is its last step, and the layer without it; `None` where nothing is left.
+    pub fn split_activation(&self) -> (ActivationSpec, Option<Self>) {
+        let linear = ActivationSpec::Linear;
+        match self.clone() {
+            Self::Softmax(_) => (ActivationSpec::Softmax, None),
+            Self::Activation(layer) => (layer.function, None),
+            Self::Dense(mut layer) => {
+                let function = mem::replace(&mut layer.activation, linear);
+                (function, Some(layer.into()))
+            }
+            Self::Conv2D(mut layer) => {
+                let function = mem::replace(&mut layer.activation, linear);
+                (function, Some(layer.into()))
+            }
+            other => (linear, Some(other)),
         }
     }
 }

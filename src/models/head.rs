@@ -3,7 +3,7 @@
 use super::{MicroBatch, Report};
 use crate::backend::{Activation, Backend, Compared, Loss, View, ViewMut};
 use crate::data::Targets;
-use crate::layers::{Build, Context, LayerError, RowBuffer, Shape};
+use crate::layers::{ActivationSpec, Build, Context, LayerError, RowBuffer, Shape};
 use crate::named::{listed, registry};
 use crate::onnx::{Graph, Value};
 
@@ -224,10 +224,16 @@ impl LossSpec {
 
     /// Whether its targets are classes; those of the others are numbers.
     pub fn is_classification(&self) -> bool {
-        matches!(
-            self,
-            Self::SoftmaxCrossEntropy(_) | Self::SigmoidCrossEntropy(_)
-        )
+        self.link().is_some()
+    }
+
+    /// What makes probabilities of its outputs, where it is their cross entropy.
+    pub fn link(&self) -> Option<ActivationSpec> {
+        match self {
+            Self::SoftmaxCrossEntropy(_) => Some(ActivationSpec::Softmax),
+            Self::SigmoidCrossEntropy(_) => Some(ActivationSpec::Sigmoid),
+            Self::SquaredError(_) | Self::AbsoluteError(_) | Self::Huber(_) => None,
+        }
     }
 
     fn kernel(&self) -> Loss {

@@ -147,20 +147,27 @@ impl KerasModel {
         }
         let layers = model["config"]["layers"].as_array();
         let layers = layers.ok_or_else(|| format("it has no list of layers".to_owned()))?;
-        let input = layers.first().and_then(|first| {
-            let config = &first["config"];
-            dimensions(&config["batch_shape"]).or_else(|| dimensions(&config["batch_input_shape"]))
-        });
-        let layers = layers
-            .iter()
-            .filter(|layer| self::class(layer) != Some(INPUT));
-        let layers = layers.map(read).collect::<Result<Vec<_>, _>>()?;
-        if layers.is_empty() {
+        let first = layers
+            .first()
+            .map_or(&Value::Null, |first| &first["config"]);
+        let batch = match &first["batch_shape"] {
+            Value::Null => &first["batch_input_shape"],
+            shape => shape,
+        };
+        let mut rank = batch.as_array().map(Vec::len);
+        let mut specs = Vec::new();
+        for layer in layers {
+            if self::class(layer) != Some(INPUT) {
+                specs.push(read(layer, rank)?);
+                rank = rank.map(|rank| rank_behind(layer, rank));
+            }
+        }
+        if specs.is_empty() {
             return Err(format("it has no layers".to_owned()));
         }
         Ok(Self {
-            layers: layers.into(),
-            input,
+            layers: specs.into(),
+            input: dimensions(batch),
         })
     }
 }
@@ -176,8 +183,20 @@ fn dimensions(batch: &Value) -> Option<Shape> {
     Some(Shape(sizes.collect::<Option<_>>()?))
 }
 
-/// The layer that an entry of the list is.
-fn read(entry: &Value) -> Result<LayerSpec, KerasError> {
+/// How many dimensions a batch has behind a layer.
+fn rank_behind(entry: &Value, rank: usize) -> usize {
+    match class(entry) {
+        Some("Flatten" | "GlobalMaxPooling2D" | "GlobalAveragePooling2D") => 2,
+        Some("Embedding") => rank + 1,
+        _ => rank,
+    }
+}
+
+/// The layer that an entry of the list is, before which a batch has `rank` dimensions. The versions that say
+/// so with each layer are those since 2.13.
+fn read(entry: &Value, rank: Option<usize>) -> Result<LayerSpec, KerasError> {
+    let shape = entry["build_config"]["input_shape"].as_array();
+    let rank = shape.map(Vec::len).or(rank);
     let class = class(entry).unwrap_or_default();
     let fail = |problem: String| KerasError::Layer {
         layer: entry["config"]["name"]
@@ -199,7 +218,7 @@ fn read(entry: &Value) -> Result<LayerSpec, KerasError> {
         settings.insert("function".to_owned(), json!("relu"));
     }
     for (argument, value) in entry["config"].as_object().into_iter().flatten() {
-        let value = translated(argument, value, &entry["build_config"]).map_err(&fail)?;
+        let value = translated(argument, value, rank).map_err(&fail)?;
         let setting = renamed(class, argument);
         match only(setting) {
             _ if PASSED_OVER.contains(&setting) => {}
@@ -265,16 +284,15 @@ fn equal(value: &Value, other: &Value) -> bool {
             .is_some_and(|value| other.as_f64() == Some(value))
 }
 
-/// The value as settings here have it.
-fn translated(argument: &str, value: &Value, build: &Value) -> Result<Value, String> {
+/// The value as settings here have it, of a layer before which a batch has `rank` dimensions.
+fn translated(argument: &str, value: &Value, rank: Option<usize>) -> Result<Value, String> {
     Ok(match argument {
         "activation" => function(value)?,
         // A policy, of which all that counts is its name.
         "dtype" if value.is_object() => value["config"]["name"].clone(),
         // The last one, counted from the first, which is the row.
         "axis" => {
-            let shape = build["input_shape"].as_array();
-            let last = shape.and_then(|shape| shape.len().checked_sub(1));
+            let last = rank.and_then(|rank| rank.checked_sub(1));
             let axis = match value.as_array() {
                 Some(axes) if axes.len() == 1 => &axes[0],
                 _ => value,

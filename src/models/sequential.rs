@@ -3,7 +3,7 @@
 use super::{BuildModel, Head, LossSpec, MicroBatch, Model, Report, Structure};
 use crate::backend::{Backend, View, ViewMut};
 use crate::data::Description;
-use crate::layers::{Build, Context, LayerError, LayerSpec, Shape, Stack};
+use crate::layers::{ActivationSpec, Build, Context, LayerError, LayerSpec, Shape, Stack};
 use crate::onnx::{Graph, OnnxError, Value};
 use crate::params::{GradSink, Grads};
 
@@ -85,8 +85,8 @@ impl BuildModel for Layers {
 
 /// A stack of layers with a loss.
 ///
-/// A softmax at the end is computed together with the cross entropy: the stack runs without it, and
-/// [`Model::predict`] applies it.
+/// A softmax or a sigmoid at the end is computed together with its cross entropy: the stack runs without it,
+/// and [`Model::predict`] applies it.
 pub struct Sequential<B: Backend> {
     stack: Stack<B>,
     head: Head<B>,
@@ -105,7 +105,7 @@ impl<B: Backend> Sequential<B> {
         data: &Description,
         loss: &LossSpec,
     ) -> Result<Self, LayerError> {
-        let fused = fuse_softmax(layers, loss);
+        let fused = fuse(layers, loss)?;
         let layers = fused.as_deref().unwrap_or(layers);
         let stack = Stack::new(&mut build, layers, &data.shape)?;
         let head = Head::new(&mut build, loss, &data.targets, stack.shape())?;
@@ -118,14 +118,24 @@ impl<B: Backend> Sequential<B> {
     }
 }
 
-/// The layers without a final softmax, where the loss is its cross entropy.
-fn fuse_softmax(layers: &[LayerSpec], loss: &LossSpec) -> Option<Vec<LayerSpec>> {
-    let LossSpec::SoftmaxCrossEntropy(_) = loss else {
-        return None;
+/// The layers without a final activation that makes probabilities, where the loss is their cross entropy.
+fn fuse(layers: &[LayerSpec], loss: &LossSpec) -> Result<Option<Vec<LayerSpec>>, LayerError> {
+    let (Some(link), Some((last, before))) = (loss.link(), layers.split_last()) else {
+        return Ok(None);
     };
-    let (last, before) = layers.split_last()?;
-    let rest = last.split_softmax()?;
-    Some(before.iter().cloned().chain(rest).collect())
+    match last.split_activation() {
+        (function, rest) if function == link => {
+            Ok(Some(before.iter().cloned().chain(rest).collect()))
+        }
+        (ActivationSpec::Sigmoid | ActivationSpec::Softmax, _) => Err(LayerError::Model {
+            problem: format!(
+                "the last layer already makes probabilities, and the loss {} would make others of them; \
+                 leave out its activation, or use the loss that belongs to it",
+                loss.name()
+            ),
+        }),
+        _ => Ok(None),
+    }
 }
 
 impl<B: Backend> Model<B> for Sequential<B> {

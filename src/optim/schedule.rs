@@ -32,7 +32,7 @@ pub struct Warmup {
     /// Length of the rise.
     pub steps: u64,
     /// Share of the base rate at step 0.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::range::not_negative")]
     pub from: f64,
     /// What follows; constant where not given.
     #[serde(default)]
@@ -46,7 +46,7 @@ pub struct Cosine {
     /// Length of the fall.
     pub decay_steps: u64,
     /// Share of the base rate at the end.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::range::not_negative")]
     pub alpha: f64,
 }
 
@@ -57,6 +57,7 @@ pub struct Exponential {
     /// Steps per factor.
     pub decay_steps: u64,
     /// The factor.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub decay_rate: f64,
     /// Falls at whole multiples of `decay_steps` only.
     #[serde(default)]
@@ -80,10 +81,16 @@ pub struct Polynomial {
     /// Length of the fall.
     pub decay_steps: u64,
     /// The rate at the end.
-    #[serde(default = "Polynomial::default_end")]
+    #[serde(
+        default = "Polynomial::default_end",
+        deserialize_with = "crate::range::not_negative"
+    )]
     pub end_learning_rate: f64,
     /// 1 is a straight line.
-    #[serde(default = "Polynomial::default_power")]
+    #[serde(
+        default = "Polynomial::default_power",
+        deserialize_with = "crate::range::not_negative"
+    )]
     pub power: f64,
     /// Past the end the fall starts anew, stretched to the next multiple of `decay_steps`.
     #[serde(default)]
@@ -107,6 +114,7 @@ pub struct InverseTime {
     /// Steps per unit of time.
     pub decay_steps: u64,
     /// How much the divisor grows per unit of time.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub decay_rate: f64,
     /// Falls at whole multiples of `decay_steps` only.
     #[serde(default)]

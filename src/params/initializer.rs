@@ -43,6 +43,7 @@ without_settings! {
 #[serde(deny_unknown_fields)]
 pub struct Constant {
     /// The value.
+    #[serde(deserialize_with = "crate::range::finite")]
     pub value: f64,
 }
 
@@ -51,8 +52,10 @@ pub struct Constant {
 #[serde(default, deny_unknown_fields)]
 pub struct RandomUniform {
     /// Lower bound.
+    #[serde(deserialize_with = "crate::range::finite")]
     pub min: f64,
     /// Upper bound.
+    #[serde(deserialize_with = "crate::range::finite")]
     pub max: f64,
 }
 
@@ -70,8 +73,10 @@ impl Default for RandomUniform {
 #[serde(default, deny_unknown_fields)]
 pub struct RandomNormal {
     /// Mean.
+    #[serde(deserialize_with = "crate::range::finite")]
     pub mean: f64,
     /// Standard deviation.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub stddev: f64,
 }
 
@@ -89,8 +94,10 @@ impl Default for RandomNormal {
 #[serde(default, deny_unknown_fields)]
 pub struct TruncatedNormal {
     /// Mean.
+    #[serde(deserialize_with = "crate::range::finite")]
     pub mean: f64,
     /// Standard deviation before truncation.
+    #[serde(deserialize_with = "crate::range::not_negative")]
     pub stddev: f64,
 }
 

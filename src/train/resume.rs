@@ -1,12 +1,13 @@
-//! Whether a run goes on as it was begun: what a checkpoint was trained with against what is asked
-//! for now.
+//! Whether a run goes on, or is applied, as it was begun: what a checkpoint was trained with against what is
+//! asked for now.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
 use crate::checkpoint::{Checkpoint, Facts};
+use crate::config::RunConfig;
 
 /// Most differences that one error lists.
 const LISTED: usize = 5;
@@ -99,6 +100,19 @@ pub enum ResumeError {
         /// How many there are.
         count: usize,
     },
+    /// What would be applied is not what was trained.
+    #[error(
+        "{} is not what {} was trained with: {differences}; put back what it said, or train anew",
+        config.display(), folder.display()
+    )]
+    Applied {
+        /// The run's configuration.
+        config: PathBuf,
+        /// The checkpoint.
+        folder: PathBuf,
+        /// Keys with both values.
+        differences: String,
+    },
     /// It would be the same run with other bits.
     #[error(
         "cannot resume from {} with the same bits: {differences}; put back what the run was \
@@ -141,6 +155,33 @@ pub(super) fn compare(
     }
 }
 
+/// Compares what `checkpoint` was trained with to what a run's configuration, at `path`, makes of rows now:
+/// how it is trained does not count.
+///
+/// # Errors
+/// If it would make something else of them.
+pub(super) fn compare_applied(
+    checkpoint: &Checkpoint,
+    (path, config): (&Path, &RunConfig),
+) -> Result<(), ResumeError> {
+    let applied = |text: &str| {
+        let mut tree = parsed(text);
+        tree.remove("train");
+        tree
+    };
+    let mut found = Vec::new();
+    let (was, now) = (&checkpoint.facts().config, &config.to_toml());
+    tables("", &applied(was), &applied(now), &mut found);
+    match found.is_empty() {
+        true => Ok(()),
+        false => Err(ResumeError::Applied {
+            config: path.to_owned(),
+            folder: checkpoint.folder().to_owned(),
+            differences: listed(said(found)),
+        }),
+    }
+}
+
 /// What makes it another run, and what only changes its bits.
 fn differences(was: &Facts, now: &Facts) -> (Vec<String>, Vec<String>) {
     let mut found = Vec::new();
@@ -155,17 +196,25 @@ fn differences(was: &Facts, now: &Facts) -> (Vec<String>, Vec<String>) {
     }
     let only_bits = |key: &str| ARITHMETIC.contains(&key) || EXACT_FIELDS.contains(&key);
     let (bits, run): (Vec<_>, Vec<_>) = found.into_iter().partition(|(key, _)| only_bits(key));
-    let said = |found: Vec<Difference>| found.into_iter().map(|(key, how)| format!("{key}: {how}"));
-    (said(run).collect(), said(bits).collect())
+    (said(run), said(bits))
 }
 
 /// A key, and what it was and is.
 type Difference = (String, String);
 
+fn said(found: Vec<Difference>) -> Vec<String> {
+    let said = found.into_iter().map(|(key, how)| format!("{key}: {how}"));
+    said.collect()
+}
+
+/// A configuration's tree. A text that is no TOML has no keys, and so differs in all of them.
+fn parsed(text: &str) -> Table {
+    toml::from_str(text).unwrap_or_default()
+}
+
 /// The configuration and what is known of the training data, as one table.
 fn tree(facts: &Facts) -> Table {
-    // A text that is no TOML has no keys, and so differs in all of them.
-    let mut tree: Table = toml::from_str(&facts.config).unwrap_or_default();
+    let mut tree = parsed(&facts.config);
     for (name, value) in Table::try_from(&facts.data).unwrap_or_default() {
         tree.insert(format!("{name} of the training data"), value);
     }

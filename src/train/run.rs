@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread;
 
+use super::resume::compare_applied;
 use super::{Evaluated, Inference, RunFolder, Totals, TrainError};
 use crate::backend::cpu::Cpu;
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -39,22 +40,23 @@ impl Run {
     /// The checkpoint of that name, or the newest whole one; warns of those it skips.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is none, or the configuration is not what it was trained with.
     pub fn checkpoint(&self, name: Option<&str>) -> Result<Checkpoint, TrainError> {
+        let checkpoint = self.find(name)?;
+        compare_applied(&checkpoint, (&self.folder.config_path(), &self.config))?;
+        Ok(checkpoint)
+    }
+
+    fn find(&self, name: Option<&str>) -> Result<Checkpoint, CheckpointError> {
         let checkpoints = self.folder.checkpoints();
         if let Some(name) = name {
-            return Ok(Checkpoint::named(&checkpoints, name)?);
+            return Checkpoint::named(&checkpoints, name);
         }
         let newest = Checkpoint::newest(&checkpoints)?;
         for skipped in &newest.skipped {
             tracing::warn!("{skipped}");
         }
-        let missing = || CheckpointError::NotFound {
-            wanted: "whole checkpoint".to_owned(),
-            checkpoints,
-            present: "none".to_owned(),
-        };
-        Ok(newest.checkpoint.ok_or_else(missing)?)
+        newest.whole(&checkpoints)
     }
 
     /// The run's model with the weights of `checkpoint`, in the precision it was trained in. All that it

@@ -53,7 +53,11 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
             from: warm.from.clone(),
             problem,
         };
-        let stored = decode_all(&contents).map_err(unfit)?;
+        let stored = decode_all(&contents).map_err(|problem| {
+            unfit(format!(
+                "no safetensors: {problem}; name a run, a checkpoint or a file of safetensors"
+            ))
+        })?;
         let mut host = self.host_tensors();
         let mut own = self.wanted(&mut host);
         own.truncate(self.layout.tensors().len());
@@ -86,13 +90,8 @@ fn contents(from: &Path) -> Result<Vec<u8>, WarmStartError> {
         Err(_) if from.join(MANIFEST).exists() => return Ok(Checkpoint::open(from)?.weights()?),
         Err(error) => return Err(error.into()),
     };
-    let newest = Checkpoint::newest(&checkpoints)?.checkpoint;
-    let missing = || CheckpointError::NotFound {
-        wanted: "whole checkpoint".to_owned(),
-        checkpoints,
-        present: "none".to_owned(),
-    };
-    Ok(newest.ok_or_else(missing)?.weights()?)
+    let newest = Checkpoint::newest(&checkpoints)?;
+    Ok(newest.whole(&checkpoints)?.weights()?)
 }
 
 /// What was taken.

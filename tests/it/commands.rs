@@ -375,6 +375,20 @@ fn mistakes_are_answered_with_what_to_do() {
         error.contains("x.csv:3: column 'b': expected a number, found 'four'"),
         "{error}"
     );
+    let error = failure(
+        folder,
+        &[
+            "train",
+            "runs/two",
+            "--resume",
+            "--more-steps",
+            "9223372036854775807",
+        ],
+    );
+    assert!(
+        error.contains("--more-steps 9223372036854775807 is more than a run counts; say fewer"),
+        "{error}"
+    );
     assert_eq!(
         ringstep(folder, &["train", "two.toml", "--ranks", "0"])
             .status
@@ -417,25 +431,6 @@ fn more_ranks_than_work_are_not_started() {
     let one = output(folder.path(), &["evaluate", "runs/two"]);
     let many = ["evaluate", "runs/two", "--ranks", "4000000000"];
     assert_eq!(output(folder.path(), &many), one);
-}
-
-#[test]
-fn a_run_with_nothing_whole_left_is_not_begun_anew() {
-    let folder = trained();
-    let folder = folder.path();
-    let checkpoints = folder.join("runs/two/checkpoints");
-    let mut count = 0;
-    for entry in fs::read_dir(&checkpoints).unwrap() {
-        fs::write(entry.unwrap().path().join("model.safetensors"), "cut").unwrap();
-        count += 1;
-    }
-    let error = failure(folder, &["train", "two.toml", "--resume"]);
-    let expected = format!("all {count} checkpoints in runs/two/checkpoints are damaged");
-    assert!(
-        error.contains(&expected) && error.contains("--overwrite"),
-        "{error}"
-    );
-    assert_eq!(fs::read_dir(&checkpoints).unwrap().count(), count);
 }
 
 #[test]

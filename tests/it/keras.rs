@@ -104,6 +104,17 @@ fn error(model: &str, version: &str, from: &str, to: &str) -> String {
 }
 
 #[test]
+fn an_axis_is_the_last_where_no_layer_says_its_input_as_before_2_13() {
+    let text = golden("layers", "2.15");
+    let mut model: Value = serde_json::from_str(&text).unwrap();
+    for layer in model["config"]["layers"].as_array_mut().unwrap() {
+        layer.as_object_mut().unwrap().remove("build_config");
+    }
+    let of_older = KerasModel::parse(&model.to_string()).unwrap();
+    assert_eq!(of_older, KerasModel::parse(&text).unwrap());
+}
+
+#[test]
 fn what_is_not_known_is_named_with_its_layer() {
     for version in VERSIONS {
         let conv2d = |from, to| error("cnn", version, from, to);

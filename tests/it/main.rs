@@ -11,6 +11,7 @@ mod bad_sample;
 mod collectives;
 mod comm;
 mod commands;
+mod applied;
 mod bench;
 mod checkpoint;
 mod control;

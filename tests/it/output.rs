@@ -184,21 +184,16 @@ fn what_a_run_has_and_reads_is_kept() {
             "is what the run learns from or is tested on",
         ),
         (&predict, both, "x.csv", "is the input"),
-        (&predict, both, "runs/two/config.toml", "belongs to the run"),
-        (
-            &predict,
-            both,
-            "runs/two/metrics.jsonl",
-            "belongs to the run",
-        ),
+        (&predict, both, "runs/two/config.toml", "belongs to a run"),
+        (&predict, both, "runs/two/metrics.jsonl", "belongs to a run"),
         (
             &predict,
             both,
             "runs/two/checkpoints/new",
-            "belongs to the run",
+            "belongs to a run",
         ),
-        (&predict, both, "runs/two/exports", "belongs to the run"),
-        (&predict, both, "runs/two/tensorboard", "belongs to the run"),
+        (&predict, both, "runs/two/exports", "belongs to a run"),
+        (&predict, both, "runs/two/tensorboard", "belongs to a run"),
         (
             &predict,
             both,
@@ -240,6 +235,15 @@ fn what_a_run_has_and_reads_is_kept() {
             folder,
             &[&predict[..], &["--output", "runs/two/y.csv"]].concat(),
         );
+    }
+    output(
+        folder,
+        &["train", "two.toml", "--run-dir", "other", "--quiet"],
+    );
+    for part in ["config.toml", "checkpoints/y.csv"] {
+        let path = format!("other/{part}");
+        let error = failure(folder, &[&predict[..], &["--output", &path]].concat());
+        assert!(error.contains("belongs to a run"), "{error}");
     }
     let error = failure(folder, &[&predict[..], &["--output", "no/y.csv"]].concat());
     let expected =

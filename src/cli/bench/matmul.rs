@@ -377,6 +377,7 @@ impl<'a> Operands<'a> {
             }
         };
         let size: f64 = (0..k).map(|index| term(index).abs()).sum();
+        let size = size + self.product.epilogue.map_or(0.0, |_| f64::from(BIAS).abs());
         // Written so that a NaN is wrong.
         let right = (f64::from(last) - expected).abs() <= 1e-2 * size;
         assert!(

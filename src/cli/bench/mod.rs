@@ -61,7 +61,7 @@ pub struct MatmulArguments {
     #[arg(long, value_name = "NAME", default_value = "f32")]
     pub precision: Precision,
     /// Least seconds for each product.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.1)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.1, value_parser = seconds)]
     pub seconds: f64,
     /// Divides all extents, for devices that are emulated.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -77,7 +77,7 @@ pub struct TablesArguments {
     /// Number of ranks.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub ranks: u32,
-    /// Rows of the tables, the first of which others are compared with.
+    /// Rows of the tables, with commas between them, the first of which others are compared with.
     #[arg(long, value_name = "ROWS", value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000, 10_000_000], value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pub rows: Vec<u32>,
     /// Turns of each size, 500 steps each, of which the median counts.
@@ -101,6 +101,13 @@ pub(super) fn run(command: &BenchCommand) -> Result<(), Failure> {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// No more than one waits for.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok();
+    let seconds = seconds.filter(|seconds| (0.0..=60.0).contains(seconds));
+    seconds.ok_or_else(|| "expected seconds from 0 to 60".to_owned())
 }
 
 /// `1024`, `1KiB`, `25MB`

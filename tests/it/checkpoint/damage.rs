@@ -78,6 +78,21 @@ fn any_damage_is_found_named_and_skipped() {
 }
 
 #[test]
+fn a_checkpoint_under_the_name_of_another_step_is_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    for step in [10, 20] {
+        save(folder.path(), step, 2, &KEEP_ALL, &[]).unwrap();
+    }
+    fs::rename(folder.path().join("step-10"), folder.path().join("step-30")).unwrap();
+    let (checkpoint, skipped) = newest(folder.path());
+    assert_eq!(checkpoint.step(), 20);
+    assert!(
+        skipped[0].ends_with("step-30 is damaged: it is of step 10; rename it step-10"),
+        "{skipped:?}"
+    );
+}
+
+#[test]
 fn a_damaged_checkpoint_is_replaced_when_its_step_comes_again() {
     let folder = tempfile::tempdir().unwrap();
     for step in [1, 2] {

@@ -158,6 +158,10 @@ fn files_have_names_and_classes_have_one_each() {
         error("label = \"digit\"", classes),
         "run.toml:6: data.classes: class 'one' is named twice"
     );
+    assert_eq!(
+        error("label = \"digit\"", "label = \"digit\"\nclasses = []"),
+        "run.toml:6: data.classes: names no class; leave it out, or name all of them"
+    );
 }
 
 #[test]

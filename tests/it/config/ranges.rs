@@ -217,10 +217,38 @@ fn settings_of_losses_and_layers_have_ranges() {
             "layer_normalization\"\nepsilon = -1",
             "epsilon: expected a finite number above 0, found -1",
         ),
+        (
+            "leaky_relu\"\nslope = nan",
+            "slope: expected a finite number, found NaN",
+        ),
+        (
+            "elu\"\nalpha = -1",
+            "alpha: expected a finite number of at least 0, found -1",
+        ),
     ] {
         assert_eq!(
             error("dense\"\nunits = 10", layer),
             format!("run.toml:12: model.layers entry 1.{problem}")
+        );
+    }
+    for (initializer, problem) in [
+        (
+            "constant\", value = -inf",
+            "value: expected a finite number, found -inf",
+        ),
+        (
+            "random_uniform\", max = inf",
+            "max: expected a finite number, found inf",
+        ),
+        (
+            "random_normal\", stddev = -0.1",
+            "stddev: expected a finite number of at least 0, found -0.1",
+        ),
+    ] {
+        let dense = format!("units = 10\nkernel_initializer = {{ kind = \"{initializer} }}");
+        assert_eq!(
+            error("units = 10", &dense),
+            format!("run.toml:13: model.layers entry 1.kernel_initializer.{problem}")
         );
     }
     assert_eq!(

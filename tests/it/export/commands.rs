@@ -181,7 +181,7 @@ fn mistakes_are_answered_with_what_to_do() {
     let config = fs::read(folder.join("runs/two/config.toml")).unwrap();
     let error = export("runs/two", &["--output", "runs/two/config.toml"]);
     assert!(
-        error.contains("belongs to the run; name another file"),
+        error.contains("belongs to a run; name another file"),
         "{error}"
     );
     assert_eq!(

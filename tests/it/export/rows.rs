@@ -129,7 +129,7 @@ fn rows_without_columns_are_as_they_stand_in_the_data() {
         ("x.csv", "--encoded x.csv is the input"),
         (
             "runs/two/config.toml",
-            "--encoded runs/two/config.toml belongs to the run",
+            "--encoded runs/two/config.toml belongs to a run",
         ),
         ("y.csv", "--encoded y.csv takes the predictions"),
         (

@@ -1,5 +1,10 @@
 //! CSV from several files, compressed, and by columns.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+
 use super::{Folder, classes, gzip};
 
 const PARTS: &str = "format = \"csv\"\ntrain = [\"first.csv\", \"part-*.csv\"]\nlabel = \"y\"";
@@ -87,6 +92,36 @@ fn patterns_without_files_and_files_named_twice_are_refused() {
     assert_eq!(
         folder.train().unwrap_err(),
         "run.toml:3: data.train entry 1: expected string, found integer"
+    );
+}
+
+#[test]
+fn a_pattern_finds_names_of_any_bytes_in_folders_it_passes() {
+    let mut folder = Folder::new("format = \"csv\"\ntrain = \"[ab]*/**/x?.csv\"\nlabel = \"y\"")
+        .with("a1/x1.csv", "a,y\n1,u\n")
+        .with("a1/deep/er/x2.csv", "a,y\n2,u\n")
+        .with("b/x10.csv", "a,y\n3,u\n")
+        .with("c/x4.csv", "a,y\n4,u\n");
+    let strange = folder.folder.path().join(OsStr::from_bytes(b"b/x\xff.csv"));
+    fs::write(&strange, "a,y\n5,u\n").unwrap();
+    assert_eq!(folder.train().unwrap().features, [2.0, 1.0, 5.0]);
+    folder.data = folder.data.replace("[ab]*/**/x?", "b/*");
+    assert_eq!(folder.train().unwrap().features, [3.0, 5.0]);
+    // A link to nothing is of no account, unless it is what is asked for.
+    symlink("nowhere", folder.folder.path().join("b/link")).unwrap();
+    folder.data = folder.data.replace("b/*.csv", "b/x*.csv");
+    assert_eq!(folder.train().unwrap().features, [3.0, 5.0]);
+    folder.data = folder.data.replace("b/x*.csv", "b/l*");
+    let error = folder.train().unwrap_err();
+    assert!(error.starts_with("cannot read b/link: "), "{error}");
+}
+
+#[test]
+fn a_device_is_not_read() {
+    let folder = Folder::new("format = \"csv\"\ntrain = \"/dev/zero\"\nlabel = \"y\"");
+    assert_eq!(
+        folder.train().unwrap_err(),
+        "cannot read /dev/zero: it is a device; name a file or a pipe"
     );
 }
 

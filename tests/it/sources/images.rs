@@ -1,6 +1,7 @@
 //! Folders of images: sizes, channels, classes, damaged files.
 
 use std::io::Cursor;
+use std::os::unix::fs::symlink;
 
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 
@@ -57,9 +58,21 @@ fn classes_are_folders_and_rows_come_in_the_order_of_paths() {
     );
     let predicted = folder.features("train").unwrap();
     assert_eq!(predicted.features, table.features);
-    assert_eq!(
-        folder.features("train/dog/b.png").unwrap().features[..],
-        table.features[12..]
+    for one in ["train/dog/b.png", "train/*/b.png"] {
+        let predicted = folder.features(one).unwrap().features;
+        assert_eq!(predicted, table.features[12..], "{one}");
+    }
+}
+
+#[test]
+fn a_circle_of_links_is_named() {
+    let folder = folder(GREY);
+    let dog = folder.folder.path().join("train/dog");
+    symlink(&dog, dog.join("again")).unwrap();
+    let error = folder.train().unwrap_err();
+    assert!(
+        error.starts_with("cannot read train/dog/again: ") && error.contains("loop"),
+        "{error}"
     );
 }
 
