@@ -113,6 +113,32 @@ train digits "$digits/run.toml" "$digits/test.csv" --device cpu --set train.epoc
 for name in images pooled embedded; do
     train "$name" "$folder/$name.toml" "$digits/test.csv"
 done
+# An Estimator of every kind that no shipped example is.
+estimator() { # KIND DATA FEATURES LABEL ARGUMENT
+    cat >"$folder/$1.toml" <<END
+[data]
+format = "csv"
+train = "$PWD/examples/$2/train.csv"
+features = $3
+label = "$4"
+[estimator]
+kind = "$1"
+$5
+[train]
+global_batch = 32
+epochs = 2
+device = "cpu"
+END
+    train "$1" "$folder/$1.toml" "examples/$2/test.csv"
+}
+flowers=(iris '["petal_length", "petal_width"]' species)
+cars=(autompg '["cylinders", "acceleration"]' mpg)
+estimator linear_classifier "${flowers[@]}" 'n_classes = 3'
+estimator dnn_classifier "${flowers[@]}" $'n_classes = 3\nhidden_units = [8, 6]\nbatch_norm = true'
+estimator baseline_classifier "${flowers[@]}" 'n_classes = 3'
+estimator linear_regressor "${cars[@]}" ''
+estimator dnn_regressor "${cars[@]}" 'hidden_units = [8, 6]'
+estimator baseline_regressor "${cars[@]}" ''
 # Feature columns of a wide and deep Estimator: standardised, bucketized, a vocabulary, an embedding.
 train autompg examples/autompg/run.toml examples/autompg/test.csv --device cpu
 # Hashed and crossed columns, of two classes.

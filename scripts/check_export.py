@@ -66,7 +66,7 @@ def main():
     run, encoded, predicted = map(pathlib.Path, sys.argv[1:])
     model, notes = check_graph(run / "model.onnx")
     parameters = check_weights(model, load_file(run / "model.safetensors"))
-    names = [f"probability_{name}" for name in notes.get("classes", [])] or ["prediction"]
+    names = [f"probabilities_{name}" for name in notes.get("classes", [])] or ["predictions"]
     # One output for two classes is the probability of the second.
     outputs = model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
     expected = columns(predicted, names[-outputs:])

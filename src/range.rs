@@ -12,7 +12,7 @@ where
     F: Deserialize<'de> + Copy + Display + Into<f64>,
 {
     number(deserializer, "a number from 0 to below 1", |value| {
-        (0.0..1.0).contains(&value)
+        (0.0..1.0).contains(&value) && (value as f32) < 1.0
     })
 }
 
@@ -34,7 +34,7 @@ where
     F: Deserialize<'de> + Copy + Display + Into<f64>,
 {
     number(deserializer, "a finite number above 0", |value| {
-        value.is_finite() && value > 0.0
+        is_single(value) && value as f32 > 0.0
     })
 }
 
@@ -45,7 +45,7 @@ where
     F: Deserialize<'de> + Copy + Display + Into<f64>,
 {
     number(deserializer, "a finite number of at least 0", |value| {
-        value.is_finite() && value >= 0.0
+        is_single(value) && value >= 0.0
     })
 }
 
@@ -56,7 +56,7 @@ where
     F: Deserialize<'de> + Copy + Display + Into<f64>,
 {
     number(deserializer, "a finite number of at most 0", |value| {
-        value.is_finite() && value <= 0.0
+        is_single(value) && value <= 0.0
     })
 }
 
@@ -66,9 +66,12 @@ where
     D: Deserializer<'de>,
     F: Deserialize<'de> + Copy + Display + Into<f64>,
 {
-    number(deserializer, "a finite number", |value| {
-        (value as f32).is_finite()
-    })
+    number(deserializer, "a finite number", is_single)
+}
+
+/// Whether single precision, in which devices compute, holds it.
+pub(crate) fn is_single(value: f64) -> bool {
+    (value as f32).is_finite()
 }
 
 /// Largest size: up to it a 32-bit float holds every whole number. What products of sizes need, `Build::check_room`

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::inspect::evaluation_table;
 use super::{EvaluateArguments, Failure, show};
-use crate::config::{Architecture, CustomModels};
+use crate::config::CustomModels;
 use crate::data::Split;
 use crate::train::{EvaluateRecord, MetricsWriter, Record, Run};
 
@@ -24,7 +24,7 @@ pub(super) fn run(arguments: &EvaluateArguments, models: &CustomModels) -> Resul
         metrics: run.evaluate(&checkpoint, &test, ranks)?,
     };
     match arguments.json {
-        true => show(format!("{:#}\n", as_json(&run, &record)?))?,
+        true => show(format!("{:#}\n", as_json(&record)?))?,
         false => show(evaluation_table(&[&record]).to_string())?,
     }
     let metrics = MetricsWriter::append(&run.folder.metrics_path());
@@ -35,11 +35,9 @@ pub(super) fn run(arguments: &EvaluateArguments, models: &CustomModels) -> Resul
     Ok(())
 }
 
-/// The object that is printed: an Estimator's has its step under TensorFlow's name, too.
-fn as_json(run: &Run, record: &EvaluateRecord) -> serde_json::Result<Value> {
+/// The object that is printed, with its step under TensorFlow's name, too.
+fn as_json(record: &EvaluateRecord) -> serde_json::Result<Value> {
     let mut object = serde_json::to_value(record)?;
-    if let Architecture::Estimator(_) = run.config.model.architecture {
-        object["global_step"] = record.step.into();
-    }
+    object["global_step"] = record.step.into();
     Ok(object)
 }

@@ -209,7 +209,8 @@ pub struct EvaluateArguments {
 pub struct PredictArguments {
     /// The run's folder.
     pub run: PathBuf,
-    /// Rows as the training data has them, in any format; labels are not needed.
+    /// Rows as the training data has them, in any format; labels are not needed. - is the standard input, in
+    /// the run's own format.
     #[arg(long, value_name = "PATH")]
     pub input: PathBuf,
     /// Where the predictions go; - is the standard output, the default.

@@ -1,7 +1,9 @@
 //! `ringstep predict`.
 
+use std::path::Path;
+
 use super::outputs::{self, is_among, is_same, is_standard, refusal};
-use super::predictions::{write_json, write_predictions};
+use super::predictions::{Predictions, write_csv, write_json};
 use super::{Failure, PredictArguments, show};
 use crate::config::CustomModels;
 use crate::data::to_npy;
@@ -12,14 +14,18 @@ use crate::train::Run;
 pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result<(), Failure> {
     let run = Run::open(&arguments.run, models)?;
     refuse_to_overwrite(&run, arguments)?;
+    let input = match is_standard(&arguments.input) {
+        true if arguments.encoded.is_some() => {
+            return Err("--encoded reads the input twice, which is there once: name a file".into());
+        }
+        true => Path::new("/dev/stdin"),
+        false => &arguments.input,
+    };
     let checkpoint = run.checkpoint(arguments.checkpoint.as_deref())?;
     let trained = &checkpoint.facts().data;
-    let rows = run.config.load_features(&arguments.input, trained)?;
+    let rows = run.config.load_features(input, trained)?;
     let mut inference = run.inference(&checkpoint)?;
-    let (outputs, logits) = match arguments.json {
-        true => inference.predict_with_logits(&rows.features)?,
-        false => (inference.predict(&rows.features)?, Vec::new()),
-    };
+    let (outputs, logits) = inference.predict_with_logits(&rows.features)?;
     let width = inference.model().output().elements();
     if let Some(at) = outputs.iter().position(|output| !output.is_finite()) {
         return Err(format!(
@@ -32,14 +38,19 @@ pub(super) fn run(arguments: &PredictArguments, models: &CustomModels) -> Result
     }
     tracing::info!("predictions of {}", checkpoint.folder().display());
     if let Some(path) = &arguments.encoded {
-        let rows = run.config.load_inputs(&arguments.input, trained)?;
+        let rows = run.config.load_inputs(input, trained)?;
         let dimensions = [&[rows.rows], &rows.shape.0[..]].concat();
         outputs::write(path, &to_npy(&dimensions, &rows.features))?;
     }
     let mut text = Vec::new();
+    let predictions = Predictions {
+        width,
+        outputs: &outputs,
+        logits: &logits,
+    };
     match arguments.json {
-        true => write_json(&mut text, &trained.targets, width, (&outputs, &logits))?,
-        false => write_predictions(&mut text, &trained.targets, width, &outputs)?,
+        true => write_json(&mut text, &trained.targets, predictions)?,
+        false => write_csv(&mut text, &trained.targets, predictions)?,
     }
     match &arguments.output {
         Some(path) => outputs::write(path, &text)?,

@@ -6,42 +6,75 @@ use serde_json::{Value, json};
 
 use crate::data::Targets;
 
-/// Writes a header and one line for each row of `outputs`, `[rows, width]`, in order: the most
-/// probable class and the probability of each for classes, else the numbers.
-///
-/// One output for two classes is the probability of the second.
+/// What a model says of rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Predictions<'a> {
+    /// Numbers of a row.
+    pub(super) width: usize,
+    /// `[rows, width]`; one output for two classes is the probability of the second.
+    pub(super) outputs: &'a [f32],
+    /// The same before they became probabilities, or none where the model does not keep them.
+    pub(super) logits: &'a [f32],
+}
+
+impl<'a> Predictions<'a> {
+    /// Outputs and logits of each row.
+    fn rows(self) -> impl Iterator<Item = (&'a [f32], Option<&'a [f32]>)> {
+        let Self {
+            width,
+            outputs,
+            logits,
+        } = self;
+        let rows = outputs.chunks_exact(width).enumerate();
+        rows.map(move |(row, output)| (output, logits.get(row * width..(row + 1) * width)))
+    }
+}
+
+/// Writes a header and one line for each row, under the keys of TensorFlow's Estimators, with what a number
+/// belongs to behind it where a key has several: the most probable class, its number, the probability of
+/// each, `logistic` and logits, or the numbers.
 ///
 /// # Errors
 /// If `out` cannot be written.
-pub(super) fn write_predictions(
+pub(super) fn write_csv(
     out: impl Write,
     targets: &Targets,
-    width: usize,
-    outputs: &[f32],
+    predictions: Predictions<'_>,
 ) -> csv::Result<()> {
     let mut writer = csv::Writer::from_writer(out);
+    let width = predictions.width;
+    let several = |key: &str, of: &[String]| match of {
+        [_] => vec![key.to_owned()],
+        of => of.iter().map(|name| format!("{key}_{name}")).collect(),
+    };
+    let numbered: Vec<_> = (0..width).map(|index| index.to_string()).collect();
     match targets {
         Targets::Classes(classes) => {
-            let mut header = vec!["class".to_owned()];
-            header.extend(classes.iter().map(|class| format!("probability_{class}")));
+            let is_binary = width == 1 && classes.len() == 2;
+            let of = if is_binary { &numbered } else { classes };
+            let mut header = vec!["classes".to_owned(), "class_ids".to_owned()];
+            header.extend(classes.iter().map(|class| format!("probabilities_{class}")));
+            if !predictions.logits.is_empty() {
+                header.extend(is_binary.then(|| "logistic".to_owned()));
+                header.extend(several("logits", of));
+            }
             writer.write_record(&header)?;
-            for row in outputs.chunks_exact(width) {
-                let (probabilities, _) = probabilities(classes, row);
-                let mut record = vec![classes[largest(&probabilities)].clone()];
+            for (output, logits) in predictions.rows() {
+                let (probabilities, _) = probabilities(classes, output);
+                let class = largest(&probabilities);
+                let mut record = vec![classes[class].clone(), class.to_string()];
                 record.extend(probabilities.iter().map(f32::to_string));
+                if let Some(logits) = logits {
+                    let logistic = output.iter().filter(|_| is_binary);
+                    record.extend(logistic.chain(logits).map(f32::to_string));
+                }
                 writer.write_record(&record)?;
             }
         }
-        Targets::Numbers(1) => {
-            writer.write_record(["prediction"])?;
-            for value in outputs {
-                writer.write_record([value.to_string()])?;
-            }
-        }
         Targets::Numbers(_) => {
-            writer.write_record((0..width).map(|index| format!("prediction_{index}")))?;
-            for row in outputs.chunks_exact(width) {
-                writer.write_record(row.iter().map(f32::to_string))?;
+            writer.write_record(several("predictions", &numbered))?;
+            for (output, _) in predictions.rows() {
+                writer.write_record(output.iter().map(f32::to_string))?;
             }
         }
     }
@@ -49,19 +82,16 @@ pub(super) fn write_predictions(
     Ok(())
 }
 
-/// Writes a JSON object for each row of `outputs`, `[rows, width]`, with the keys of TensorFlow's
-/// Estimators; `logits` are those of the same rows, or none where the model does not keep them.
+/// Writes a JSON object for each row with the keys of TensorFlow's Estimators.
 ///
 /// # Errors
 /// If `out` cannot be written.
 pub(super) fn write_json(
     mut out: impl Write,
     targets: &Targets,
-    width: usize,
-    (outputs, logits): (&[f32], &[f32]),
+    predictions: Predictions<'_>,
 ) -> std::io::Result<()> {
-    for (row, output) in outputs.chunks_exact(width).enumerate() {
-        let logits = logits.get(row * width..(row + 1) * width);
+    for (output, logits) in predictions.rows() {
         let object = match targets {
             Targets::Numbers(_) => json!({ "predictions": output }),
             Targets::Classes(classes) => classified(classes, output, logits),
@@ -113,9 +143,14 @@ fn largest(numbers: &[f32]) -> usize {
 mod tests {
     use super::*;
 
-    fn written(targets: &Targets, width: usize, outputs: &[f32]) -> String {
+    fn written(targets: &Targets, width: usize, outputs: &[f32], logits: &[f32]) -> String {
         let mut out = Vec::new();
-        write_predictions(&mut out, targets, width, outputs).unwrap();
+        let predictions = Predictions {
+            width,
+            outputs,
+            logits,
+        };
+        write_csv(&mut out, targets, predictions).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -126,25 +161,44 @@ mod tests {
     #[test]
     fn classes_come_with_a_probability_each() {
         let outputs = [0.25, 0.25, 0.5, 0.5, 0.5, 0.0];
+        let names = classes(&["a", "b,c", "d"]);
         let expected = "\
-class,probability_a,\"probability_b,c\",probability_d
-d,0.25,0.25,0.5
-a,0.5,0.5,0
+classes,class_ids,probabilities_a,\"probabilities_b,c\",probabilities_d
+d,2,0.25,0.25,0.5
+a,0,0.5,0.5,0
 ";
-        assert_eq!(written(&classes(&["a", "b,c", "d"]), 3, &outputs), expected);
+        assert_eq!(written(&names, 3, &outputs, &[]), expected);
+        let expected = "\
+classes,class_ids,probabilities_a,\"probabilities_b,c\",probabilities_d,logits_a,\"logits_b,c\",logits_d
+d,2,0.25,0.25,0.5,1,2,3
+";
+        let logits = [1.0, 2.0, 3.0];
+        assert_eq!(written(&names, 3, &outputs[..3], &logits), expected);
     }
 
     #[test]
     fn one_output_for_two_classes_is_the_probability_of_the_second() {
-        let expected = "class,probability_no,probability_yes\nyes,0.25,0.75\nno,1,0\n";
-        assert_eq!(written(&classes(&["no", "yes"]), 1, &[0.75, 0.0]), expected);
+        let names = classes(&["no", "yes"]);
+        let expected =
+            "classes,class_ids,probabilities_no,probabilities_yes\nyes,1,0.25,0.75\nno,0,1,0\n";
+        assert_eq!(written(&names, 1, &[0.75, 0.0], &[]), expected);
+        let expected = "\
+classes,class_ids,probabilities_no,probabilities_yes,logistic,logits
+yes,1,0.25,0.75,0.75,1.5
+";
+        assert_eq!(written(&names, 1, &[0.75], &[1.5]), expected);
     }
 
     #[test]
     fn an_object_for_each_row_has_the_keys_of_estimators() {
         let written = |targets: &Targets, outputs: &[f32], logits: &[f32]| {
             let mut out = Vec::new();
-            write_json(&mut out, targets, 1, (outputs, logits)).unwrap();
+            let predictions = Predictions {
+                width: 1,
+                outputs,
+                logits,
+            };
+            write_json(&mut out, targets, predictions).unwrap();
             String::from_utf8(out).unwrap()
         };
         let text = written(&classes(&["no", "yes"]), &[0.75, 0.25], &[1.5, -1.5]);
@@ -167,12 +221,12 @@ a,0.5,0.5,0
     #[test]
     fn numbers_come_as_they_are() {
         assert_eq!(
-            written(&Targets::Numbers(1), 1, &[0.1, -2.0]),
-            "prediction\n0.1\n-2\n"
+            written(&Targets::Numbers(1), 1, &[0.1, -2.0], &[]),
+            "predictions\n0.1\n-2\n"
         );
-        let expected = "prediction_0,prediction_1\n1,2\n3,4\n";
+        let expected = "predictions_0,predictions_1\n1,2\n3,4\n";
         assert_eq!(
-            written(&Targets::Numbers(2), 2, &[1.0, 2.0, 3.0, 4.0]),
+            written(&Targets::Numbers(2), 2, &[1.0, 2.0, 3.0, 4.0], &[]),
             expected
         );
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file::{Problem, at_least_one, invalid};
 use crate::data::{Augment, Normalize, Part, Shard};
+use crate::range::is_single;
 
 /// Most pixels by which images are moved: an image has no more.
 const MOST_PIXELS: usize = 1 << 16;
@@ -40,11 +41,11 @@ pub(super) fn normalize(
         mean: mean.unwrap_or(Channels::All(0.0)).numbers(),
         std: std.unwrap_or(Channels::All(1.0)).numbers(),
     };
-    if normalize.mean.is_empty() || normalize.mean.iter().any(|mean| !mean.is_finite()) {
+    if normalize.mean.is_empty() || normalize.mean.iter().any(|mean| !is_single(*mean)) {
         let text = "expected a finite number for each channel, or one for all";
         return Err(invalid(&["data", "mean"], text));
     }
-    let divides = |std: &f64| std.is_finite() && *std > 0.0;
+    let divides = |std: &f64| is_single(*std) && *std as f32 > 0.0;
     if normalize.std.is_empty() || !normalize.std.iter().all(divides) {
         let text = "expected a number above 0 for each channel, or one for all";
         return Err(invalid(&["data", "std"], text));

@@ -14,6 +14,7 @@ use crate::data::{
     ImageSource, Shard, Source,
 };
 use crate::layers::Shape;
+use crate::range::is_single;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,7 +86,7 @@ impl DataSection {
         }
         self.shape = self.shape.or(input);
         if let Some(scale) = self.scale
-            && (!scale.is_finite() || scale == 0.0)
+            && (!is_single(scale) || scale as f32 == 0.0)
         {
             return Err(invalid(
                 &["data", "scale"],

@@ -8,7 +8,7 @@ use csv::{ByteRecord, ErrorKind, ReaderBuilder};
 
 use super::quotes::{self, Quotes};
 use super::rows::{Builder, Places, Spec, each_once, same_columns};
-use super::{DataError, Place, Table, files};
+use super::{DataError, Place, Table, files, scalar};
 use crate::columns::Value;
 
 /// Reads files with one header, plain or gzip.
@@ -168,7 +168,7 @@ impl Value for Field<'_> {
     }
 
     fn shown(&self) -> String {
-        String::from_utf8_lossy(self.text).into_owned()
+        scalar::shortened(self.text)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which files are read, and what lies in them where they are compressed.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::FileTypeExt;
@@ -26,7 +27,7 @@ pub(super) const AGAIN_OR_SKIP: &str =
 /// The files that paths and patterns (`*`, `?`, `[a-z]`, `**`) name: in the order given, those of a
 /// pattern sorted.
 pub(crate) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
-    let mut files = Vec::new();
+    let (mut files, mut known) = (Vec::new(), BTreeSet::new());
     for pattern in patterns {
         let before = files.len();
         refuse_folder(pattern)?;
@@ -40,12 +41,13 @@ pub(crate) fn find(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
                 return Err(DataError::format(pattern, problem));
             }
         }
-        let twice = (before..files.len()).find(|&index| files[..index].contains(&files[index]));
-        if let Some(index) = twice {
-            return Err(DataError::format(
-                &files[index],
-                "named twice: its rows would count twice; name it once",
-            ));
+        for file in &files[before..] {
+            // Links are other names of what they lead to.
+            let is_new = known.insert(file.canonicalize().unwrap_or_else(|_| file.clone()));
+            if !is_new {
+                let problem = "named twice: its rows would count twice; name it once";
+                return Err(DataError::format(file, problem));
+            }
         }
     }
     Ok(files)
@@ -73,10 +75,18 @@ fn matching(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
         depth => depth,
     };
     let whole = part(&rest.to_string_lossy())?;
+    let options = glob::MatchOptions {
+        require_literal_separator: true,
+        // Hidden files are matched by what names the point, as by a shell.
+        require_literal_leading_dot: true,
+        ..glob::MatchOptions::new()
+    };
     let may_match = |depth: usize, path: &Path| match depth.checked_sub(1) {
         Some(index) => {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            parts.get(index).is_none_or(|part| part.matches(&name))
+            parts
+                .get(index)
+                .is_none_or(|part| part.matches_with(&name, options))
         }
         None => true,
     };
@@ -101,10 +111,6 @@ fn matching(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
             Err(error) => return Err(unwalkable(pattern, error)),
         };
         let relative = path.strip_prefix(start).unwrap_or(&path);
-        let options = glob::MatchOptions {
-            require_literal_separator: true,
-            ..glob::MatchOptions::new()
-        };
         if whole.matches_with(&relative.to_string_lossy(), options) {
             found.push(root.join(relative));
         }

@@ -46,13 +46,15 @@ pub(super) fn read(
     }
     let mut labels = Labels::new(classes, task);
     let (mut paths, mut targets) = (Vec::new(), Vec::new());
+    let mut beside = 0;
     for class in entries(folder)? {
         if !class.is_dir() {
+            beside += usize::from(ends_as_image(&class));
             continue;
         }
-        let name = class.file_name().unwrap_or_default().to_string_lossy();
+        let name = class.file_name().unwrap_or_default();
         let index = labels
-            .index(name.as_bytes())
+            .index(name.as_encoded_bytes())
             .map_err(|problem| DataError::format(&class, problem))?;
         paths.append(&mut images_within(&class)?);
         targets.resize(paths.len(), index as f32);
@@ -60,6 +62,12 @@ pub(super) fn read(
     if paths.is_empty() {
         let problem = "no images in it; it is to have a folder for each class, with .jpg, .jpeg or .png files";
         return Err(DataError::format(folder, problem));
+    }
+    if beside > 0 {
+        tracing::warn!(
+            "{}: {beside} images in no class's folder are passed over",
+            folder.display()
+        );
     }
     let names = labels.finish(&mut targets);
     let mut table = decode(folder, &paths, spec, Some(targets))?;

@@ -345,6 +345,32 @@ fn take<T: DataType>(
     Ok(records.min(scalars.len()))
 }
 
+/// The error of what cannot be read, be it for a compression that needs a library beside this program.
 fn broken(path: &Path, problem: impl Display) -> DataError {
+    let problem = problem.to_string();
+    if let Some((_, codec)) = problem.split_once("Disabled feature at compile time: ") {
+        let problem = format!(
+            "compressed by {codec}, which is not read; write it with snappy, gzip, zstd, brotli or no compression"
+        );
+        return DataError::format(path, problem);
+    }
     DataError::format(path, format!("damaged: {problem}; {}", files::AGAIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compression_that_is_not_read_is_no_damage() {
+        let path = Path::new("a.parquet");
+        let error = ParquetError::General("Disabled feature at compile time: lz4".to_owned());
+        assert_eq!(
+            broken(path, error).to_string(),
+            "a.parquet: compressed by lz4, which is not read; write it with snappy, gzip, zstd, brotli or no \
+             compression"
+        );
+        let cut = broken(path, "eof").to_string();
+        assert_eq!(cut, "a.parquet: damaged: eof; copy or write the file again");
+    }
 }

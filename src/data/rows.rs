@@ -297,7 +297,7 @@ impl Labels {
             return Err(NO_LABEL.to_owned());
         }
         let label = std::str::from_utf8(field)
-            .map_err(|_| "the label is not UTF-8; write the file as UTF-8".to_owned())?;
+            .map_err(|_| "the label is not UTF-8; write it as UTF-8".to_owned())?;
         if let Some(known) = &self.fixed {
             return Err(format!(
                 "unknown label '{label}'; known are {}; mend it, or add it to classes in [data]",

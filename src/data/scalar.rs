@@ -18,6 +18,15 @@ pub(super) enum Scalar {
     Other(&'static str),
 }
 
+/// A text as errors show it: not all of a long one.
+pub(super) fn shortened(text: &[u8]) -> String {
+    const SHOWN: usize = 40;
+    match text.get(..SHOWN) {
+        Some(start) if text.len() > SHOWN => format!("{}...", String::from_utf8_lossy(start)),
+        _ => String::from_utf8_lossy(text).into_owned(),
+    }
+}
+
 impl Value for Scalar {
     fn is_missing(&self) -> bool {
         match self {
@@ -52,18 +61,13 @@ impl Value for Scalar {
     }
 
     fn shown(&self) -> String {
-        /// Most bytes of a text that an error shows.
-        const SHOWN: usize = 40;
         match self {
             Self::Integer(value) => value.to_string(),
             Self::Unsigned(value) => value.to_string(),
             Self::Single(value) => value.to_string(),
             Self::Double(value) => value.to_string(),
             Self::Boolean(value) => value.to_string(),
-            Self::Text(text) if text.len() > SHOWN => {
-                format!("{}...", String::from_utf8_lossy(&text[..SHOWN]))
-            }
-            Self::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            Self::Text(text) => shortened(text),
             Self::Null => "null".to_owned(),
             Self::Other(what) => (*what).to_owned(),
         }

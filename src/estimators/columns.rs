@@ -292,7 +292,10 @@ pub(super) fn dense(
     }
     let mut known = BTreeSet::new();
     if let Some(twice) = tables.iter().find(|table| !known.insert(&table.name)) {
-        return Err(format!("two embeddings are called '{}'", twice.name));
+        return Err(format!(
+            "two embeddings are called '{}'; leave one of them out",
+            twice.name
+        ));
     }
     named.sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok((

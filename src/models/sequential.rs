@@ -105,6 +105,7 @@ impl<B: Backend> Sequential<B> {
         data: &Description,
         loss: &LossSpec,
     ) -> Result<Self, LayerError> {
+        check_indices(layers)?;
         let fused = fuse(layers, loss)?;
         let layers = fused.as_deref().unwrap_or(layers);
         let stack = Stack::new(&mut build, layers, &data.shape)?;
@@ -115,6 +116,32 @@ impl<B: Backend> Sequential<B> {
             head,
             structure,
         })
+    }
+}
+
+/// Refuses layers that make numbers before one that looks up indices: there is nothing to learn for those.
+fn check_indices(layers: &[LayerSpec]) -> Result<(), LayerError> {
+    let mut behind = layers
+        .iter()
+        .skip_while(|spec| matches!(spec, LayerSpec::Flatten(_)));
+    // Which may be one.
+    behind.next();
+    match behind.any(looks_up) {
+        true => Err(LayerError::Model {
+            problem: "an embedding looks up the data's indices, but other layers stand before it; put it \
+                      first"
+                .to_owned(),
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Whether a layer is an embedding, or has one in it.
+fn looks_up(spec: &LayerSpec) -> bool {
+    match spec {
+        LayerSpec::Embedding(_) => true,
+        LayerSpec::Residual(residual) => residual.layers.iter().any(looks_up),
+        _ => false,
     }
 }
 
@@ -182,5 +209,26 @@ impl<B: Backend> Model<B> for Sequential<B> {
     fn export(&self, graph: &mut Graph<'_>, features: Value) -> Result<Value, OnnxError> {
         let outputs = self.stack.export(graph, features)?;
         Ok(self.head.export(graph, outputs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::{Dense, Embedding, Flatten, Residual};
+
+    #[test]
+    fn only_the_data_are_indices() {
+        let check = |layers: Layers| check_indices(layers.specs()).is_ok();
+        let embedding = || Embedding::new(5, 2);
+        assert!(check(Layers::new().then(embedding()).then(Dense::new(1))));
+        let flat = Layers::new().then(Flatten::default());
+        assert!(check(flat.clone().then(embedding())));
+        let behind = flat.then(Dense::new(3)).then(embedding());
+        assert!(!check(behind.clone()));
+        let within = Residual::new(vec![embedding().into()]);
+        assert!(!check(Layers::new().then(Dense::new(3)).then(within)));
+        let twice = Layers::new().then(embedding()).then(embedding());
+        assert!(!check(twice));
     }
 }

@@ -366,6 +366,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
         let seconds = elapsed.as_secs_f64().max(1e-9);
         let samples_per_second = window.rows / seconds;
         let exposed_comm_ms = mean_ms(window.exposed);
+        let input_wait_ms = mean_ms(window.input);
         log.write(&Record::Train(TrainRecord {
             step,
             epoch,
@@ -374,7 +375,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             samples_per_second,
             steps_per_second: f64::from(window.steps) / seconds,
             exposed_comm_ms,
-            input_wait_ms: mean_ms(window.input),
+            input_wait_ms,
             gradient_norm: report.gradient_norm,
             loss_scale: report.loss_scale,
             skipped: report.loss_scale.map(|_| window.skipped),
@@ -385,6 +386,7 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
             loss: report.loss,
             samples_per_second,
             exposed_comm_ms,
+            input_wait_ms,
         });
         Ok(())
     }

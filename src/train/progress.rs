@@ -72,6 +72,8 @@ pub struct Tick {
     pub samples_per_second: f64,
     /// Milliseconds of a step that compute waited for other ranks, on the average.
     pub exposed_comm_ms: f64,
+    /// The same, for data.
+    pub input_wait_ms: f64,
 }
 
 /// The progress of one training run.
@@ -165,12 +167,12 @@ fn style() -> ProgressStyle {
         .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// `epoch 3  loss 0.1234  8310 samples/s  waited 0.25 ms/step  1:02 left`
+/// `epoch 3  loss 0.1234  8310 samples/s  waited 0.25 ms/step for ranks, 0.01 for data  1:02 left`
 fn numbers(tick: &Tick, left: Option<Duration>) -> String {
     let left = left.map_or_else(String::new, |left| format!("  {} left", clock(left)));
     format!(
-        "epoch {}  loss {:.4}  {:.0} samples/s  waited {:.2} ms/step{left}",
-        tick.epoch, tick.loss, tick.samples_per_second, tick.exposed_comm_ms
+        "epoch {}  loss {:.4}  {:.0} samples/s  waited {:.2} ms/step for ranks, {:.2} for data{left}",
+        tick.epoch, tick.loss, tick.samples_per_second, tick.exposed_comm_ms, tick.input_wait_ms
     )
 }
 
@@ -217,12 +219,14 @@ mod tests {
         loss: 0.123_456,
         samples_per_second: 8309.7,
         exposed_comm_ms: 0.254,
+        input_wait_ms: 0.01,
     };
 
     #[test]
     fn numbers_are_short_and_have_units() {
         let text = numbers(&TICK, Some(Duration::from_millis(61_200)));
-        let expected = "epoch 2  loss 0.1235  8310 samples/s  waited 0.25 ms/step";
+        let expected =
+            "epoch 2  loss 0.1235  8310 samples/s  waited 0.25 ms/step for ranks, 0.01 for data";
         assert_eq!(text, format!("{expected}  1:02 left"));
         assert_eq!(numbers(&TICK, None), expected);
     }

@@ -45,7 +45,7 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     /// # Errors
     /// If there is nothing that fits, or ranks find other things there.
     pub fn warm_start(&mut self, warm: &WarmStart) -> Result<(), TrainError> {
-        let contents = contents(&warm.from)?;
+        let contents = contents(&warm.from, self.reducer().rank() == 0)?;
         let fields = [("weights to begin with", FileRecord::of(&contents).sha256)];
         self.reducer()
             .call(move |communicator| Ok(agree(communicator, &fields)))??;
@@ -79,8 +79,9 @@ impl<B: Backend, M: Model<B>> Trainer<B, M> {
     }
 }
 
-/// A file of safetensors: itself, of a checkpoint, or of the newest whole checkpoint of a run.
-fn contents(from: &Path) -> Result<Vec<u8>, WarmStartError> {
+/// A file of safetensors: itself, of a checkpoint, or of the newest whole checkpoint of a run. Those that are
+/// skipped are warned of where that `is_told`.
+fn contents(from: &Path, is_told: bool) -> Result<Vec<u8>, WarmStartError> {
     if from.is_file() {
         return Ok(fs::read(from).map_err(FileError::of("read", from))?);
     }
@@ -91,6 +92,9 @@ fn contents(from: &Path) -> Result<Vec<u8>, WarmStartError> {
         Err(error) => return Err(error.into()),
     };
     let newest = Checkpoint::newest(&checkpoints)?;
+    for skipped in newest.skipped.iter().filter(|_| is_told) {
+        tracing::warn!("{skipped}");
+    }
     Ok(newest.whole(&checkpoints)?.weights()?)
 }
 

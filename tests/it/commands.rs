@@ -138,7 +138,7 @@ fn a_trained_run_is_inspected_evaluated_and_applied() {
     let mut lines = printed.lines();
     assert_eq!(
         lines.next(),
-        Some("class,probability_left,probability_right")
+        Some("classes,class_ids,probabilities_left,probabilities_right")
     );
     let truth = rows(60, false);
     let pairs: Vec<_> = lines.zip(truth.lines().skip(1)).collect();

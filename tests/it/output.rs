@@ -300,6 +300,21 @@ fn images_that_a_run_reads_are_kept() {
 }
 
 #[test]
+fn a_dash_is_the_standard_input() {
+    let folder = trained();
+    let folder = folder.path();
+    let of_file = output(folder, &["predict", "runs/two", "--input", "test.csv"]);
+    let rows = fs::File::open(folder.join("test.csv")).unwrap();
+    let of_input = Command::new(env!("CARGO_BIN_EXE_ringstep"))
+        .args(["predict", "runs/two", "--input", "-"])
+        .current_dir(folder)
+        .stdin(rows)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(of_input.stdout).unwrap(), of_file);
+}
+
+#[test]
 fn a_dash_is_the_standard_output() {
     let folder = trained();
     let folder = folder.path();

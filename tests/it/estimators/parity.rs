@@ -145,7 +145,11 @@ impl Recipe<'_> {
             true => ("linear_", "dnn_"),
             false => ("", ""),
         };
-        let linear_columns = strings(&run["linear"]);
+        // The order in which columns are handed in means nothing: TensorFlow sorts them, too.
+        let [mut linear_columns, mut dnn_columns] =
+            ["linear", "dnn"].map(|side| strings(&run[side]));
+        linear_columns.reverse();
+        dnn_columns.reverse();
         if !linear_columns.is_empty() {
             put(
                 &format!("{linear}feature_columns"),
@@ -153,7 +157,7 @@ impl Recipe<'_> {
             );
         }
         if !run["hidden"].is_null() {
-            let wrapped = strings(&run["dnn"]).into_iter().map(|name| {
+            let wrapped = dnn_columns.into_iter().map(|name| {
                 if let Some(column) = name.strip_suffix("_indicator") {
                     return format!("{{ kind = \"indicator\", column = \"{column}\" }}");
                 }
@@ -375,8 +379,11 @@ fn compare(data: &str, names: &[&str]) {
             let expected = judged[metric].as_f64().unwrap();
             let bound = match metric.as_str() {
                 "accuracy" => f64::max(0.005, 1.0 / test.rows as f64),
-                "average_loss" | "auc" => 0.01 * expected.abs(),
-                _ => continue,
+                // Version 1 has trapezoids, which are too kind to a model that always says the same.
+                "auc_precision_recall" if recipe.is_v1 => continue,
+                // Those of a network move by roundings alone; accuracy, loss and area bound how far.
+                "precision" | "recall" | "prediction/mean" if !run["hidden"].is_null() => continue,
+                _ => 0.01 * expected.abs(),
             };
             assert!(
                 (found - expected).abs() <= bound + 1e-12,

@@ -75,23 +75,19 @@ fn all_eight_have_equal_bits_and_metrics_on_any_number_of_ranks() {
         for label in ["classifier", "regressor"] {
             let text = run_file(&format!("{what}_{label}"));
             let folder = tempfile::tempdir().unwrap();
-            let run = |ranks: usize| {
+            let run = |ranks: usize, collective: &str| {
                 let folder = folder.path().join(format!("on-{ranks}"));
-                train(&text, &folder, ranks, NEW, &[])
+                let collective = format!("train.collective={collective}");
+                train(&text, &folder, ranks, NEW, &[&collective])
             };
-            let alone = run(1);
+            let alone = run(1, "auto");
             let metrics = &alone.outcome.metrics;
             assert!(metrics.contains_key("test_average_loss"), "{metrics:?}");
-            for ranks in [2, 3, 4] {
-                let several = run(ranks);
-                assert_eq!(
-                    &several.outcome.metrics, metrics,
-                    "{what} {label}, {ranks} ranks"
-                );
-                assert_eq!(
-                    several.digest, alone.digest,
-                    "{what} {label}, {ranks} ranks"
-                );
+            for (ranks, collective) in [(2, "direct"), (3, "ring"), (4, "hierarchical")] {
+                let several = run(ranks, collective);
+                let what = format!("{what} {label}, {ranks} ranks, {collective}");
+                assert_eq!(&several.outcome.metrics, metrics, "{what}");
+                assert_eq!(several.digest, alone.digest, "{what}");
             }
         }
     }

@@ -82,9 +82,13 @@ fn a_baseline_reads_no_column_but_the_label() {
     let printed = predict("train.csv");
     assert_eq!(printed.lines().count(), 5);
     for row in printed.lines().skip(1) {
-        let (class, probability) = row.split_once(',').unwrap();
-        let probability: f64 = probability.rsplit(',').next().unwrap().parse().unwrap();
-        assert!(class == "yes" && (probability - 0.75).abs() < 0.01, "{row}");
+        // Class, its number, and the probabilities of both.
+        let fields: Vec<_> = row.split(',').collect();
+        let probability: f64 = fields[3].parse().unwrap();
+        assert!(
+            fields[0] == "yes" && (probability - 0.75).abs() < 0.01,
+            "{row}"
+        );
     }
     assert_eq!(predict("more.jsonl").lines().count(), 3);
 }

@@ -33,7 +33,7 @@ fn check(folder: &Path, run_folder: &str, shape: &Shape, input: &str) {
     let text = fs::read_to_string(folder.join(input)).unwrap();
     let (rows, features) = columns(&text, |name| !["label", "digit"].contains(&name));
     let predicted = output(folder, &["predict", run_folder, "--input", input]);
-    let (_, expected) = columns(&predicted, |name| name.starts_with("probability"));
+    let (_, expected) = columns(&predicted, |name| name.starts_with("probabilities"));
     assert!(rows > 0 && expected.len() >= rows, "{predicted}");
     assert_near(run_folder, &run(&model, rows, shape, &features), &expected);
 }

@@ -91,7 +91,7 @@ fn columns_are_encoded_as_the_exported_model_takes_them() {
     let expected: Vec<f32> = predicted
         .lines()
         .skip(1)
-        .map(|line| line.split(',').nth(2).unwrap().parse().unwrap())
+        .map(|line| line.split(',').nth(3).unwrap().parse().unwrap())
         .collect();
     let distinct: std::collections::BTreeSet<_> = expected.iter().map(|p| p.to_bits()).collect();
     assert!(distinct.len() > 30, "{expected:?}");

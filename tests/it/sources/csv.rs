@@ -107,6 +107,12 @@ fn a_pattern_finds_names_of_any_bytes_in_folders_it_passes() {
     assert_eq!(folder.train().unwrap().features, [2.0, 1.0, 5.0]);
     folder.data = folder.data.replace("[ab]*/**/x?", "b/*");
     assert_eq!(folder.train().unwrap().features, [3.0, 5.0]);
+    // A link is another name, and what is hidden is not meant.
+    let link = folder.folder.path().join("b/x5.csv");
+    symlink("x10.csv", &link).unwrap();
+    let error = folder.train().unwrap_err();
+    assert!(error.contains("named twice"), "{error}");
+    fs::rename(&link, folder.folder.path().join("b/.x5.csv")).unwrap();
     // A link to nothing is of no account, unless it is what is asked for.
     symlink("nowhere", folder.folder.path().join("b/link")).unwrap();
     folder.data = folder.data.replace("b/*.csv", "b/x*.csv");

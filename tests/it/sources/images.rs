@@ -1,6 +1,9 @@
 //! Folders of images: sizes, channels, classes, damaged files.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::io::Cursor;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
@@ -62,6 +65,18 @@ fn classes_are_folders_and_rows_come_in_the_order_of_paths() {
         let predicted = folder.features(one).unwrap().features;
         assert_eq!(predicted, table.features[12..], "{one}");
     }
+}
+
+#[test]
+fn a_folder_without_a_name_of_letters_is_no_class() {
+    let folder = folder(GREY);
+    let strange = folder.folder.path().join(OsStr::from_bytes(b"train/\xff"));
+    fs::create_dir(strange).unwrap();
+    let error = folder.train().unwrap_err();
+    assert!(
+        error.ends_with("the label is not UTF-8; write it as UTF-8"),
+        "{error}"
+    );
 }
 
 #[test]
