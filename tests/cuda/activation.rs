@@ -5,7 +5,8 @@ use ringstep::backend::{Accumulate, Activate, Activation, DropoutKey, Memory, Sa
 
 use crate::matmul::ACTIVATIONS;
 use crate::twins::{
-    F32_ERROR, Inset, assert_alike, assert_close, assert_same_bits, cuda, normals, twins,
+    F32_ERROR, Inset, assert_alike, assert_close, assert_same_bits, cuda, for_random_sizes,
+    normals, twins,
 };
 
 /// Around warps and quads.
@@ -228,6 +229,31 @@ fn dropout_has_the_bits_of_the_cpu() {
             }
         }
     }
+}
+
+#[test]
+fn random_rows_and_columns() {
+    let mut cuda = cuda();
+    // At least two columns: the gradients of softmax of one are nothing but rounding errors.
+    for_random_sizes(10, 5, [40, 150, 4], |[rows, columns, before]| {
+        let columns = columns + 1;
+        let (x, dy) = (normals(16, rows * columns), normals(17, rows * columns));
+        for activation in ACTIVATIONS {
+            let (cpu, gpu) = twins!(on &mut cuda, activated, activation, (&x, &dy), before);
+            for (cpu, gpu) in cpu.iter().zip(&gpu) {
+                assert_close(cpu, gpu, F32_ERROR);
+            }
+        }
+        let (cpu, gpu) = twins!(on &mut cuda, softmaxes, columns, (&x, &dy), before);
+        assert_close(&cpu[0], &gpu[0], F32_ERROR);
+        assert_close(&cpu[1], &gpu[1], F32_ERROR);
+        let (cpu, gpu) = twins!(on &mut cuda, additions, x.len(), before);
+        assert_same_bits(&cpu.concat(), &gpu.concat());
+        let (cpu, gpu) = twins!(on &mut cuda, summed, columns, &x, Accumulate::Add, before);
+        assert_same_bits(&cpu, &gpu);
+        let (cpu, gpu) = twins!(on &mut cuda, dropped, 0.3, columns, &x, before);
+        assert_same_bits(&cpu, &gpu);
+    });
 }
 
 #[test]

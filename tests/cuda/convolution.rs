@@ -5,7 +5,9 @@ use ringstep::backend::cuda::Cuda;
 use ringstep::backend::{Accumulate, Activation, ConvGeometry, Convolution, Convolve, Padding};
 
 use crate::matmul::ACTIVATIONS;
-use crate::twins::{F32_ERROR, assert_close, assert_same_bits, cuda, download, normals, upload};
+use crate::twins::{
+    F32_ERROR, assert_close, assert_same_bits, cuda, download, for_random_sizes, normals, upload,
+};
 
 /// What the three calls are given.
 #[derive(Clone)]
@@ -216,6 +218,20 @@ fn every_window_stride_and_padding() {
             }
         }
     }
+}
+
+#[test]
+fn random_windows_strides_images_and_channels() {
+    let mut cuda = cuda();
+    let most = [3, 7, 7, 20, 40, 4, 4, 3, 3];
+    for_random_sizes(4, 6, most, |[rows, h, w, from, to, i, j, down, right]| {
+        // An image that the window fits into.
+        let (image, window, strides) = ([h + i - 1, w + j - 1, from], [i, j], [down, right]);
+        for padding in [Padding::Valid, Padding::Same] {
+            let g = ConvGeometry::new(rows, image, to, window, strides, padding).unwrap();
+            check(&mut cuda, &g, &Inputs::new(&g, 3));
+        }
+    });
 }
 
 #[test]

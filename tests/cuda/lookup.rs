@@ -1,9 +1,10 @@
 //! Rows by index, and columns of categories: the bits of the CPU.
 
+use ringstep::backend::cuda::Cuda;
 use ringstep::backend::{Accumulate, Bag, Column, Combiner, Field, Lookup, Memory};
 use ringstep::random::Stream;
 
-use crate::twins::{Inset, assert_same_bits, cuda, normals, twins};
+use crate::twins::{Inset, assert_same_bits, cuda, for_random_sizes, normals, twins};
 
 /// Rows of the table, elements of a row, indices. The last tables have more rows, and longer ones, than a
 /// launch has warps for.
@@ -57,18 +58,33 @@ fn scattered<B: Lookup>(
     gradient.download(backend)
 }
 
+fn check(cuda: &mut Cuda, rows: usize, width: usize, count: usize) {
+    let (table, indices) = (normals(4, rows * width), indices(rows, count));
+    let (cpu, gpu) = twins!(on cuda, gathered, width, (&table, &indices), 1);
+    assert_same_bits(&cpu, &gpu);
+    for write in [Accumulate::Set, Accumulate::Add] {
+        let (cpu, gpu) = twins!(on cuda, scattered, width, rows, &indices, write, 3);
+        assert_same_bits(&cpu, &gpu);
+    }
+}
+
 #[test]
 fn rows_are_gathered_and_scattered() {
     let mut cuda = cuda();
     for (rows, width, count) in SHAPES {
-        let (table, indices) = (normals(4, rows * width), indices(rows, count));
-        let (cpu, gpu) = twins!(on &mut cuda, gathered, width, (&table, &indices), 1);
-        assert_same_bits(&cpu, &gpu);
-        for write in [Accumulate::Set, Accumulate::Add] {
-            let (cpu, gpu) = twins!(on &mut cuda, scattered, width, rows, &indices, write, 3);
-            assert_same_bits(&cpu, &gpu);
-        }
+        check(&mut cuda, rows, width, count);
     }
+}
+
+#[test]
+fn random_numbers_of_rows_elements_and_indices() {
+    let mut cuda = cuda();
+    for_random_sizes(8, 6, [300, 100, 200], |[rows, width, count]| {
+        check(&mut cuda, rows, width, count);
+        let bag = bag(width, Some(6), Combiner::Mean);
+        let (cpu, gpu) = twins!(on &mut cuda, bagged, bag, (count, rows), Accumulate::Add);
+        assert_same_bits(&cpu.concat(), &gpu.concat());
+    });
 }
 
 #[test]

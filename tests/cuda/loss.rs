@@ -1,11 +1,12 @@
 //! Losses, their gradients and reports against the CPU's.
 
+use ringstep::backend::cuda::Cuda;
 use ringstep::backend::{Compared, Loss, Losses, Memory};
 use ringstep::random::Stream;
 
 use crate::twins::{
-    F32_ERROR, Inset, assert_alike, assert_close, assert_same_bits, cuda, download, normals, twins,
-    upload,
+    F32_ERROR, Inset, assert_alike, assert_close, assert_same_bits, cuda, download,
+    for_random_sizes, normals, twins, upload,
 };
 
 const ELEMENTWISE: [Loss; 7] = [
@@ -118,35 +119,48 @@ fn assert_same_report(cpu: &[f64], gpu: &[f64]) {
     assert_eq!((cpu[1], cpu[3]), (gpu[1], gpu[3]));
 }
 
+/// Every loss of so many rows and outputs.
+fn check(cuda: &mut Cuda, rows: usize, columns: usize) {
+    let mut cases = Vec::new();
+    for loss in ELEMENTWISE {
+        let mut targets = normals(5, rows * columns);
+        if matches!(loss, Loss::SigmoidCrossEntropy { .. }) {
+            targets.iter_mut().for_each(|y| *y = f32::from(*y > 0.3));
+        }
+        cases.push((loss, targets));
+    }
+    for loss in SOFTMAX {
+        cases.push((loss, classes(rows, columns)));
+        cases.push((loss, distributions(rows, columns)));
+    }
+    for (loss, targets) in cases {
+        for is_weighted in [false, true] {
+            let given = given(rows, columns, targets.clone(), is_weighted);
+            let (cpu, gpu) = twins!(on cuda, computed, loss, &given, true, 1);
+            assert_same_report(&cpu.0, &gpu.0);
+            assert_close(&cpu.1, &gpu.1, F32_ERROR);
+            // Without the gradient: nothing is written, and the report is the same.
+            let (report, nothing) = computed(cuda, loss, &given, false, 1);
+            assert_same_bits(&gpu.0, &report);
+            assert!(nothing.iter().all(|x| x.is_nan()));
+        }
+    }
+}
+
 #[test]
 fn every_loss_of_any_shape() {
     let mut cuda = cuda();
     for (rows, columns) in SHAPES {
-        let mut cases = Vec::new();
-        for loss in ELEMENTWISE {
-            let mut targets = normals(5, rows * columns);
-            if matches!(loss, Loss::SigmoidCrossEntropy { .. }) {
-                targets.iter_mut().for_each(|y| *y = f32::from(*y > 0.3));
-            }
-            cases.push((loss, targets));
-        }
-        for loss in SOFTMAX {
-            cases.push((loss, classes(rows, columns)));
-            cases.push((loss, distributions(rows, columns)));
-        }
-        for (loss, targets) in cases {
-            for is_weighted in [false, true] {
-                let given = given(rows, columns, targets.clone(), is_weighted);
-                let (cpu, gpu) = twins!(on &mut cuda, computed, loss, &given, true, 1);
-                assert_same_report(&cpu.0, &gpu.0);
-                assert_close(&cpu.1, &gpu.1, F32_ERROR);
-                // Without the gradient: nothing is written, and the report is the same.
-                let (report, nothing) = computed(&mut cuda, loss, &given, false, 1);
-                assert_same_bits(&gpu.0, &report);
-                assert!(nothing.iter().all(|x| x.is_nan()));
-            }
-        }
+        check(&mut cuda, rows, columns);
     }
+}
+
+#[test]
+fn every_loss_of_random_shapes() {
+    let mut cuda = cuda();
+    for_random_sizes(7, 4, [150, 80], |[rows, columns]| {
+        check(&mut cuda, rows, columns);
+    });
 }
 
 #[test]

@@ -5,7 +5,8 @@ use ringstep::backend::cuda::Cuda;
 use ringstep::backend::{Accumulate, Activation, Form, Matmul, MatmulShape, Memory};
 
 use crate::twins::{
-    F32_ERROR, assert_close, assert_same_bits, cuda, download, normals, twins, upload,
+    F32_ERROR, assert_close, assert_same_bits, cuda, download, for_random_sizes, normals, twins,
+    upload,
 };
 
 pub(crate) const FORMS: [Form; 3] = [Form::NN, Form::NT, Form::TN];
@@ -103,6 +104,16 @@ fn any_extents_in_every_form() {
             check(&mut cuda, MatmulShape { form, m, n, k });
         }
     }
+}
+
+#[test]
+fn random_extents_in_every_form() {
+    let mut cuda = cuda();
+    for_random_sizes(1, 5, [90, 90, 400], |[m, n, k]| {
+        for form in FORMS {
+            check(&mut cuda, MatmulShape { form, m, n, k });
+        }
+    });
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Batch and layer normalisation and their gradients against the CPU's, and `scale`.
 
+use ringstep::backend::cuda::Cuda;
 use ringstep::backend::{Affine, Memory, Normalize, Normalized};
 
 use crate::twins::{
-    F32_ERROR, Inset, assert_alike, assert_close, assert_same_bits, cuda, normals, twins,
+    F32_ERROR, Inset, assert_alike, assert_close, assert_same_bits, cuda, for_random_sizes,
+    normals, twins,
 };
 
 const EPSILON: f32 = 1e-3;
@@ -147,17 +149,31 @@ fn over_rows<B: Normalize>(backend: &mut B, given: &Given, before: usize) -> [Ve
     all
 }
 
+fn check_columns(cuda: &mut Cuda, rows: usize, columns: usize) {
+    for is_affine in [false, true] {
+        let given = Given::new(rows, columns, is_affine);
+        let (cpu, gpu) = twins!(on cuda, over_columns, &given, 1);
+        for (cpu, gpu) in cpu.iter().zip(&gpu) {
+            assert_close(cpu, gpu, F32_ERROR);
+        }
+    }
+}
+
+fn check_rows(cuda: &mut Cuda, rows: usize, columns: usize) {
+    for is_affine in [false, true] {
+        let given = Given::new(rows, columns, is_affine);
+        let (cpu, gpu) = twins!(on cuda, over_rows, &given, 1);
+        for (cpu, gpu) in cpu.iter().zip(&gpu) {
+            assert_close(cpu, gpu, F32_ERROR);
+        }
+    }
+}
+
 #[test]
 fn columns_of_any_shape() {
     let mut cuda = cuda();
     for (rows, columns) in SHAPES {
-        for is_affine in [false, true] {
-            let given = Given::new(rows, columns, is_affine);
-            let (cpu, gpu) = twins!(on &mut cuda, over_columns, &given, 1);
-            for (cpu, gpu) in cpu.iter().zip(&gpu) {
-                assert_close(cpu, gpu, F32_ERROR);
-            }
-        }
+        check_columns(&mut cuda, rows, columns);
     }
 }
 
@@ -165,14 +181,17 @@ fn columns_of_any_shape() {
 fn rows_of_any_shape() {
     let mut cuda = cuda();
     for (rows, columns) in SHAPES {
-        for is_affine in [false, true] {
-            let given = Given::new(rows, columns, is_affine);
-            let (cpu, gpu) = twins!(on &mut cuda, over_rows, &given, 1);
-            for (cpu, gpu) in cpu.iter().zip(&gpu) {
-                assert_close(cpu, gpu, F32_ERROR);
-            }
-        }
+        check_rows(&mut cuda, rows, columns);
     }
+}
+
+#[test]
+fn random_rows_and_columns() {
+    let mut cuda = cuda();
+    for_random_sizes(6, 5, [250, 150], |[rows, columns]| {
+        check_columns(&mut cuda, rows, columns);
+        check_rows(&mut cuda, rows, columns);
+    });
 }
 
 #[test]

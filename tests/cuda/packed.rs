@@ -8,7 +8,9 @@ use ringstep::backend::{Accumulate, Activation, Form, Matmul, MatmulShape, Memor
 
 use crate::matmul::{FORMS, multiply, operands};
 use crate::precision::{activated, check, check_activations, check_what_is_not_finite, gpu};
-use crate::twins::{F32_ERROR, alone, assert_close, assert_same_bits, download, normals, upload};
+use crate::twins::{
+    F32_ERROR, alone, assert_close, assert_same_bits, download, for_random_sizes, normals, upload,
+};
 
 const HALVES: [Precision; 2] = [Precision::Bf16, Precision::F16];
 
@@ -42,6 +44,20 @@ fn any_extents_in_every_form() {
                     check(precision, &mut cuda, MatmulShape { form, m, n, k });
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn random_extents_in_every_form() {
+    for precision in HALVES {
+        for mut cuda in both(precision) {
+            for_random_sizes(3, 3, [140, 140, 200], |[m, n, more]| {
+                let k = FEWEST_TERMS + more;
+                for form in FORMS {
+                    check(precision, &mut cuda, MatmulShape { form, m, n, k });
+                }
+            });
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Pooling and its gradient: the bits of the CPU.
 
+use ringstep::backend::cuda::Cuda;
 use ringstep::backend::{Memory, Padding, Pool, PoolGeometry, Pooling};
 
-use crate::twins::{Inset, assert_same_bits, cuda, normals, twins};
+use crate::twins::{Inset, assert_same_bits, cuda, for_random_sizes, normals, twins};
 
 const POOLINGS: [Pooling; 2] = [Pooling::Max, Pooling::Average];
 
@@ -58,17 +59,35 @@ fn inputs(geometry: &PoolGeometry) -> (Vec<f32>, Vec<f32>) {
     )
 }
 
+fn check(cuda: &mut Cuda, geometry: &PoolGeometry) {
+    let (x, dy) = inputs(geometry);
+    for pooling in POOLINGS {
+        let (cpu, gpu) = twins!(on cuda, pooled, pooling, geometry, (&x, &dy), 1);
+        assert_same_bits(&cpu[0], &gpu[0]);
+        assert_same_bits(&cpu[1], &gpu[1]);
+    }
+}
+
 #[test]
 fn outputs_and_gradients_of_any_shape() {
     let mut cuda = cuda();
     for geometry in geometries() {
-        let (x, dy) = inputs(&geometry);
-        for pooling in POOLINGS {
-            let (cpu, gpu) = twins!(on &mut cuda, pooled, pooling, &geometry, (&x, &dy), 1);
-            assert_same_bits(&cpu[0], &gpu[0]);
-            assert_same_bits(&cpu[1], &gpu[1]);
-        }
+        check(&mut cuda, &geometry);
     }
+}
+
+#[test]
+fn random_windows_strides_and_images() {
+    let mut cuda = cuda();
+    for_random_sizes(5, 6, [3, 9, 9, 40, 4, 4, 5, 5], |sizes| {
+        let [rows, h, w, channels, i, j, down, right] = sizes;
+        // An image that the window fits into.
+        let (image, window, strides) = ([h + i - 1, w + j - 1, channels], [i, j], [down, right]);
+        for padding in [Padding::Valid, Padding::Same] {
+            let geometry = PoolGeometry::new(rows, image, window, strides, padding);
+            check(&mut cuda, &geometry.unwrap());
+        }
+    });
 }
 
 #[test]

@@ -10,7 +10,8 @@ use ringstep::backend::{
 use crate::convolution::{Call, Inputs, assert_all_close, reference as convolved, run};
 use crate::matmul::{ACTIVATIONS, FORMS, multiply, operands, reference};
 use crate::twins::{
-    F32_ERROR, alone, assert_close, assert_same_bits, cuda, download, normals, upload,
+    F32_ERROR, alone, assert_close, assert_same_bits, cuda, download, for_random_sizes, normals,
+    upload,
 };
 
 const ROUNDED: [Precision; 3] = [Precision::Tf32, Precision::Bf16, Precision::F16];
@@ -87,6 +88,18 @@ fn any_extents_in_every_form() {
                 check(precision, &mut cuda, MatmulShape { form, m, n, k });
             }
         }
+    }
+}
+
+#[test]
+fn random_extents_in_every_form() {
+    for precision in precisions() {
+        let mut cuda = gpu(precision);
+        for_random_sizes(2, 5, [90, 90, 400], |[m, n, k]| {
+            for form in FORMS {
+                check(precision, &mut cuda, MatmulShape { form, m, n, k });
+            }
+        });
     }
 }
 

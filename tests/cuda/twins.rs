@@ -1,6 +1,7 @@
 //! One body on both backends, and the comparison of what came out; tests in processes of their own.
 
 use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Output};
 
 use ringstep::backend::cuda::Cuda;
@@ -114,6 +115,23 @@ impl<B: Memory> Inset<B> {
         let (values, behind) = values.split_at(self.len);
         assert!(before.iter().chain(behind).all(|x| x.is_nan()));
         values.to_vec()
+    }
+}
+
+/// Calls `body` with `count` random sizes, each from 1 to its own of `most`, the same for the same `seed`. Where
+/// it panics, the sizes are told.
+#[track_caller]
+pub(crate) fn for_random_sizes<const N: usize>(
+    seed: u64,
+    count: usize,
+    most: [usize; N],
+    mut body: impl FnMut([usize; N]),
+) {
+    let mut stream = Stream::new(seed, "sizes");
+    for _ in 0..count {
+        let sizes = most.map(|most| 1 + stream.below(most as u32) as usize);
+        let outcome = catch_unwind(AssertUnwindSafe(|| body(sizes)));
+        assert!(outcome.is_ok(), "failed, see above, with sizes {sizes:?}");
     }
 }
 

@@ -5,7 +5,9 @@ use ringstep::backend::{
     SgdRule, TrustRule, Update, View, ViewMut, Weights,
 };
 
-use crate::twins::{assert_close, assert_same_bits, cuda, download, normals, twins, upload};
+use crate::twins::{
+    assert_close, assert_same_bits, cuda, download, for_random_sizes, normals, twins, upload,
+};
 
 /// Largest relative error where `powf` takes part.
 const POWER_ERROR: f64 = 1e-6;
@@ -351,6 +353,17 @@ fn every_rule_at_every_length_and_offset() {
             assert_twins(rule, twins);
         }
     }
+}
+
+#[test]
+fn every_rule_at_random_lengths_and_offsets() {
+    let gpu = &mut cuda();
+    for_random_sizes(9, 4, [900, 8, 8, 8, 8, 8], |[len, offsets @ ..]| {
+        for rule in rules(PREPARATIONS[1]) {
+            let twins = twins!(on gpu, train, rule, &gradients(len, 2), offsets);
+            assert_twins(rule, twins);
+        }
+    });
 }
 
 #[test]
