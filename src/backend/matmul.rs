@@ -1,5 +1,7 @@
 //! Matrix products, the heart of dense and convolution layers.
 
+use std::fmt;
+
 use super::{Accumulate, Activation, Memory, View, ViewMut};
 use crate::named::choices;
 
@@ -88,6 +90,33 @@ pub struct TimedMatmul {
     pub cublaslt_us: Option<f64>,
     /// What computes it.
     pub chosen: MatmulChoice,
+}
+
+/// `tn 36 x 16 x 8, added: 10.2 us by kernels, 8.1 us by cublaslt`; the extents are `m`, `n` and `k`.
+impl fmt::Display for TimedMatmul {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MatmulShape { form, m, n, k } = self.call.shape;
+        let form = match form {
+            Form::NN => "nn",
+            Form::NT => "nt",
+            Form::TN => "tn",
+        };
+        write!(f, "{form} {m} x {n} x {k}")?;
+        if self.call.write == Accumulate::Add {
+            f.write_str(", added")?;
+        }
+        if self.call.bias {
+            f.write_str(", with a bias")?;
+        }
+        if self.call.activation != Activation::Linear {
+            write!(f, ", {:?}", self.call.activation)?;
+        }
+        write!(f, ": {:.1} us by kernels, ", self.kernels_us)?;
+        match self.cublaslt_us {
+            Some(us) => write!(f, "{us:.1} us by cublaslt"),
+            None => f.write_str("none by cublaslt"),
+        }
+    }
 }
 
 /// Matrix products, the heart of dense and convolution layers.

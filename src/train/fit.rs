@@ -292,6 +292,10 @@ impl<B: Backend, M: Model<B>> Fit<'_, B, M> {
                 );
             }
             if pinned.is_none() {
+                // Two or three lines for each dense layer, and none for others: a dozen, as a rule.
+                for timed in &products {
+                    tracing::info!("matmul: {timed}");
+                }
                 log.write(&Record::Matmul(MatmulRecord {
                     step: self.trainer.global_step(),
                     products: products.clone(),

@@ -1,6 +1,7 @@
 //! What multiplies in a run: as it is asked for, or chosen by timing, noted, and pinned by its checkpoints.
 
 use std::path::Path;
+use std::process::Command;
 
 use ringstep::backend::{MatmulChoice, TimedMatmul};
 use ringstep::checkpoint::Checkpoint;
@@ -9,7 +10,7 @@ use ringstep::train::{Begin, Bits, Record, StartRecord, read_metrics};
 use crate::training::{
     CUDA, MLP, NCCL, STAGED, assert_near, can_sum, finish, folder, model, session, train,
 };
-use crate::twins::is_emulated;
+use crate::twins::{is_emulated, program};
 
 const CUBLASLT: &str = "train.matmul=cublaslt";
 const KERNELS: &str = "train.matmul=kernels";
@@ -75,6 +76,38 @@ fn ranks_choose_once_and_alike_and_say_what() {
             assert_eq!(is_library, library < timed.kernels_us, "{timed:?}");
         }
         assert_eq!(pinned(folder).as_ref(), Some(products));
+    }
+}
+
+#[test]
+fn every_product_is_printed_with_both_times() {
+    let folder = folder();
+    let folder = folder.path();
+    let output = Command::new(program())
+        .arg("train")
+        .arg(folder.join("run.toml"))
+        .args(["--device", "cuda", "--ranks", "1", "--run-dir"])
+        .arg(folder.join("run"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let [(1, products)] = &choices(folder)[..] else {
+        panic!("chosen otherwise than once: {said}");
+    };
+    let timed = said.matches(" us by kernels, ").count();
+    assert_eq!(timed, products.len(), "{said}");
+    for timed in products {
+        assert!(said.contains(&format!("matmul: {timed}\n")), "{said}");
+    }
+    // The first layer's output and its weights' gradient, the next one's input's.
+    for product in [
+        "nn 3 x 16 x 36, with a bias, Tanh: ",
+        "tn 36 x 16 x 3: ",
+        "tn 36 x 16 x 3, added: ",
+        "nt 3 x 16 x 16: ",
+    ] {
+        assert!(said.contains(&format!("matmul: {product}")), "{said}");
     }
 }
 
