@@ -13,7 +13,6 @@
 #   forward   streams eager,    order forward, copies late (also what is used without a name)
 #   reverse   streams deferred, order reverse, copies early
 #   seed-5    streams ahead,    order random,  copies late
-#   seed-6    streams eager,    order random,  copies early
 #
 # The process sees FAKE_CUDA_DEVICES GPUs, 4 unless that is set. All variables:
 # tests/gpu-emulator/README.md.
@@ -44,12 +43,11 @@ use() { # NAME
     forward) set -- eager forward late ;;
     reverse) set -- deferred reverse early ;;
     seed-5) set -- ahead 5 late ;;
-    seed-6) set -- eager 6 early ;;
     *) die "no configuration '$1'; there are ${configurations[*]}" ;;
     esac
     export FAKE_CUDA_STREAMS=$1 PTX_EMU_ORDER=$2 PTX_EMU_ASYNC=$3
 }
-configurations=(forward reverse seed-5 seed-6)
+configurations=(forward reverse seed-5)
 
 case ${1:-} in
 -h | --help)
