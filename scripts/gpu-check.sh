@@ -114,8 +114,8 @@ skip() { # NAME WHY
     result "$1" "skipped: $2" 0
 }
 
-# Runs a part for at most SECONDS, on the emulator that many more, or what is left, and shows its last lines in the report; all of them
-# stay in $work/parts.
+# Runs a part for at most SECONDS, on the emulator for as many times more as that is slower, or what is left,
+# and shows its last lines in the report; all of them stay in $work/parts.
 part() { # NAME SECONDS COMMAND...
     local name=$1 seconds=$(($2 * slowness)) start=$SECONDS left=$((limit - SECONDS)) status
     shift 2
