@@ -84,6 +84,7 @@ for mpi in ${implementations[@]+"${implementations[@]}"}; do
         for collective in staged=direct nccl=nccl; do
             name="$mpi -n $ranks, ${collective%=*}" options="--collective ${collective%=*}"
             same "$name" "$ranks" "${collective#*=}" "$exact $options" "${start[@]}"
+            # A rank alone has neither sums in f32 nor shards.
             [[ $ranks -gt 1 ]] || continue
             train "$ranks" "${collective#*=}" "$options --zero 1" "${start[@]}"
             row "$name, f32, zero 1"
@@ -98,10 +99,12 @@ for mpi in ${implementations[@]+"${implementations[@]}"}; do
     for ranks in 1 2 3; do
         start=(scripts/mpirun.sh "$mpi" "$ranks" "target/$mpi/debug/ringstep")
         for collective in staged=direct nccl=nccl; do
-            name="$mpi -n $ranks, ${collective%=*}, MLP" options="--collective ${collective%=*} $mlp"
-            same "$name" "$ranks" "${collective#*=}" "$exact $options" "${start[@]}"
+            same "$mpi -n $ranks, ${collective%=*}, MLP" "$ranks" "${collective#*=}" \
+                "$exact --collective ${collective%=*} $mlp" "${start[@]}"
         done
     done
+    train 3 nccl "--collective nccl $mlp" "${start[@]}"
+    row "$mpi -n 3, nccl, MLP, f32"
 done
 
 # What differs in the last place of an f32 may be rounded the other way: half a unit of eight bits, which

@@ -18,6 +18,11 @@ pub(super) struct Predictions<'a> {
 }
 
 impl<'a> Predictions<'a> {
+    /// Whether the output is the probability of the second of two classes.
+    fn is_binary(self, classes: &[String]) -> bool {
+        self.width == 1 && classes.len() == 2
+    }
+
     /// Outputs and logits of each row.
     fn rows(self) -> impl Iterator<Item = (&'a [f32], Option<&'a [f32]>)> {
         let Self {
@@ -50,7 +55,7 @@ pub(super) fn write_csv(
     let numbered: Vec<_> = (0..width).map(|index| index.to_string()).collect();
     match targets {
         Targets::Classes(classes) => {
-            let is_binary = width == 1 && classes.len() == 2;
+            let is_binary = predictions.is_binary(classes);
             let of = if is_binary { &numbered } else { classes };
             let mut header = vec!["classes".to_owned(), "class_ids".to_owned()];
             header.extend(classes.iter().map(|class| format!("probabilities_{class}")));
@@ -60,7 +65,7 @@ pub(super) fn write_csv(
             }
             writer.write_record(&header)?;
             for (output, logits) in predictions.rows() {
-                let (probabilities, _) = probabilities(classes, output);
+                let probabilities = probabilities(output, is_binary);
                 let class = largest(&probabilities);
                 let mut record = vec![classes[class].clone(), class.to_string()];
                 record.extend(probabilities.iter().map(f32::to_string));
@@ -94,15 +99,22 @@ pub(super) fn write_json(
     for (output, logits) in predictions.rows() {
         let object = match targets {
             Targets::Numbers(_) => json!({ "predictions": output }),
-            Targets::Classes(classes) => classified(classes, output, logits),
+            Targets::Classes(classes) => {
+                classified(classes, output, logits, predictions.is_binary(classes))
+            }
         };
         writeln!(out, "{object}")?;
     }
     Ok(())
 }
 
-fn classified(classes: &[String], output: &[f32], logits: Option<&[f32]>) -> Value {
-    let (probabilities, is_binary) = probabilities(classes, output);
+fn classified(
+    classes: &[String],
+    output: &[f32],
+    logits: Option<&[f32]>,
+    is_binary: bool,
+) -> Value {
+    let probabilities = probabilities(output, is_binary);
     let class = largest(&probabilities);
     let mut object = json!({
         "probabilities": probabilities,
@@ -120,11 +132,11 @@ fn classified(classes: &[String], output: &[f32], logits: Option<&[f32]>) -> Val
     object
 }
 
-/// The probability of each class, and whether the output is that of the second of two.
-fn probabilities(classes: &[String], output: &[f32]) -> (Vec<f32>, bool) {
+/// The probability of each class.
+fn probabilities(output: &[f32], is_binary: bool) -> Vec<f32> {
     match output {
-        [second] if classes.len() == 2 => (vec![1.0 - second, *second], true),
-        output => (output.to_vec(), false),
+        [second] if is_binary => vec![1.0 - second, *second],
+        output => output.to_vec(),
     }
 }
 

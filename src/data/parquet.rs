@@ -345,7 +345,8 @@ fn take<T: DataType>(
     Ok(records.min(scalars.len()))
 }
 
-/// The error of what cannot be read, be it for a compression that needs a library beside this program.
+/// The error of what cannot be read, be it for a compression that this program is built without, which the
+/// library says by a text alone.
 fn broken(path: &Path, problem: impl Display) -> DataError {
     let problem = problem.to_string();
     if let Some((_, codec)) = problem.split_once("Disabled feature at compile time: ") {

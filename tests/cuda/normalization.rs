@@ -149,48 +149,31 @@ fn over_rows<B: Normalize>(backend: &mut B, given: &Given, before: usize) -> [Ve
     all
 }
 
-fn check_columns(cuda: &mut Cuda, rows: usize, columns: usize) {
+/// Both normalisations of so many rows and columns.
+fn check(cuda: &mut Cuda, rows: usize, columns: usize) {
     for is_affine in [false, true] {
         let given = Given::new(rows, columns, is_affine);
         let (cpu, gpu) = twins!(on cuda, over_columns, &given, 1);
-        for (cpu, gpu) in cpu.iter().zip(&gpu) {
-            assert_close(cpu, gpu, F32_ERROR);
-        }
-    }
-}
-
-fn check_rows(cuda: &mut Cuda, rows: usize, columns: usize) {
-    for is_affine in [false, true] {
-        let given = Given::new(rows, columns, is_affine);
-        let (cpu, gpu) = twins!(on cuda, over_rows, &given, 1);
-        for (cpu, gpu) in cpu.iter().zip(&gpu) {
+        let (cpu_rows, gpu_rows) = twins!(on cuda, over_rows, &given, 1);
+        for (cpu, gpu) in cpu.iter().chain(&cpu_rows).zip(gpu.iter().chain(&gpu_rows)) {
             assert_close(cpu, gpu, F32_ERROR);
         }
     }
 }
 
 #[test]
-fn columns_of_any_shape() {
+fn columns_and_rows_of_any_shape() {
     let mut cuda = cuda();
     for (rows, columns) in SHAPES {
-        check_columns(&mut cuda, rows, columns);
+        check(&mut cuda, rows, columns);
     }
 }
 
 #[test]
-fn rows_of_any_shape() {
-    let mut cuda = cuda();
-    for (rows, columns) in SHAPES {
-        check_rows(&mut cuda, rows, columns);
-    }
-}
-
-#[test]
-fn random_rows_and_columns() {
+fn columns_and_rows_of_random_shapes() {
     let mut cuda = cuda();
     for_random_sizes(6, 5, [250, 150], |[rows, columns]| {
-        check_columns(&mut cuda, rows, columns);
-        check_rows(&mut cuda, rows, columns);
+        check(&mut cuda, rows, columns);
     });
 }
 
