@@ -1,7 +1,12 @@
 //! Rows of a table by index, and what becomes of columns that are categories.
 
 use super::Cpu;
+use super::buffer::prefetch;
 use crate::backend::{Accumulate, Bag, COLUMN, Combiner, Field, Lookup};
+
+/// Rows that are asked for before they are copied: more than the processor waits for at a time, and few enough
+/// for its smallest cache.
+const AHEAD: usize = 64;
 
 impl Lookup for Cpu {
     fn gather_bags(
@@ -67,19 +72,28 @@ impl Lookup for Cpu {
 
     fn take_rows(&mut self, field: Field, indices: &[f32], table: &[f32], rows: &mut [f32]) {
         let records = field.records(table.len(), indices.len(), rows.len());
-        for (to, &index) in rows.chunks_exact_mut(field.width).zip(indices) {
-            match row(index, records) {
-                Some(row) => copy(&table[start(field, row)..][..field.width], to),
-                None => to.fill(0.0),
+        for (to, indices) in rows
+            .chunks_mut(AHEAD * field.width)
+            .zip(indices.chunks(AHEAD))
+        {
+            ahead(field, indices, records, table);
+            for (to, &index) in to.chunks_exact_mut(field.width).zip(indices) {
+                match row(index, records) {
+                    Some(row) => copy(&table[start(field, row)..][..field.width], to),
+                    None => to.fill(0.0),
+                }
             }
         }
     }
 
     fn put_rows(&mut self, field: Field, indices: &[f32], rows: &[f32], table: &mut [f32]) {
         let records = field.records(table.len(), indices.len(), rows.len());
-        for (from, &index) in rows.chunks_exact(field.width).zip(indices) {
-            if let Some(row) = row(index, records) {
-                copy(from, &mut table[start(field, row)..][..field.width]);
+        for (from, indices) in rows.chunks(AHEAD * field.width).zip(indices.chunks(AHEAD)) {
+            ahead(field, indices, records, table);
+            for (from, &index) in from.chunks_exact(field.width).zip(indices) {
+                if let Some(row) = row(index, records) {
+                    copy(from, &mut table[start(field, row)..][..field.width]);
+                }
             }
         }
     }
@@ -111,7 +125,15 @@ fn start(field: Field, row: usize) -> usize {
     row * field.record + field.offset
 }
 
-/// Copies a few elements, in a loop that is short enough for the processor to wait for many rows at a time.
+/// Asks for the field of all these rows, so that copying does not wait for one after the other where a table is
+/// larger than the caches.
+fn ahead(field: Field, indices: &[f32], records: usize, table: &[f32]) {
+    for row in indices.iter().filter_map(|&index| row(index, records)) {
+        prefetch(&table[start(field, row)..][..field.width]);
+    }
+}
+
+/// Copies a few elements, in a loop that is shorter than a call.
 fn copy(from: &[f32], to: &mut [f32]) {
     for (to, &from) in to.iter_mut().zip(from) {
         *to = from;

@@ -80,8 +80,8 @@ pub struct TablesArguments {
     /// Rows of the tables, with commas between them, the first of which others are compared with.
     #[arg(long, value_name = "ROWS", value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000, 10_000_000], value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     pub rows: Vec<u32>,
-    /// Turns of each size, 500 steps each, of which the median counts.
-    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Turns of each size, 100 steps each, of which the median counts.
+    #[arg(long, value_name = "N", default_value_t = 75, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeats: u32,
     /// Prints a JSON array.
     #[arg(long)]

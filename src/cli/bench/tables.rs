@@ -26,14 +26,14 @@ use crate::train::{
 const GLOBAL_BATCH: usize = 256;
 const MICRO_BATCH: usize = 64;
 
-/// Rows of the data, which come again and again.
-const ROWS: usize = 16 * GLOBAL_BATCH;
+/// Rows of the data: so many that a large table's row has left the caches when it is looked up again.
+const ROWS: usize = 4096 * GLOBAL_BATCH;
 
 /// Numeric columns.
 const NUMBERS: usize = 16;
 
-/// Steps of a turn. The first turn of each size does not count.
-const TURN: u64 = 500;
+/// Steps of a turn: few, so that neighbours in time are compared. The first turn of each size does not count.
+const TURN: u64 = 100;
 
 /// Measures a wide and deep model with each size of its tables. All are there at once and take turns, since
 /// a machine may be half as fast a second later.
