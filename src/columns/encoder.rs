@@ -291,10 +291,7 @@ impl Encoder {
         let row = &mut slots[self.start..];
         for cross in &self.crosses {
             let keys = &self.keys[cross.keys.clone()];
-            let combinations: usize = keys.iter().map(Vec::len).product();
-            for index in 0..combinations {
-                row[cross.slot + index] = cross.id(keys, index);
-            }
+            cross.write(keys, hash::CROSS, &mut row[cross.slot..].iter_mut());
         }
         self.keys.iter_mut().for_each(Vec::clear);
         for weighted in &self.weighted {
@@ -376,17 +373,20 @@ fn standardize(columns: &[Encoded], fitted: &mut Columns, slots: &mut [f32], wid
 }
 
 impl Cross {
-    /// The id of one combination of the keys' values: the last key's change fastest.
-    fn id(&self, keys: &[Vec<u64>], index: usize) -> f32 {
-        let mut below: usize = keys.iter().map(Vec::len).product();
-        let mut rest = index;
-        let values = keys.iter().map(|key| {
-            below /= key.len();
-            let value = key[rest / below];
-            rest %= below;
-            value
-        });
-        (hash::cross(values) % self.buckets as u64) as f32
+    /// Writes the ids of all combinations of the keys' values, behind those that `before` is of: the last key's
+    /// change fastest.
+    fn write(&self, keys: &[Vec<u64>], before: u64, slots: &mut std::slice::IterMut<'_, f32>) {
+        match keys.split_first() {
+            Some((first, others)) => {
+                for &value in first {
+                    self.write(others, hash::concatenated(before, value), slots);
+                }
+            }
+            None => {
+                let slot = slots.next().expect("a slot for each combination");
+                *slot = (before % self.buckets as u64) as f32;
+            }
+        }
     }
 }
 

@@ -80,12 +80,9 @@ impl Part {
         row: &mut [f32],
         keys: &mut [Vec<u64>],
     ) -> Result<(), String> {
-        // Most of what there is: a number in its slot.
-        if let (Rule::Number { normalize, .. }, [value], Some(slot), 1) =
-            (&self.rule, values, self.slot, self.most)
-            && !value.is_missing()
-        {
-            row[slot] = single(value, NO_NUMBER, |number| normalize.apply(number))?;
+        // Most of what there is.
+        if let ([value], 1) = (values, self.most) {
+            self.write(0, self.rule.read(value, words)?, row, keys);
             return Ok(());
         }
         let is_missing = values.iter().all(Value::is_missing) && values.len() <= 1;
@@ -116,11 +113,7 @@ impl Part {
             ));
         }
         for (place, value) in values.iter().enumerate() {
-            let read = match value.is_missing() {
-                true => self.rule.missing()?,
-                false => self.rule.number(value, words)?,
-            };
-            self.write(place, read, row, keys);
+            self.write(place, self.rule.read(value, words)?, row, keys);
         }
         Ok(())
     }
@@ -164,6 +157,14 @@ impl From<f32> for Read {
 }
 
 impl Rule {
+    /// What a value is.
+    fn read(&self, value: &impl Value, words: &mut [Words]) -> Result<Read, String> {
+        match value.is_missing() {
+            true => self.missing(),
+            false => self.number(value, words),
+        }
+    }
+
     /// What a value is that is there.
     fn number(&self, value: &impl Value, words: &mut [Words]) -> Result<Read, String> {
         let number = match self {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Read;
+use std::mem::swap;
 use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ErrorKind, ReaderBuilder};
@@ -64,14 +65,11 @@ fn rows(
     (header, places, na_value): (&[String], &Places, Option<&[u8]>),
     builder: &mut Builder<'_>,
 ) -> Result<bool, DataError> {
-    let mut record = ByteRecord::new();
-    let mut ends_in_lines = false;
+    let (mut record, mut before) = (ByteRecord::new(), ByteRecord::new());
     while reader
         .read_byte_record(&mut record)
         .map_err(|error| broken(path, error))?
     {
-        let last = record.iter().next_back();
-        ends_in_lines = last.is_some_and(|field| field.contains(&b'\n'));
         let wrong = |column: String, problem: String| DataError::Field {
             path: path.to_owned(),
             place: Place::Line(line(path, record.position())),
@@ -104,8 +102,10 @@ fn rows(
         builder
             .end_row()
             .map_err(|fault| wrong(fault.source, fault.problem))?;
+        swap(&mut record, &mut before);
     }
-    Ok(ends_in_lines)
+    let last = before.iter().next_back();
+    Ok(last.is_some_and(|field| field.contains(&b'\n')))
 }
 
 /// Names of the columns, each once.

@@ -26,7 +26,7 @@ use crate::train::{
 const GLOBAL_BATCH: usize = 256;
 const MICRO_BATCH: usize = 64;
 
-/// Rows of the data: so many that a large table's row has left the caches when it is looked up again.
+/// Rows of the data: so many that a large table's row has left a core's caches when it is looked up again.
 const ROWS: usize = 4096 * GLOBAL_BATCH;
 
 /// Numeric columns.
